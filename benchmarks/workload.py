@@ -1,0 +1,148 @@
+"""What a work is made of, and how the works are found."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from benchmarks.bars import Bar
+from benchmarks.conditions import Conditions
+from benchmarks.contestants import CONTESTANTS, Contestant
+
+Sample = dict[str, float]
+"""What one fresh process measured: values of the figures, by key. Further keys are kept as remarks
+in the JSON (the chunk size that was best, say)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that a work yields, and one row of the table.
+
+    Attributes
+    ----------
+    key : str
+        Its name in samples.
+    unit : str
+        Its unit, empty for ratios.
+    bars : tuple of Bar
+        What is to be reached.
+    label : str
+        What the row says beyond the title of the work.
+    in_picture : bool
+        Whether it makes sense on a logarithmic scale beside the peers.
+    """
+
+    key: str
+    unit: str
+    bars: tuple[Bar, ...] = ()
+    label: str = ""
+    in_picture: bool = True
+
+
+class Workload:
+    """Base of all works.
+
+    A subclass has one method for each contestant that makes sense, named by the contestant's key
+    (``ours``, ``joblib``, ``mpire``, ``futures``, ``pool``, ``loop``). The method runs in a fresh
+    process, imports what it needs itself, warms up, measures, checks what was computed and returns
+    a `Sample`.
+
+    Attributes
+    ----------
+    name : str
+        What ``--only`` looks at.
+    place : int
+        Where its rows stand in the table, counted from the top.
+    title : str
+        Row in the table; ``{tasks}`` stands for the number of tasks.
+    figures : tuple of Figure
+        What samples hold.
+    tasks, quick_tasks : int
+        Number of tasks of a full and of a quick run.
+    timeout : float
+        Seconds after which a fresh process is given up.
+    entry : str
+        Module that the fresh process runs as ``__main__``.
+
+    Parameters
+    ----------
+    conditions : Conditions
+        What holds for the run.
+    """
+
+    name: ClassVar[str]
+    place: ClassVar[int]
+    title: ClassVar[str]
+    figures: ClassVar[tuple[Figure, ...]]
+    tasks: ClassVar[int]
+    quick_tasks: ClassVar[int]
+    timeout: ClassVar[float] = 60.0
+    entry: ClassVar[str] = "benchmarks.child"
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.n_jobs = conditions.n_jobs
+        self.n_tasks = self.quick_tasks if conditions.quick else self.tasks
+        self.quick = conditions.quick
+
+    @property
+    def heading(self) -> str:
+        """The title with the number of tasks of this run."""
+        return self.title.format(tasks=spaced(self.n_tasks))
+
+    @classmethod
+    def contestants(cls) -> tuple[Contestant, ...]:
+        """Return who is measured, in the order of columns."""
+        return tuple(who for key, who in CONTESTANTS.items() if hasattr(cls, key))
+
+    def measure(self, contestant: Contestant) -> Sample:
+        """Measure one contestant here and now."""
+        sample: Sample = getattr(self, contestant.key)()
+        return sample
+
+    def command(self, contestant: Contestant, conditions: Conditions) -> list[str]:
+        """Return the command line of a fresh process that measures one contestant."""
+        target = f"{type(self).__module__}:{type(self).__qualname__}"
+        return [
+            sys.executable,
+            "-m",
+            self.entry,
+            target,
+            contestant.key,
+            conditions.to_argument(),
+        ]
+
+
+_registered: dict[str, type[Workload]] = {}
+_W = TypeVar("_W", bound=Workload)
+
+
+def register(workload: type[_W]) -> type[_W]:
+    """Class decorator: take a work into the runs."""
+    if workload.name in _registered:
+        raise ValueError(f"two workloads are named {workload.name!r}")
+    _registered[workload.name] = workload
+    return workload
+
+
+def discover() -> tuple[type[Workload], ...]:
+    """Import every module of ``benchmarks.workloads`` and return what they registered."""
+    package = importlib.import_module("benchmarks.workloads")
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return tuple(sorted(_registered.values(), key=lambda workload: workload.place))
+
+
+def select(workloads: tuple[type[Workload], ...], wanted: list[str]) -> Iterator[type[Workload]]:
+    """Yield the works whose name contains any of `wanted`, or all if nothing is wanted."""
+    for workload in workloads:
+        if not wanted or any(part in workload.name for part in wanted):
+            yield workload
+
+
+def spaced(number: int) -> str:
+    """Return `number` with its thousands apart."""
+    return f"{number:,}".replace(",", " ")

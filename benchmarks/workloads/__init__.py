@@ -1,0 +1,12 @@
+"""The works, a file for each; `benchmarks.workload.discover` finds every file that is here.
+
+::
+
+    warm_call       what a call costs          sqrt            what a task costs
+    start_up        the first result           main_function   ... of a function from __main__
+    import_time     the import alone           small_lists     ... with something to pickle
+    stream          results as they come       sequential, threads     ... without processes
+    scaling         the cost at 10³ … 10⁶      computing       how well workers are kept busy
+
+No module here may import a contestant before it is measured.
+"""

@@ -1,0 +1,44 @@
+"""What a task costs on threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks import doors, payloads
+from benchmarks.bars import AtMost
+from benchmarks.many_tasks import MapWork
+from benchmarks.workload import Figure, Sample, register
+
+
+@register
+class Threads(MapWork):
+    """``prefer="threads"`` beside the thread pools of the others."""
+
+    name = "threads"
+    place = 90
+    title = "threads, {tasks} × sqrt, a task"
+    figures = (Figure("time", "µs", (AtMost(1.5),)),)
+    tasks = 100_000
+    quick_tasks = 20_000
+    function = staticmethod(payloads.sqrt)
+
+    def items(self, count: int) -> Iterable[int]:
+        return range(count)
+
+    def ours(self) -> Sample:
+        return self.measured(doors.parallel("parallel_core", self.n_jobs, prefer="threads"))
+
+    def joblib(self) -> Sample:
+        return self.measured(doors.parallel("joblib", self.n_jobs, prefer="threads"))
+
+    def mpire(self) -> Sample:
+        with doors.mpire(self.n_jobs, start_method="threading") as call:
+            return self.measured(call)
+
+    def futures(self) -> Sample:
+        with doors.thread_executor(self.n_jobs) as call:
+            return self.measured(call)
+
+    def pool(self) -> Sample:
+        with doors.thread_pool(self.n_jobs) as call:
+            return self.measured_at_best(call)

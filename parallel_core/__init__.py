@@ -1,0 +1,86 @@
+"""parallel-core: independent calls in parallel, on one machine and on engines that exist.
+
+::
+
+            cli            the command line
+            compat         others' names for what is here
+            parallel       Parallel: reads parameters, builds one Dispatch, returns its results
+            dispatch       pulls tasks, sizes batches, keeps order
+            backends       one small interface to every engine
+            workers        the local pool: birth, channel, status board, death, leases
+            observe        what happened, for whoever wants to know
+            tasks  config  errors
+
+A room imports only from rooms below it. Everything public is in this namespace, and is imported
+when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from parallel_core._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from parallel_core import errors as errors
+    from parallel_core.backends.base import Backend as Backend
+    from parallel_core.backends.cores import cpu_count as cpu_count
+    from parallel_core.backends.registry import (
+        register_parallel_backend as register_parallel_backend,
+    )
+    from parallel_core.errors import InitializerError as InitializerError
+    from parallel_core.errors import InvalidTaskError as InvalidTaskError
+    from parallel_core.errors import ParallelError as ParallelError
+    from parallel_core.errors import RemoteError as RemoteError
+    from parallel_core.errors import SerializationError as SerializationError
+    from parallel_core.errors import TaskExitError as TaskExitError
+    from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
+    from parallel_core.errors import WorkerDiedError as WorkerDiedError
+    from parallel_core.parallel.call import Parallel as Parallel
+    from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
+    from parallel_core.parallel.contexts import get_active_backend as get_active_backend
+    from parallel_core.parallel.contexts import parallel_backend as parallel_backend
+    from parallel_core.parallel.contexts import parallel_config as parallel_config
+    from parallel_core.tasks.delayed import delayed as delayed
+    from parallel_core.tasks.wrapping import (
+        wrap_non_picklable_objects as wrap_non_picklable_objects,
+    )
+    from parallel_core.workers.pool import shutdown_workers as shutdown_workers
+
+_HOMES = {
+    "Backend": "backends.base",
+    "InitializerError": "errors",
+    "InvalidTaskError": "errors",
+    "Parallel": "parallel.call",
+    "ParallelError": "errors",
+    "RemoteError": "errors",
+    "SerializationError": "errors",
+    "TaskExitError": "errors",
+    "TaskTimeoutError": "errors",
+    "WorkerDiedError": "errors",
+    "cpu_count": "backends.cores",
+    "delayed": "tasks.delayed",
+    "effective_n_jobs": "parallel.contexts",
+    "get_active_backend": "parallel.contexts",
+    "parallel_backend": "parallel.contexts",
+    "parallel_config": "parallel.contexts",
+    "register_parallel_backend": "backends.registry",
+    "shutdown_workers": "workers.pool",
+    "wrap_non_picklable_objects": "tasks.wrapping",
+}
+
+__all__ = ["__version__", "errors", *sorted(_HOMES)]  # noqa: PLE0604 - the names are strings
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"parallel_core.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,19 @@
+"""Backends: one small interface, and the engines behind it.
+
+::
+
+    Dispatch ──submit(Batch)──▶ Session ──▶ workers
+        ▲                          │
+        └──── wait() ──▶ Completion (results, timings, a failure)
+
+    Style.INLINE  local.SequentialBackend         no session: a loop
+    Style.PULL    local.ThreadingBackend          no session: threads take tasks themselves
+    Style.PUSH    processes.ProcessesBackend      channel_session.ChannelSession
+                  futures.LokyBackend,            futures.FuturesSession
+                  futures.ExecutorBackend
+
+- `base`: the interface: `Backend`, `Session`, `Completion`, `CallOptions`.
+- `answers`: what a worker said becomes a `Completion`.
+- `registry`: names, and what else may be passed as ``backend=``.
+- `cores`: how many cores there are for us, and what ``n_jobs=-2`` means.
+"""

@@ -1,0 +1,289 @@
+"""Batches to workers of our own, over their channels.
+
+One `poll` object waits for everything: answers, room to send, and deaths. A worker's end is its pidfd; what
+it had sent before is read first, so results that were on their way count.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Any
+
+from parallel_core.backends.answers import read_answer
+from parallel_core.backends.base import CallOptions, Completion, Failure, Session
+from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.failure import unpack
+from parallel_core.workers import messages
+from parallel_core.workers.birth import BirthError, Spawn
+from parallel_core.workers.board import Phase
+from parallel_core.workers.channel import ChannelClosed
+from parallel_core.workers.pool import WorkerPool
+from parallel_core.workers.setup import WorkerKey
+from parallel_core.workers.worker import Worker
+
+_GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
+
+
+class ChannelSession(Session):
+    """Leased workers of the local pool.
+
+    Parameters
+    ----------
+    pool : WorkerPool
+        Where they come from and go back to.
+    options : CallOptions
+        What the caller asked for.
+    key : WorkerKey
+        What the workers must be set up for.
+    surroundings : dict
+        What they are told about this process.
+    spawn : callable, optional
+        How new ones are born.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        options: CallOptions,
+        key: WorkerKey,
+        surroundings: dict[str, Any],
+        spawn: Spawn | None,
+    ) -> None:
+        self._pool = pool
+        self._options = options
+        self._key = key
+        self._surroundings = surroundings
+        self._spawn = spawn
+        self._call = ""
+        self._workers = pool.lease(options.n_jobs, key, surroundings, spawn)
+        self.n_workers = len(self._workers)
+        self._poller = select.poll()
+        self._by_descriptor: dict[int, Worker] = {}
+        self._news: list[Completion] = []
+        for worker in self._workers:
+            self._watch(worker)
+
+    def begin(self, call: str) -> None:
+        """Start a call."""
+        self._call = call
+        self._news = []
+
+    def room(self, depth: int) -> bool:
+        """Whether some worker has fewer than `depth` batches."""
+        return any(len(worker.sent) < depth for worker in self._workers)
+
+    def submit(self, batch: Batch) -> None:
+        """Send `batch` to the worker with the fewest; a worker that has left is replaced."""
+        while self._workers:  # none are left only when there is news of a failure
+            worker = min(self._workers, key=_load)
+            try:
+                worker.submit(batch, self._call)
+            except ChannelClosed:
+                worker.sent.pop()
+                self._bury(worker)
+                continue
+            if worker.channel.pending:
+                self._poller.modify(worker.channel, select.POLLIN | select.POLLOUT)
+            return
+
+    def wait(self, seconds: float | None) -> list[Completion]:
+        """Wait for answers and deaths."""
+        if self._news:
+            news, self._news = self._news, []
+            return news
+        timeout = None if seconds is None else max(0.0, seconds) * 1000
+        for descriptor, event in self._poller.poll(timeout):
+            worker = self._by_descriptor.get(descriptor)
+            if worker is None:
+                continue  # buried by an event before this one
+            if descriptor == worker.pidfd:
+                self._read(worker)
+                if worker in self._workers:
+                    self._bury(worker)
+                continue
+            if event & select.POLLOUT:
+                self._flush(worker)
+            if event & ~select.POLLOUT:
+                self._read(worker)
+        news, self._news = self._news, []
+        return news
+
+    def late(self, limit: float) -> tuple[Failure | None, float]:
+        """Look at the boards for a task over its time."""
+        now = time.monotonic()
+        again = now + limit
+        for worker in self._workers:
+            running = worker.running() if worker.sent else None
+            if running is None:
+                continue
+            sent, index, since, phase = running
+            if phase == Phase.IDLE or index < sent.answered:
+                continue
+            if now - since > limit:
+                from parallel_core.errors import TaskTimeoutError
+
+                what = sent.batch.describe(index)
+                error = TaskTimeoutError(f"{what} has run for more than timeout={limit:g} s")
+                return Failure(sent.batch.start + index, error), now
+            again = min(again, since + limit)
+        return None, again
+
+    def cancel(self) -> None:
+        """Stop what is between two tasks, kill what is inside one."""
+        busy = [worker for worker in self._workers if worker.sent]
+        for worker in busy:
+            worker.board.cancel()
+        deadline = time.monotonic() + _GRACE
+        while any(worker.sent for worker in busy) and (left := deadline - time.monotonic()) > 0:
+            for descriptor, event in self._poller.poll(left * 1000):
+                worker = self._by_descriptor[descriptor]
+                try:
+                    if event & select.POLLOUT:
+                        self._flush(worker)
+                    self._discard_answers(worker)
+                except ChannelClosed:
+                    worker.kill()
+                    self._poller.unregister(descriptor)
+        stuck = [worker for worker in busy if worker.sent or not worker.alive()]
+        for worker in stuck:
+            self._unwatch(worker)
+            self._workers.remove(worker)
+        self._pool.discard(stuck)
+        for worker in self._workers:
+            worker.board.allow()
+        self._news = []
+
+    def close(self) -> None:
+        """Give the workers back."""
+        if any(worker.sent for worker in self._workers):
+            self.cancel()
+        for worker in self._workers:
+            self._unwatch(worker)
+        self._pool.release(self._workers, self._options.n_jobs)
+        self._workers = []
+
+    def _discard_answers(self, worker: Worker) -> None:
+        for message in worker.channel.receive():
+            if message[0] == messages.ANSWER and message[6]:
+                worker.sent.popleft()
+            elif message[0] == messages.READY:
+                worker.ready = True
+
+    def _watch(self, worker: Worker) -> None:
+        events = select.POLLIN | (select.POLLOUT if worker.channel.pending else 0)
+        self._poller.register(worker.channel, events)
+        self._by_descriptor[worker.channel.fileno()] = worker
+        if worker.pidfd is not None:
+            self._poller.register(worker.pidfd, select.POLLIN)
+            self._by_descriptor[worker.pidfd] = worker
+
+    def _unwatch(self, worker: Worker) -> None:
+        for descriptor in (worker.channel.fileno(), worker.pidfd):
+            if descriptor is not None and self._by_descriptor.pop(descriptor, None) is not None:
+                try:
+                    self._poller.unregister(descriptor)
+                except KeyError:
+                    pass
+
+    def _flush(self, worker: Worker) -> None:
+        try:
+            worker.channel.flush()
+        except ChannelClosed:
+            return  # what it had sent is still to be read; its pidfd says the rest
+        if not worker.channel.pending:
+            self._poller.modify(worker.channel, select.POLLIN)
+
+    def _read(self, worker: Worker) -> None:
+        """Take in all answers that are there."""
+        try:
+            while received := worker.channel.receive():
+                for message in received:
+                    self._take(worker, message)
+        except ChannelClosed:
+            if worker.pidfd is None:
+                self._bury(worker)
+            else:  # the end of the socket says nothing that the pidfd will not say
+                self._poller.unregister(worker.channel)
+
+    def _take(self, worker: Worker, message: Any) -> None:
+        kind = message[0]
+        if kind == messages.READY:
+            worker.ready = True
+        elif kind == messages.UNUSABLE:
+            self._note_unusable(message[1], message[2])
+        else:
+            self._take_answer(worker, message)
+
+    def _take_answer(self, worker: Worker, message: Any) -> None:
+        sent = worker.sent[0]
+        assert sent.number == message[1], "answers come in the order of the batches"
+        completion = read_answer(sent.batch, message)
+        sent.answered = completion.first - sent.batch.start + len(completion.values)
+        if completion.finished:
+            worker.sent.popleft()
+        self._news.append(completion)
+
+    def _note_unusable(self, data: bytes, text: str) -> None:
+        from parallel_core.errors import InitializerError
+
+        original = unpack(data, text, "raised by the initializer of a worker")
+        error = InitializerError(
+            f"the initializer raised in a worker: {type(original).__name__}: {original}"
+        )
+        error.__cause__ = original
+        self._report(error)
+
+    def _report(self, error: BaseException, position: int = -1, batch: Batch | None = None) -> None:
+        nothing = Batch(max(position, 0), 0, [], {}) if batch is None else batch
+        failure = Failure(position, error)
+        self._news.append(Completion(nothing, position, [], 0.0, True, failure))
+
+    def _bury(self, worker: Worker) -> None:
+        """Replace a worker that has ended, and say what that did to the call."""
+        running = worker.running()
+        phase = worker.board.running()[2]
+        words = worker.obituary()
+        lost = list(worker.sent)
+        worker.sent.clear()
+        self._unwatch(worker)
+        self._workers.remove(worker)
+        self._pool.discard([worker])
+        words = worker.obituary() if words.startswith("closed") else words
+        if not worker.ready:
+            if not any(news.failure for news in self._news):
+                self._report(_died(f"a worker process {words} before it was ready to work"))
+            return
+        try:
+            fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
+        except BirthError as error:
+            if not self._workers:
+                self._report(_died(f"the last worker process {words}, and no other starts: {error}"))
+                return
+            self.n_workers -= 1
+        else:
+            self._workers.append(fresh)
+            self._watch(fresh)
+        if running is not None and phase != Phase.IDLE and running[0] in lost:
+            sent, index, _, _ = running
+            index = max(index, sent.answered)
+            if index < sent.batch.size:
+                what = sent.batch.describe(index)
+                self._report(_died(f"a worker process {words} at {what}"), sent.batch.start + index)
+                return
+        for sent in lost:
+            if sent.answered:
+                what = sent.batch.describe(min(sent.answered, sent.batch.size - 1))
+                self._report(_died(f"a worker process {words} at or before {what}"), sent.batch.start)
+            else:
+                self.submit(sent.batch)
+
+
+def _died(message: str) -> BaseException:
+    from parallel_core.errors import WorkerDiedError
+
+    return WorkerDiedError(message)
+
+
+def _load(worker: Worker) -> int:
+    return len(worker.sent)

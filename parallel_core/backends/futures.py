@@ -1,0 +1,257 @@
+"""Engines that have a queue of their own, through `concurrent.futures`.
+
+A batch becomes one future. What the engine's worker gets is a function of this module and bytes, so
+nothing depends on how the engine pickles.
+"""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import time
+from abc import abstractmethod
+from collections import OrderedDict
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from parallel_core import config
+from parallel_core.backends.answers import read_answer
+from parallel_core.backends.base import (
+    Backend,
+    BackendUnavailable,
+    CallOptions,
+    Completion,
+    Failure,
+    Session,
+    Style,
+)
+from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.definitions import ReceivedDefinitions
+from parallel_core.workers.board import Board
+from parallel_core.workers.execute import Execution
+
+_CALLS = 8  # whose definitions an engine's worker keeps
+
+_received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
+
+
+def run_batch(data: bytes) -> bytes:
+    """Run a batch wherever the engine put it; return its answers."""
+    import os
+    import threading
+
+    call, level, runs, sent = pickle.loads(data)
+    where = (call, threading.get_ident())
+    definitions = _received.get(where)
+    if definitions is None:
+        definitions = _received[where] = ReceivedDefinitions(call, {})
+        while len(_received) > _CALLS + threading.active_count():
+            _received.popitem(last=False)
+    definitions.receive(sent, ())
+    board, descriptor = Board.make()
+    os.close(descriptor)
+    answers: list[Any] = []
+    token = config.enter_level(level)
+    try:
+        Execution(0, 0, definitions, board, answers.append).run(runs)
+    finally:
+        config.leave_level(token)
+        board.close()
+    return pickle.dumps(answers, 5)
+
+
+class FuturesSession(Session):
+    """Batches as futures of one executor.
+
+    Parameters
+    ----------
+    backend : FuturesBackend
+        Whose executor it is; it knows how to end what runs.
+    executor : concurrent.futures.Executor
+        The engine.
+    options : CallOptions
+        What the caller asked for.
+    """
+
+    names_running = False
+
+    def __init__(self, backend: FuturesBackend, executor: Executor, options: CallOptions) -> None:
+        self._backend = backend
+        self._executor = executor
+        self._level = options.level
+        self.n_workers = options.n_jobs
+        self._call = ""
+        self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
+        self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
+        self._news: list[Completion] = []
+
+    def begin(self, call: str) -> None:
+        """Start a call."""
+        self._call = call
+        self._news = []
+
+    def room(self, depth: int) -> bool:
+        """Whether fewer than `depth` batches for each worker are in flight."""
+        return len(self._in_flight) < depth * self.n_workers
+
+    def submit(self, batch: Batch) -> None:
+        """Submit `batch` as one future."""
+        definitions = {
+            token: (definition.data, definition.volatile)
+            for token, definition in batch.definitions.items()
+        }
+        data = pickle.dumps((self._call, self._level, batch.runs, definitions), 5)
+        try:
+            future: Future[bytes] = self._executor.submit(run_batch, data)
+        except Exception as error:
+            self._news.append(self._broken(batch, error))
+            return
+        self._in_flight[future] = (batch, time.monotonic())
+        future.add_done_callback(self._done.put)
+
+    def wait(self, seconds: float | None) -> list[Completion]:
+        """Wait for a future to be done."""
+        news, self._news = self._news, []
+        try:
+            while not news:
+                news += self._take(self._done.get(timeout=seconds))
+            while True:
+                news += self._take(self._done.get_nowait())
+        except queue.Empty:
+            return news
+
+    def late(self, limit: float) -> tuple[Failure | None, float]:
+        """Look for a future that was submitted too long ago; it holds a single task."""
+        now = time.monotonic()
+        again = now + limit
+        for batch, since in self._in_flight.values():
+            if now - since > limit:
+                from parallel_core.errors import TaskTimeoutError
+
+                message = f"{batch.describe(0)} has not come back within timeout={limit:g} s"
+                return Failure(batch.start, TaskTimeoutError(message)), now
+            again = min(again, since + limit)
+        return None, again
+
+    def cancel(self) -> None:
+        """Cancel what has not begun; what runs is ended if the engine can do that."""
+        running = [future for future in self._in_flight if not future.cancel()]
+        self._in_flight.clear()
+        self._news = []
+        if running and not all(future.done() for future in running):
+            self._backend.abort(self._executor)
+
+    def close(self) -> None:
+        """Let go of the executor."""
+        if self._in_flight:
+            self.cancel()
+        self._backend.release(self._executor)
+
+    def _take(self, future: Future[bytes]) -> list[Completion]:
+        entry = self._in_flight.pop(future, None)
+        if entry is None:
+            return []  # of a call that was cancelled
+        batch, _ = entry
+        try:
+            answers = pickle.loads(future.result())
+        except BaseException as error:
+            return [self._broken(batch, error)]
+        return [read_answer(batch, answer) for answer in answers]
+
+    def _broken(self, batch: Batch, error: BaseException) -> Completion:
+        from concurrent.futures import BrokenExecutor, CancelledError
+
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            from parallel_core.errors import WorkerDiedError
+
+            message = f"the engine {self._backend.name!r} lost {batch.describe(0)}: {error}"
+            died = WorkerDiedError(message)
+            died.__cause__ = error
+            error = died
+        return Completion(batch, batch.start, [], 0.0, True, Failure(batch.start, error))
+
+
+class FuturesBackend(Backend):
+    """Base of the backends that drive a `concurrent.futures` executor."""
+
+    style = Style.PUSH
+
+    @abstractmethod
+    def executor(self, options: CallOptions) -> Executor:
+        """Return the executor for a call.
+
+        Raises
+        ------
+        BackendUnavailable
+            When there is none to be had.
+        """
+
+    def abort(self, executor: Executor) -> None:
+        """End what runs, if the engine can do that; by default it is left to run out."""
+
+    def release(self, executor: Executor) -> None:
+        """Let go of the executor after a call; by default it stays for the next one."""
+
+    def open(self, options: CallOptions) -> Session:
+        """Return a session over `executor`."""
+        return FuturesSession(self, self.executor(options), options)
+
+
+class ExecutorBackend(FuturesBackend):
+    """Any executor that the user made and will shut down.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        The engine.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self.name = type(executor).__name__
+        self._executor = executor
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Return `n_jobs`, or the size of the executor for a negative number."""
+        size = getattr(self._executor, "_max_workers", None)
+        if n_jobs < 0 and isinstance(size, int):
+            return max(1, size + 1 + n_jobs)
+        return super().effective_n_jobs(n_jobs)
+
+    def executor(self, options: CallOptions) -> Executor:
+        """Return the user's executor."""
+        if options.initializer is not None:
+            raise TypeError(
+                "initializer cannot be given with an executor of your own: pass it to the executor"
+            )
+        return self._executor
+
+
+class LokyBackend(FuturesBackend):
+    """loky's reusable executor, for who asks for it by name."""
+
+    name = "loky"
+    aim_seconds = 0.2
+    inline_when_single = True
+
+    def executor(self, options: CallOptions) -> Executor:
+        """Return the reusable executor, resized for this call."""
+        forbidden = config.processes_forbidden()
+        if forbidden is not None:
+            raise BackendUnavailable(forbidden)
+        try:
+            from loky import get_reusable_executor
+
+            found: Executor = get_reusable_executor(
+                max_workers=options.n_jobs,
+                timeout=options.idle_seconds,
+                initializer=options.initializer,
+                initargs=options.initargs,
+                env=options.params.get("environment"),
+            )
+        except (ImportError, OSError, NotImplementedError) as error:
+            raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
+        return found
+
+    def abort(self, executor: Executor) -> None:
+        """Kill its workers; the next call gets new ones."""
+        executor.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]  # loky's own parameter

@@ -1,0 +1,100 @@
+"""The backends over our own worker pool: ``"processes"``, and ``"multiprocessing"`` contexts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parallel_core import config
+from parallel_core.backends.base import (
+    Backend,
+    BackendUnavailable,
+    CallOptions,
+    Session,
+    Style,
+)
+from parallel_core.backends.channel_session import ChannelSession
+from parallel_core.errors import SerializationError
+from parallel_core.tasks.description import function_name
+from parallel_core.tasks.pickling import dumps, explain
+from parallel_core.workers.birth import BirthError, Spawn, spawn_from
+from parallel_core.workers.pool import worker_pool
+from parallel_core.workers.setup import WorkerKey, surroundings
+
+
+class ProcessesBackend(Backend):
+    """Worker processes of our own; the default.
+
+    Parameters
+    ----------
+    context : multiprocessing context, optional
+        Starts the processes; without it they are bare interpreters, see `workers.birth`.
+    """
+
+    style = Style.PUSH
+    aim_seconds = 0.01
+    inline_when_single = True
+
+    def __init__(self, context: Any = None) -> None:
+        self.name = "processes" if context is None else "multiprocessing"
+        self._start_method = "subprocess"
+        self._spawn: Spawn | None = None
+        if context is not None:
+            self._start_method = f"{type(context).__module__}:{start_method_of(context)}"
+            self._spawn = spawn_from(context)
+
+    def open(self, options: CallOptions) -> Session:
+        """Lease workers of the local pool."""
+        forbidden = config.processes_forbidden()
+        if forbidden is not None:
+            raise BackendUnavailable(forbidden)
+        environment = tuple(sorted(options.params.get("environment", {}).items()))
+        key = WorkerKey(self._start_method, _initializer(options), environment)
+        try:
+            return ChannelSession(
+                worker_pool(),
+                options,
+                key,
+                surroundings(options.idle_seconds, options.level),
+                self._spawn,
+            )
+        except BirthError as error:
+            raise BackendUnavailable(str(error)) from error
+
+
+def start_method_of(context: Any) -> str:
+    """Return the name of the start method that `context` uses."""
+    method = context.get_start_method()
+    return str(method) if method else type(context).__name__
+
+
+def multiprocessing_backend(context: Any = None) -> ProcessesBackend:
+    """Return the backend over `context`; by default that of ``PARALLEL_CORE_START_METHOD``."""
+    if context is None:
+        import multiprocessing
+
+        method = config.environment("PARALLEL_CORE_START_METHOD")
+        if method == "loky":
+            from loky.backend.context import get_context
+
+            return ProcessesBackend(get_context("loky"))
+        try:
+            context = multiprocessing.get_context(method)
+        except ValueError as error:
+            raise ValueError(
+                f"PARALLEL_CORE_START_METHOD or JOBLIB_START_METHOD is {method!r}: {error}; known are "
+                f"{', '.join([*multiprocessing.get_all_start_methods(), 'loky'])}"
+            ) from None
+    return ProcessesBackend(context)
+
+
+def _initializer(options: CallOptions) -> bytes | None:
+    if options.initializer is None:
+        return None
+    task = (options.initializer, tuple(options.initargs))
+    try:
+        return dumps(task)
+    except Exception as error:
+        explained: SerializationError = explain(
+            f"the initializer {function_name(options.initializer)}", task, "(function, initargs)", error
+        )
+        raise explained from error

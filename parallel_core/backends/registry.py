@@ -1,0 +1,138 @@
+"""Backends by name, and everything else that may stand for one."""
+
+from __future__ import annotations
+
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from parallel_core.backends.base import Backend
+from parallel_core.backends.local import SequentialBackend, ThreadingBackend
+
+Factory = Callable[..., Any]
+
+
+def _processes() -> Backend:
+    from parallel_core.backends.processes import ProcessesBackend
+
+    return ProcessesBackend()
+
+
+def _multiprocessing() -> Backend:
+    from parallel_core.backends.processes import multiprocessing_backend
+
+    return multiprocessing_backend()
+
+
+def _loky() -> Backend:
+    from parallel_core.backends.futures import LokyBackend
+
+    return LokyBackend()
+
+
+_factories: dict[str, Factory] = {
+    "processes": _processes,
+    "threading": ThreadingBackend,
+    "sequential": SequentialBackend,
+    "loky": _loky,
+    "multiprocessing": _multiprocessing,
+}
+_default = "processes"
+
+
+def register_parallel_backend(name: str, factory: Factory, make_default: bool = False) -> None:
+    """Make a backend known under a name.
+
+    Parameters
+    ----------
+    name : str
+        What users will pass as ``backend=``.
+    factory : callable
+        Returns a `Backend` or a `concurrent.futures.Executor`; called with the
+        ``backend_params`` of the `parallel_config` block that chose the backend.
+    make_default : bool, default False
+        Use it wherever no backend is chosen.
+
+    Raises
+    ------
+    TypeError
+        When `name` is no string or `factory` cannot be called.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from parallel_core import Parallel, delayed, register_parallel_backend
+    >>> executor = ThreadPoolExecutor(2)
+    >>> register_parallel_backend("mine", lambda: executor)
+    >>> Parallel(n_jobs=2, backend="mine")(delayed(abs)(x) for x in (-1, -2))
+    [1, 2]
+    >>> executor.shutdown()
+    """
+    global _default
+    if not isinstance(name, str):
+        raise TypeError(f"a backend's name must be a string, not {name!r}")
+    if not callable(factory):
+        raise TypeError(f"the factory of backend {name!r} cannot be called: {factory!r}")
+    _factories[name] = factory
+    if make_default:
+        _default = name
+
+
+def default_backend_name() -> str:
+    """Return the name of the backend used where none is chosen."""
+    return _default
+
+
+def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
+    """Return the backend that `backend` stands for.
+
+    Parameters
+    ----------
+    backend : str, Backend, Executor or multiprocessing context
+        A registered name, or the thing itself.
+    params : dict, optional
+        Passed to the factory of a registered name.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not registered.
+    TypeError
+        For anything that cannot run tasks.
+    """
+    if isinstance(backend, Backend):
+        return backend
+    if isinstance(backend, str):
+        factory = _factories.get(backend)
+        if factory is None:
+            raise ValueError(_unknown(backend))
+        return _as_backend(factory(**(params or {})), f"the factory of backend {backend!r}")
+    return _as_backend(backend, "backend=")
+
+
+def _as_backend(made: Any, source: str) -> Backend:
+    if isinstance(made, Backend):
+        return made
+    futures = sys.modules.get("concurrent.futures")
+    if futures is not None and isinstance(made, futures.Executor):
+        from parallel_core.backends.futures import ExecutorBackend
+
+        return ExecutorBackend(made)
+    if hasattr(made, "Process") and hasattr(made, "get_start_method"):
+        from parallel_core.backends.processes import multiprocessing_backend
+
+        return multiprocessing_backend(made)
+    raise TypeError(
+        f"{source} gave {made!r}, which is no backend: it must be the name of a registered one "
+        f"({', '.join(sorted(_factories))}), a Backend, a concurrent.futures.Executor or a "
+        "multiprocessing context"
+    )
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, _factories, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown backend {name!r}{hint} Known are: {', '.join(sorted(_factories))}"

@@ -1,0 +1,111 @@
+"""What the workers of ``parallel-core map`` run: one line in, bytes or a failure out.
+
+Decoding, calling and encoding all happen here, so that the parent only cuts its input
+into lines and writes bytes, and so that a result which cannot be written is the failure
+of its line. A task carries the *name* of the function and plain values; nothing in it,
+and nothing in a failure, can fail to be pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from parallel_core.cli.target import load_function
+
+TEXT = "text"
+JSON = "json"
+
+
+class Failure(NamedTuple):
+    """A line whose call raised: everything that a report needs, as text."""
+
+    line: int
+    """The number of the line, from 1."""
+    error: str
+    """The type and the message of the exception, on one line."""
+    traceback: str
+    """The traceback as Python prints it, from the called function on."""
+
+
+class LineFailed(Exception):
+    """Carries a `Failure` out of a worker, and ends the run there and then."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def apply_or_raise(target: str, form: str, number: int, line: bytes) -> bytes:
+    """Apply a function to a line.
+
+    Parameters
+    ----------
+    target : str
+        The name of the function, as `load_function` takes it.
+    form : {"text", "json"}
+        How the line becomes an argument, and the result a line.
+    number : int
+        The number of the line, from 1.
+    line : bytes
+        The line, without its newline.
+
+    Returns
+    -------
+    bytes
+        What is to be written, newline included.
+
+    Raises
+    ------
+    LineFailed
+        Whatever went wrong. ``SystemExit`` is a failure like another: a function that
+        calls ``sys.exit`` on a bad line means that line.
+    """
+    try:
+        function = load_function(target)
+        text = line.decode("utf-8", "surrogateescape")
+        if form == JSON:
+            return _json_line(function(_from_json(text)))
+        return _text_line(function(text))
+    except (Exception, SystemExit) as error:
+        raise LineFailed(_failure(number, error)) from None
+
+
+def apply_or_record(target: str, form: str, number: int, line: bytes) -> bytes | Failure:
+    """Apply a function to a line as `apply_or_raise` does, and return a failure as a value."""
+    try:
+        return apply_or_raise(target, form, number, line)
+    except LineFailed as failed:
+        return failed.failure
+
+
+def _text_line(result: object) -> bytes:
+    """``None`` is an empty line, so that lines of input and output stay side by side."""
+    text = "" if result is None else str(result)
+    return text.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def _from_json(text: str) -> Any:
+    import json
+
+    return json.loads(text)
+
+
+def _json_line(result: object) -> bytes:
+    import json
+
+    text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode("utf-8", "surrogateescape") + b"\n"
+    except UnicodeEncodeError:  # lone surrogates, which JSON can hold as \uXXXX only
+        return json.dumps(result, allow_nan=False).encode("ascii") + b"\n"
+
+
+def _failure(number: int, error: BaseException) -> Failure:
+    import traceback
+
+    called = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    said = "".join(traceback.format_exception_only(type(error), error))
+    if isinstance(error, SyntaxError):  # printed with the source line above it
+        said = f"{type(error).__name__}: {error}"
+    told = "".join(traceback.format_exception(type(error), error, called))
+    return Failure(number, " ".join(said.split()), told)

@@ -1,0 +1,162 @@
+"""``parallel-core info``: what this machine, this Python and this process offer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from parallel_core.cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    import argparse
+
+_COMPANIONS = ("loky", "cloudpickle", "numpy", "threadpoolctl")
+
+
+class InfoOptions(NamedTuple):
+    """What the command line asks for."""
+
+    form: str
+
+
+class Folder(NamedTuple):
+    """A folder that arrays could go to."""
+
+    path: str
+    reason: str
+    free: int | None
+    problem: str | None
+
+
+class Facts(NamedTuple):
+    """All that the command tells."""
+
+    versions: dict[str, str | None]
+    usable_cores: int
+    physical_cores: int
+    machine_cores: int | None
+    start_method: str
+    folders: list[Folder]
+
+    @property
+    def chosen(self) -> Folder | None:
+        """The first folder that arrays can go to."""
+        return next((folder for folder in self.folders if folder.problem is None), None)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the options of this command to the command line."""
+    text = "print versions, cores, the start method of workers, and where arrays would go"
+    parser = commands.add_parser("info", help=text, description=text, allow_abbrev=False)
+    parser.add_argument(
+        "--json",
+        dest="form",
+        action="store_const",
+        const="json",
+        default="text",
+        help="the same as one JSON object; sizes are in bytes",
+    )
+
+
+def run(options: InfoOptions) -> int:
+    """Run ``parallel-core info`` and return its exit code."""
+    facts = gather()
+    print(_as_json(facts) if options.form == "json" else _as_text(facts))
+    return ExitCode.DONE
+
+
+def gather() -> Facts:
+    """Ask for everything; imports none of the companions."""
+    from memmapping.folders import candidate_folders
+    from parallel_core import cpu_count
+    from parallel_core.workers import default_start_method
+
+    return Facts(
+        versions=_versions(),
+        usable_cores=cpu_count(),
+        physical_cores=cpu_count(only_physical_cores=True),
+        machine_cores=os.cpu_count(),
+        start_method=default_start_method(),
+        folders=[
+            Folder(found.path, found.reason, found.free, found.problem)
+            for found in candidate_folders()
+        ],
+    )
+
+
+def _versions() -> dict[str, str | None]:
+    import platform
+    from importlib import metadata
+
+    from parallel_core._version import __version__
+
+    versions: dict[str, str | None] = {
+        "parallel-core": __version__,
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "executable": sys.executable,
+        "platform": platform.platform(),
+    }
+    for name in _COMPANIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _as_json(facts: Facts) -> str:
+    import json
+
+    chosen = facts.chosen
+    shown = {
+        "versions": facts.versions,
+        "cores": {
+            "usable": facts.usable_cores,
+            "physical": facts.physical_cores,
+            "machine": facts.machine_cores,
+        },
+        "start_method": facts.start_method,
+        "arrays": {
+            "folder": chosen.path if chosen else None,
+            "free": chosen.free if chosen else None,
+            "candidates": [folder._asdict() for folder in facts.folders],
+        },
+    }
+    return json.dumps(shown, indent=2)
+
+
+def _as_text(facts: Facts) -> str:
+    rows = [(name, version or "not installed") for name, version in facts.versions.items()]
+    rows.append(
+        (
+            "cores",
+            f"{facts.usable_cores} usable by this process, of {facts.physical_cores} physical; "
+            f"os.cpu_count() says {facts.machine_cores}",
+        )
+    )
+    rows.append(("start method", facts.start_method))
+    label = "arrays go to"
+    for folder in facts.folders:
+        if folder.problem is None:
+            rows.append((label, f"{folder.path}, {_room(folder.free)} ({folder.reason})"))
+            label = "or else to"
+        else:
+            rows.append(("not to", f"{folder.path}: {folder.problem}"))
+    if facts.chosen is None:
+        rows.append(("arrays", "find no folder: they would go through the sockets"))
+    return "\n".join(f"{name:<14} {value}" for name, value in rows)
+
+
+def _room(free: int | None) -> str:
+    return "room unknown" if free is None else f"{format_size(free)} free"
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes for people: ``format_size(1536)`` is ``'1.5 KiB'``."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

@@ -1,0 +1,260 @@
+"""``parallel-core map``: apply a function to each line, and stream the results out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from parallel_core.cli import arguments
+from parallel_core.cli.applying import (
+    JSON,
+    TEXT,
+    Failure,
+    LineFailed,
+    apply_or_raise,
+    apply_or_record,
+)
+from parallel_core.cli.exits import ExitCode, ReaderClosed, complain
+from parallel_core.cli.source import Feed, LineSource
+from parallel_core.cli.target import TargetError, add_current_directory, load_function
+
+if TYPE_CHECKING:
+    import argparse
+
+    from parallel_core import Parallel
+    from parallel_core.tasks.delayed import Task
+
+STOP = "stop"
+SKIP = "skip"
+REPORT = "report"
+
+_IN_ORDER = "generator"
+_AS_COMPLETED = "generator_unordered"
+
+_DESCRIPTION = """\
+Apply a function to each line of FILE, on several cores, and print the results as they
+complete, in the order of the lines. The input is read as it comes and never as a whole.
+
+The function is called with one argument: the line as a string, without its newline ("\\n"
+or "\\r\\n"), or with --json what the line holds. Modules of the current directory can be
+imported, as with "python -m"; after the colon, attributes may follow: pkg.mod:Class.method.
+"""
+
+_EPILOG = """\
+output:
+  Each result is printed as str() gives it, and a newline. None prints an empty line; a
+  string of several lines prints as several lines. With --json each result is one line of
+  JSON; a result that JSON cannot hold (a set, a NaN) is a failure of its line.
+  Text is UTF-8 both ways, and bytes that are not UTF-8 pass through as they are.
+
+failures:
+  stop     the first failure ends the run; stderr names its line and its error
+  skip     failing lines give no output; stderr tells at the end how many there were
+  report   as skip, and stderr names each failing line and its error as it occurs
+  A worker that dies ends the run whatever the choice.
+
+exit codes:
+  0    all went well
+  1    a task failed and ended the run, a worker died, or the output could not be written
+  2    the command is wrong: bad option, no such function, FILE cannot be read
+  3    all lines were tried, and some failed (skip and report)
+  130  ended by Ctrl-C
+  141  the reader of the output went away, as in "| head"
+
+examples:
+  parallel-core map os.path:getsize files.txt
+  cat records.jsonl | parallel-core map --json --jobs 4 mymodule:enrich > enriched.jsonl
+"""
+
+
+class MapOptions(NamedTuple):
+    """What the command line asks for."""
+
+    target: str
+    file: str
+    form: str
+    jobs: int
+    backend: str | None
+    prefer: str | None
+    batch_size: int | str
+    return_as: str
+    on_error: str
+    traceback: bool
+
+
+class OutputError(Exception):
+    """The results cannot be written, though their reader is there."""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the options of this command to the command line."""
+    import argparse
+
+    parser = commands.add_parser(
+        "map",
+        help="apply a function to each line of a file or of standard input",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "target", metavar="package.module:function", help="the function to call with each line"
+    )
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", default="-", help='the input; "-", the default, is stdin'
+    )
+    parser.add_argument(
+        "--json",
+        dest="form",
+        action="store_const",
+        const=JSON,
+        default=TEXT,
+        help="each line is JSON, and so is each result",
+    )
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=arguments.jobs,
+        default=-1,
+        metavar="N",
+        help="workers; negative: count back from all cores, -1 (the default) being all of them",
+    )
+    parser.add_argument("--backend", metavar="NAME", help="where tasks run, such as threading")
+    parser.add_argument(
+        "--prefer", choices=("processes", "threads"), help="the kind of workers, without --backend"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=arguments.batch_size,
+        default="auto",
+        metavar="N",
+        help='lines handed to a worker at once; "auto", the default, goes by their duration',
+    )
+    parser.add_argument(
+        "--unordered",
+        dest="return_as",
+        action="store_const",
+        const=_AS_COMPLETED,
+        default=_IN_ORDER,
+        help="print each result as soon as it is there, in whatever order",
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=(STOP, SKIP, REPORT),
+        default=STOP,
+        help="what a failing line does, see below (default: stop)",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show the traceback of each error that is named"
+    )
+
+
+def run(options: MapOptions) -> int:
+    """Run ``parallel-core map`` and return its exit code."""
+    from parallel_core import Parallel
+
+    add_current_directory()
+    settings: dict[str, Any] = {"n_jobs": options.jobs, "batch_size": options.batch_size}
+    if options.backend is not None:
+        settings["backend"] = options.backend
+    if options.prefer is not None:
+        settings["prefer"] = options.prefer
+    if sys.stdout is None:
+        return _refuse("standard output is closed")
+    try:
+        load_function(options.target)
+        source = LineSource(options.file)
+    except TargetError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"cannot read {options.file!r}: {error.strerror or error}")
+    sys.stdout.flush()  # what the import printed comes before the results
+    with closing(source):
+        try:
+            pool = Parallel(return_as=options.return_as, **settings)
+        except (TypeError, ValueError, ImportError) as error:
+            return _refuse(str(error))
+        return _Run(options, source).over(pool)
+
+
+class _Run:
+    """One run over the lines of one source."""
+
+    def __init__(self, options: MapOptions, source: LineSource) -> None:
+        self._options = options
+        self._source = source
+        self._feed = Feed(source, self._task)
+        self._failed = 0
+
+    def over(self, pool: Parallel) -> ExitCode:
+        """Send all lines through `pool`, and tell how it ended."""
+        try:
+            with pool:
+                while self._source.wait(None):
+                    self._one_round(pool)
+        except LineFailed as error:
+            self._show(error.failure)
+            return ExitCode.FAILED
+        except OutputError as error:
+            complain("map", f"cannot write the results: {error}")
+            return ExitCode.FAILED
+        except ReaderClosed:
+            raise
+        except Exception as error:
+            done = f"{self._feed.delivered} lines were done before"
+            complain("map", f"the run ended ({done}): {type(error).__name__}: {error}")
+            return ExitCode.FAILED
+        return self._after_the_last_line()
+
+    def _one_round(self, pool: Parallel) -> None:
+        results = cast("Generator[bytes | Failure, None, None]", pool(self._feed.round()))
+        with closing(results):
+            for result in results:
+                self._feed.deliver()
+                if isinstance(result, Failure):
+                    self._failed += 1
+                    if self._options.on_error == REPORT:
+                        self._show(result)
+                else:
+                    _write(result)
+
+    def _after_the_last_line(self) -> ExitCode:
+        if self._failed and self._options.on_error == SKIP:
+            lines = "1 line" if self._failed == 1 else f"{self._failed} lines"
+            complain("map", f"{lines} of {self._feed.delivered} failed and were left out")
+        if self._source.problem is not None:
+            where = f"{self._source.name}, after line {self._feed.pulled}"
+            complain("map", f"cannot read on in {where}: {self._source.problem}")
+            return ExitCode.USAGE
+        return ExitCode.SOME_FAILED if self._failed else ExitCode.DONE
+
+    def _task(self, number: int, line: bytes) -> Task:
+        apply = apply_or_raise if self._options.on_error == STOP else apply_or_record
+        return apply, (self._options.target, self._options.form, number, line), {}
+
+    def _show(self, failure: Failure) -> None:
+        complain("map", f"line {failure.line}: {failure.error}")
+        if self._options.traceback and sys.stderr is not None:
+            print(failure.traceback, end="", file=sys.stderr, flush=True)
+
+
+def _write(data: bytes) -> None:
+    """Write and flush: the next result may be long in coming."""
+    stream = sys.stdout.buffer
+    try:
+        left = memoryview(data)
+        while left:  # an unbuffered stream may take a part only
+            left = left[stream.write(left) :]
+        stream.flush()
+    except BrokenPipeError:
+        raise ReaderClosed from None
+    except OSError as error:
+        raise OutputError(error.strerror or str(error)) from error
+
+
+def _refuse(reason: str) -> ExitCode:
+    complain("map", reason)
+    return ExitCode.USAGE

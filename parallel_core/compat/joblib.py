@@ -1,0 +1,28 @@
+"""``from parallel_core.compat import joblib`` replaces ``import joblib`` for parallelism."""
+
+from __future__ import annotations
+
+from parallel_core import Backend as ParallelBackendBase
+from parallel_core import (
+    Parallel,
+    cpu_count,
+    delayed,
+    effective_n_jobs,
+    parallel_backend,
+    parallel_config,
+    register_parallel_backend,
+    wrap_non_picklable_objects,
+)
+from parallel_core import __version__ as __version__
+
+__all__ = [
+    "Parallel",
+    "ParallelBackendBase",
+    "cpu_count",
+    "delayed",
+    "effective_n_jobs",
+    "parallel_backend",
+    "parallel_config",
+    "register_parallel_backend",
+    "wrap_non_picklable_objects",
+]

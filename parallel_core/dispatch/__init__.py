@@ -1,0 +1,22 @@
+"""Dispatch: from the caller's iterable to results in their places.
+
+::
+
+    caller's iterable ──▶ TaskSource ──Batch──▶ backlog ──▶ Session.submit
+          ▲               (pulls no more than       (parent)        │
+          │                pre_dispatch batches)                    ▼
+          │                     ▲                              workers run
+          │                 BatchSizer                              │
+          │            (how many tasks)◀──timings──┐                ▼
+          └── results ◀── Delivery ◀───────── Completion ◀── Session.wait
+                (list, or chunks for a generator)
+
+The loop runs in whoever wants the next result; there is no thread here but in `pull`.
+
+- `plan`: what a call was asked to do.
+- `source`: pulls tasks and has them encoded; `sizing`: how many at a time.
+- `push`: the loop above, for backends that take batches.
+- `pull`: threads that take tasks from the iterable themselves.
+- `inline`: a plain loop.
+- `delivery`: puts results in order, or not.
+"""

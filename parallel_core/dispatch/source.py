@@ -1,0 +1,103 @@
+"""Pulls tasks from the caller's iterable, and has each encoded before the next is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from time import perf_counter
+from typing import Any
+
+from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.delayed import check_task
+from parallel_core.tasks.encoding import SMALL, BatchBuilder
+
+_MOST_BYTES = 1 << 20  # of arguments in a batch; the task that goes over it is the last
+_LOOK_SECONDS = 1e-4  # how long to pull without looking at the clock
+
+
+class TaskSource:
+    """The caller's iterable.
+
+    Parameters
+    ----------
+    iterable : iterable
+        Of delayed calls.
+    builder : BatchBuilder
+        Encodes them.
+
+    Attributes
+    ----------
+    position : int
+        How many tasks have been pulled.
+    exhausted : bool
+        Whether there are no more.
+    """
+
+    def __init__(self, iterable: Iterable[Any], builder: BatchBuilder) -> None:
+        self._iterator = iter(iterable)
+        self._builder = builder
+        self._step = 1
+        self.position = 0
+        self.exhausted = False
+
+    def pull(self, most: int, seconds: float) -> Batch | None:
+        """Return a batch of at most `most` tasks, or None at the end of the iterable.
+
+        Stops early when pulling has taken `seconds`, or at a megabyte of arguments. What the
+        iterable raises is raised as it is.
+        """
+        builder = self._builder
+        builder.begin(self.position)
+        began = perf_counter()
+        pulled = 0
+        while pulled < most:
+            step = min(self._step, most - pulled)
+            self._pull_into(builder, step)
+            now_pulled = len(builder)
+            if now_pulled < pulled + step:
+                self.exhausted = True
+                pulled = now_pulled
+                break
+            pulled = now_pulled
+            took = perf_counter() - began
+            if took > seconds or builder.nbytes > _MOST_BYTES:
+                break
+            self._step = max(1, min(64, int(_LOOK_SECONDS * pulled / max(took, 1e-9))))
+        if not pulled:
+            return None
+        batch = builder.finish()
+        self.position += batch.size
+        return batch
+
+    def _pull_into(self, builder: BatchBuilder, count: int) -> None:
+        small = SMALL
+        function, watch = builder.function, builder.watch
+        arity, payload = builder.arity, builder.payload
+        for item in islice(self._iterator, count):
+            try:
+                called, args, kwargs = item
+                if (
+                    called is function
+                    and len(args) == arity
+                    and not kwargs
+                    and (watch is None or watch())
+                ):
+                    if arity == 1:
+                        (value,) = args
+                        if type(value) in small:
+                            payload.append(value)
+                            continue
+                    elif arity and small.issuperset(map(type, args)):
+                        payload += args
+                        continue
+            except Exception:  # noqa: S110 - `check_task` says what is wrong with the item
+                pass
+            builder.add(*check_task(item, self.position + len(builder)))
+            function, watch = builder.function, builder.watch
+            arity, payload = builder.arity, builder.payload
+
+    def close(self) -> None:
+        """Close the caller's generator, as leaving a ``for`` loop over it would in time."""
+        closer = getattr(self._iterator, "close", None)
+        if closer is not None and type(self._iterator).__name__ == "generator":
+            closer()

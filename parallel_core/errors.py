@@ -1,0 +1,114 @@
+"""What can go wrong, by name.
+
+Bad parameters raise the builtin ``TypeError`` and ``ValueError``. Everything that happens
+to a task, to a worker or on the way between them is one of the classes below, so that
+``except ParallelError`` catches what the library itself has to say, while an exception
+that a task raised reaches the caller as itself.
+
+The classes that descend from ``multiprocessing`` or ``concurrent.futures`` are made when
+they are first asked for: importing those two packages would double the import time.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from parallel_core._engine_errors import (
+        InitializerError as InitializerError,
+    )
+    from parallel_core._engine_errors import (
+        TaskTimeoutError as TaskTimeoutError,
+    )
+    from parallel_core._engine_errors import (
+        WorkerDiedError as WorkerDiedError,
+    )
+
+__all__ = [
+    "InitializerError",
+    "InvalidTaskError",
+    "ParallelError",
+    "RemoteError",
+    "RemoteTraceback",
+    "SerializationError",
+    "TaskExitError",
+    "TaskTimeoutError",
+    "WorkerDiedError",
+]
+
+
+class ParallelError(Exception):
+    """Base of all errors that the library raises on its own account."""
+
+
+class InvalidTaskError(ParallelError, TypeError):
+    """An item of the iterable is not a delayed call ``(function, args, kwargs)``."""
+
+
+class SerializationError(ParallelError, pickle.PicklingError):
+    """An argument, a function or a result could not be pickled or unpickled."""
+
+
+class TaskExitError(ParallelError, RuntimeError):
+    """A task called ``sys.exit`` or raised ``SystemExit``.
+
+    Attributes
+    ----------
+    code : object
+        What the task passed to ``sys.exit``.
+    """
+
+    def __init__(self, message: str, code: object = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RemoteError(ParallelError):
+    """Stands for an exception of a task that could not be rebuilt in this process.
+
+    Attributes
+    ----------
+    type_name : str
+        The qualified name of the original exception's class.
+    """
+
+    def __init__(self, message: str, type_name: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - names what it shows, never raised alone
+    """The traceback of a worker as text; the ``__cause__`` of what a task raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Attach `note` to `error` as PEP 678 does; Python 3.10 keeps it without showing it."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+        return
+    notes = getattr(error, "__notes__", None)
+    if notes is None:
+        notes = []
+        try:
+            error.__notes__ = notes  # type: ignore[attr-defined]  # born in Python 3.11
+        except AttributeError:
+            return
+    notes.append(note)
+
+
+def __getattr__(name: str) -> type[Exception]:
+    if name in ("InitializerError", "TaskTimeoutError", "WorkerDiedError"):
+        from parallel_core import _engine_errors
+
+        found: type[Exception] = getattr(_engine_errors, name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,18 @@
+"""The front door: parameters and configuration in, one dispatch, results out.
+
+::
+
+    Parallel(n_jobs, backend, ...) ──▶ choice ──▶ Backend, number of workers
+         │            ▲                               │
+         │            └── parallel_config (contexts)  │ open
+         ▼                                            ▼
+    __call__(tasks) ──▶ CallPlan ──▶ Dispatch ◀──── Session
+                                        │
+                                        └──▶ list, or generator (generators)
+
+- `call`: `Parallel` itself.
+- `checks`: every parameter is checked when it is given, not when it first matters.
+- `choice`: which backend, from hints, constraints, context and nesting.
+- `contexts`: `parallel_config`, `parallel_backend` and questions about what is in force.
+- `generators`: what ``return_as="generator"`` returns.
+"""

@@ -1,0 +1,424 @@
+"""`Parallel`: reads parameters and configuration, builds one dispatch, returns its results."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any
+
+from parallel_core import config
+from parallel_core.backends.base import (
+    Backend,
+    BackendUnavailable,
+    CallOptions,
+    Session,
+    Style,
+)
+from parallel_core.backends.cores import check_n_jobs
+from parallel_core.backends.registry import find_backend
+from parallel_core.config import UNSET, setting
+from parallel_core.dispatch.inline import InlineDispatch
+from parallel_core.dispatch.plan import (
+    CallPlan,
+    ReturnAs,
+    check_batch_size,
+    check_pre_dispatch,
+    check_return_as,
+    check_timeout,
+    resolve_pre_dispatch,
+)
+from parallel_core.observe.messages import Messages
+from parallel_core.parallel.checks import (
+    check_arrays,
+    check_hints,
+    check_idle_seconds,
+    check_initializer,
+    check_verbose,
+)
+from parallel_core.parallel.choice import (
+    check_thread_limit,
+    choose_backend,
+    split_params,
+    thread_environment,
+)
+
+_MESSAGE_OF_OVERRIDES = 10
+_warned: set[str] = set()
+
+
+class Parallel:
+    """Run independent calls on several workers.
+
+    ``Parallel(n_jobs=2)(delayed(f)(x) for x in xs)`` is ``[f(x) for x in xs]``, with two workers.
+
+    Parameters
+    ----------
+    n_jobs : int or None, optional
+        Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores that
+        this process may use, -2 for all but one, and so on; floats are rounded down. None means what
+        the surrounding `parallel_config` says, else 1.
+    backend : str, Backend, Executor or multiprocessing context, optional
+        ``"processes"`` (the default), ``"threading"``, ``"sequential"``, ``"loky"``,
+        ``"multiprocessing"``, or a name given to `register_parallel_backend`. Libraries had better
+        leave this alone and say `prefer` or `require`.
+    return_as : {"list", "generator", "generator_unordered"}, default "list"
+        Whether to return all results, or a generator of them, in order or as they come.
+    verbose : int, default 0
+        How much to tell: nothing, ever more, from 11 on every completion; on stderr up to 50, above
+        on stdout.
+    timeout : float, optional
+        Seconds that a task may run. Not applied with one job, where nobody could stop it.
+    pre_dispatch : int, str or "all", default "2*n_jobs"
+        How many batches may be pulled from the iterable before earlier ones are done (for a generator:
+        taken). An expression may use ``n_jobs`` and arithmetic.
+    batch_size : int or "auto", default "auto"
+        Tasks that are handed over together; ``"auto"`` follows how long they take.
+    temp_folder : path, optional
+        Where large arrays are put.
+    max_nbytes : int, str or None, default "1M"
+        From which size, in bytes, arrays are shared with workers as memory maps.
+    mmap_mode : {"r", "r+", "w+", "c", None}, default "r"
+        How workers open them.
+    prefer : {"processes", "threads"}, optional
+        A hint for where no backend was chosen from outside.
+    require : "sharedmem", optional
+        A constraint: tasks must see the caller's own objects.
+    initializer : callable, optional
+        Called in each worker before its first task. What it assigns to globals is there for the tasks.
+    initargs : tuple, default ()
+        Its arguments.
+    idle_worker_timeout : float or None, default 300
+        Seconds after which an idle worker ends.
+    **backend_params
+        Further parameters of the backend, such as `inner_max_num_threads`.
+
+    Attributes
+    ----------
+    n_tasks : int or None
+        How many tasks the iterable has, once that is known.
+    n_dispatched_tasks, n_completed_tasks : int
+        How far the call is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For parameters that make no sense, when the object is made.
+
+    Notes
+    -----
+    The arguments of a task are taken when it is yielded; what happens to them later does not reach the
+    task (threads and ``n_jobs=1`` share the caller's memory instead). One call runs at a time on an
+    instance; different instances may run in different threads.
+
+    Examples
+    --------
+    >>> from math import modf, sqrt
+    >>> from parallel_core import Parallel, delayed
+    >>> Parallel(n_jobs=2)(delayed(sqrt)(i**2) for i in range(10))
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+
+    Several results of one function:
+
+    >>> fractions, wholes = zip(*Parallel(n_jobs=2)(delayed(modf)(i / 2) for i in range(4)))
+    >>> fractions
+    (0.0, 0.5, 0.0, 0.5)
+
+    Several calls on the same workers:
+
+    >>> with Parallel(n_jobs=2) as parallel:
+    ...     total = 0.0
+    ...     while total < 1000:
+    ...         total += sum(parallel(delayed(sqrt)(total + i**2) for i in range(5)))
+    >>> round(total, 3)
+    1136.597
+    """
+
+    def __init__(
+        self,
+        n_jobs: Any = UNSET["n_jobs"],
+        backend: Any = UNSET["backend"],
+        return_as: str = "list",
+        verbose: Any = UNSET["verbose"],
+        timeout: float | None = None,
+        pre_dispatch: Any = "2*n_jobs",
+        batch_size: Any = "auto",
+        temp_folder: Any = UNSET["temp_folder"],
+        max_nbytes: Any = UNSET["max_nbytes"],
+        mmap_mode: Any = UNSET["mmap_mode"],
+        prefer: Any = UNSET["prefer"],
+        require: Any = UNSET["require"],
+        **backend_params: Any,
+    ) -> None:
+        settings = config.current_settings()
+        jobs = check_n_jobs(setting("n_jobs", n_jobs))
+        if jobs is None:
+            jobs = settings.values.get("n_jobs")
+        self.n_jobs = jobs
+        self.verbose = check_verbose(setting("verbose", verbose))
+        self.timeout = check_timeout(timeout)
+        self.return_as = return_as
+        self.pre_dispatch = pre_dispatch
+        self.batch_size = batch_size
+        self.temp_folder = setting("temp_folder", temp_folder)
+        self.max_nbytes = setting("max_nbytes", max_nbytes)
+        self.mmap_mode = setting("mmap_mode", mmap_mode)
+        hint, constraint = setting("prefer", prefer), setting("require", require)
+        check_hints(hint, constraint)
+        check_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode)
+        self._return_as = check_return_as(return_as)
+        self._batch_size = check_batch_size(batch_size)
+        check_pre_dispatch(pre_dispatch)
+
+        given = None if backend is UNSET["backend"] else backend
+        if given is None and settings.backend_params:
+            backend_params = {**settings.backend_params, **backend_params}
+        worker_params, factory_params = split_params(backend_params)
+        choice = choose_backend(given, hint, constraint, factory_params)
+        if factory_params and isinstance(choice.backend.name, str):
+            _check_factory_params(given, settings, factory_params)
+        self._backend = choice.backend
+        self._overridden = choice.overridden
+        self._options = _call_options(worker_params)
+        self._managed = False
+        self._session: Session | None = None
+        self._dispatch: Any = None
+        self._generator: weakref.ref[Generator[Any, None, None]] | None = None
+        self._running = False
+        self._messages: Messages | None = None
+
+    @property
+    def n_tasks(self) -> int | None:
+        """How many tasks there are, once that is known."""
+        return None if self._dispatch is None else self._dispatch.total
+
+    @property
+    def n_dispatched_tasks(self) -> int:
+        """How many tasks were handed to workers."""
+        return 0 if self._dispatch is None else self._dispatch.dispatched
+
+    @property
+    def n_completed_tasks(self) -> int:
+        """How many tasks are done."""
+        return 0 if self._dispatch is None else self._dispatch.completed
+
+    def print_progress(self) -> None:
+        """Tell how far the call is; called after completions, for subclasses to override.
+
+        It runs in the thread that waits for the results. See `n_completed_tasks`,
+        `n_dispatched_tasks` and `n_tasks`.
+        """
+        if self._messages is not None:
+            self._messages.progress(self.n_completed_tasks, self.n_tasks)
+
+    def __enter__(self) -> Parallel:
+        self._managed = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._managed = False
+        generator = self._generator() if self._generator is not None else None
+        if generator is not None:
+            generator.close()
+        self._release()
+
+    def __call__(self, iterable: Iterable[Any]) -> Any:
+        """Run all delayed calls of `iterable`.
+
+        Parameters
+        ----------
+        iterable : iterable
+            Of delayed calls: tuples ``(function, args, kwargs)``.
+
+        Returns
+        -------
+        list or generator
+            The results, as `return_as` says.
+
+        Raises
+        ------
+        RuntimeError
+            When this instance is still running a call.
+        TypeError
+            When `iterable` is none, or an item of it is not a delayed call.
+        ParallelError
+            See `parallel_core.errors`. What a task raises is raised as it is.
+        """
+        if self._running:
+            raise RuntimeError(
+                "this Parallel instance is running a call already, whose generator has not been "
+                "exhausted or closed: finish that first, or use another instance"
+            )
+        tasks = _check_iterable(iterable)
+        self._running = True
+        complete = False
+        try:
+            dispatch = self._dispatch = self._start(tasks)
+            if self._return_as is not ReturnAs.LIST:
+                return self._generate(dispatch)
+            results = dispatch.run()
+            complete = True
+            return results
+        finally:
+            if self._return_as is ReturnAs.LIST or self._generator is None:
+                self._finish(complete)
+
+    def _generate(self, dispatch: Any) -> Generator[Any, None, None]:
+        from parallel_core.parallel.generators import result_generator
+
+        generator = result_generator(dispatch.chunks(), self._finish, repr(self))
+        self._generator = weakref.ref(generator)
+        return generator
+
+    def _start(self, tasks: Iterable[Any]) -> Any:
+        """Return a started dispatch on the chosen backend, or on threads where it cannot work."""
+        backend = self._backend
+        n_jobs = backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
+        self._dispatch = None
+        progress = self._prepare_messages(backend, n_jobs)
+        if n_jobs == 1 and backend.inline_when_single:
+            backend = find_backend("sequential")
+        if backend.style is Style.PUSH:
+            try:
+                session = self._open(n_jobs)
+            except BackendUnavailable as error:
+                _warn_once(
+                    f"the backend {backend.name!r} cannot start worker processes here ({error}); "
+                    "threads are used instead"
+                )
+                backend = find_backend("threading")
+        plan = CallPlan(
+            n_jobs,
+            self._return_as,
+            resolve_pre_dispatch(self.pre_dispatch, n_jobs),
+            self._batch_size,
+            self.timeout,
+            progress,
+        )
+        dispatch: Any
+        if backend.style is Style.INLINE:
+            if self._options.initializer is not None:
+                _run_initializer(self._options)
+            dispatch = InlineDispatch(tasks, plan)
+        elif backend.style is Style.PULL:
+            from parallel_core.dispatch.pull import PullDispatch
+
+            initializer = None
+            if self._options.initializer is not None:
+                initializer = functools.partial(
+                    self._options.initializer, *self._options.initargs
+                )
+            dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
+        else:
+            from parallel_core.dispatch.push import PushDispatch
+            from parallel_core.tasks.definitions import Definitions, stored_globals
+
+            definitions = Definitions(stored_globals(self._options.initializer))
+            dispatch = PushDispatch(tasks, session, plan, backend.aim_seconds, definitions)
+        self._dispatch = dispatch
+        dispatch.start()
+        return dispatch
+
+    def _open(self, n_jobs: int) -> Session:
+        if self._session is None:
+            options = self._options._replace(n_jobs=n_jobs, level=config.nesting_level() + 1)
+            self._session = self._backend.open(options)
+        return self._session
+
+    def _finish(self, complete: bool) -> None:
+        """End the call: with all its results, or by letting nothing of it go on."""
+        self._running = False
+        self._generator = None
+        try:
+            if not complete and self._dispatch is not None:
+                self._dispatch.abandon()
+        finally:
+            if not self._managed or not complete:
+                self._release()
+
+    def _release(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            session.close()
+
+    def _prepare_messages(self, backend: Backend, n_jobs: int) -> Callable[[], None] | None:
+        self._messages = None
+        if self.verbose:
+            self._messages = Messages(self.verbose, repr(self))
+            if self._overridden is not None and self.verbose >= _MESSAGE_OF_OVERRIDES:
+                self._messages.say(f"Overrides {self._overridden}.")
+            self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
+        if self.verbose or getattr(self.print_progress, "__func__", None) is not _print_progress:
+            return self.print_progress
+        return None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(n_jobs={self.n_jobs})"
+
+
+_print_progress = Parallel.print_progress
+
+
+def _call_options(params: dict[str, Any]) -> CallOptions:
+    """Return the options for workers, checked; how many there will be is not known yet."""
+    if not params:
+        return _PLAIN
+    initializer, initargs = params.get("initializer"), params.get("initargs", ())
+    check_initializer(initializer, initargs)
+    limit = check_thread_limit(params.get("inner_max_num_threads"))
+    return CallOptions(
+        n_jobs=1,
+        initializer=initializer,
+        initargs=tuple(initargs),
+        idle_seconds=check_idle_seconds(params.get("idle_worker_timeout", _PLAIN.idle_seconds)),
+        params={"environment": thread_environment(limit)},
+    )
+
+
+_PLAIN = CallOptions(n_jobs=1)
+
+
+def _check_factory_params(given: Any, settings: config.Settings, params: dict[str, Any]) -> None:
+    """Refuse parameters that no factory was called with."""
+    chosen = settings.values.get("backend") if given is None else given
+    if chosen is None:
+        names = ", ".join(sorted(params))
+        raise TypeError(f"unexpected parameters {names}: no backend was chosen that takes them")
+
+
+def _check_iterable(iterable: Any) -> Iterable[Any]:
+    if hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__"):
+        tasks: Iterable[Any] = iterable
+        return tasks
+    hint = ""
+    if callable(iterable):
+        hint = ": write Parallel(...)(delayed(f)(x) for x in xs), not Parallel(...)(f)"
+    raise TypeError(
+        f"Parallel takes an iterable of delayed calls, not {iterable!r} of type "
+        f"{type(iterable).__name__!r}{hint}"
+    )
+
+
+def _run_initializer(options: CallOptions) -> None:
+    assert options.initializer is not None
+    try:
+        options.initializer(*options.initargs)
+    except Exception as error:
+        from parallel_core.errors import InitializerError
+
+        raise InitializerError(
+            f"the initializer raised: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=5)

@@ -1,0 +1,61 @@
+"""Every parameter is checked when it is given, not when it first matters."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from memmapping.sizes import parse_nbytes
+
+_MMAP_MODES = (None, "r", "r+", "w+", "c")
+_PREFERENCES = (None, "processes", "threads")
+_REQUIREMENTS = (None, "sharedmem")
+
+
+def check_hints(prefer: Any, require: Any) -> None:
+    """Raise ValueError unless `prefer` and `require` are known and agree."""
+    if prefer not in _PREFERENCES:
+        raise ValueError(f"prefer must be 'processes', 'threads' or None, not {prefer!r}")
+    if require not in _REQUIREMENTS:
+        raise ValueError(f"require must be 'sharedmem' or None, not {require!r}")
+    if prefer == "processes" and require == "sharedmem":
+        raise ValueError(
+            "prefer='processes' and require='sharedmem' contradict each other: processes do not "
+            "share the caller's memory"
+        )
+
+
+def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
+    """Raise ValueError or TypeError unless the parameters for large arrays make sense."""
+    if temp_folder is not None and not isinstance(temp_folder, (str, os.PathLike)):
+        raise TypeError(f"temp_folder must be a path or None, not {temp_folder!r}")
+    if max_nbytes != "1M":
+        parse_nbytes(max_nbytes)
+    if mmap_mode not in _MMAP_MODES:
+        raise ValueError(f"mmap_mode must be one of {_MMAP_MODES}, not {mmap_mode!r}")
+
+
+def check_verbose(verbose: Any) -> int:
+    """Return `verbose` as an integer; else raise TypeError."""
+    if isinstance(verbose, (int, float)):
+        return int(verbose)
+    raise TypeError(f"verbose must be a number, not {verbose!r}")
+
+
+def check_idle_seconds(given: Any) -> float | None:
+    """Return `idle_worker_timeout` in seconds; None means for ever."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"idle_worker_timeout must be a number of seconds or None, not {given!r}")
+    if not given >= 0:
+        raise ValueError(f"idle_worker_timeout must not be negative, not {given!r}")
+    return float(given)
+
+
+def check_initializer(initializer: Any, initargs: Any) -> None:
+    """Raise TypeError unless the two can be called together."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a function or None, not {initializer!r}")
+    if not isinstance(initargs, (tuple, list)):
+        raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")

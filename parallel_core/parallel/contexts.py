@@ -1,0 +1,223 @@
+"""`parallel_config` and `parallel_backend`, and questions about what is in force."""
+
+from __future__ import annotations
+
+from contextvars import Token
+from types import TracebackType
+from typing import Any
+
+from parallel_core import config
+from parallel_core.backends.base import Backend
+from parallel_core.backends.cores import check_n_jobs
+from parallel_core.backends.registry import find_backend
+from parallel_core.config import UNSET, Settings, Unset
+from parallel_core.parallel.checks import check_arrays, check_hints, check_verbose
+from parallel_core.parallel.choice import check_thread_limit, choose_backend, split_params
+
+
+class parallel_config:  # noqa: N801 - used as a function is, like every context manager
+    """Set the defaults of `Parallel` for the code inside a ``with`` block.
+
+    It takes effect when it is made, for this thread or async task, and blocks can be nested: what an
+    inner one does not set stays as the outer one set it.
+
+    Parameters
+    ----------
+    backend : str, Backend, Executor or multiprocessing context, optional
+        As for `Parallel`; further keyword arguments go to the factory of a registered name.
+    n_jobs : int, optional
+        As for `Parallel`.
+    verbose : int, default 0
+        As for `Parallel`.
+    temp_folder : path, optional
+        As for `Parallel`.
+    max_nbytes : int, str or None, default "1M"
+        As for `Parallel`, in bytes.
+    mmap_mode : {"r", "r+", "w+", "c", None}, default "r"
+        As for `Parallel`.
+    prefer : {"processes", "threads"}, optional
+        As for `Parallel`.
+    require : "sharedmem", optional
+        As for `Parallel`.
+    inner_max_num_threads : int, optional
+        Threads that numeric libraries may use in each worker process.
+    **backend_params
+        Parameters of the backend: `initializer`, `initargs`, `idle_worker_timeout`, or those that
+        the factory of a registered backend takes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For parameters that make no sense, at once.
+
+    Examples
+    --------
+    >>> from operator import neg
+    >>> from parallel_core import Parallel, delayed, parallel_config
+    >>> with parallel_config(backend="threading", n_jobs=2):
+    ...     Parallel()(delayed(neg)(i + 1) for i in range(5))
+    [-1, -2, -3, -4, -5]
+    """
+
+    def __init__(
+        self,
+        backend: Any = UNSET["backend"],
+        *,
+        n_jobs: Any = UNSET["n_jobs"],
+        verbose: Any = UNSET["verbose"],
+        temp_folder: Any = UNSET["temp_folder"],
+        max_nbytes: Any = UNSET["max_nbytes"],
+        mmap_mode: Any = UNSET["mmap_mode"],
+        prefer: Any = UNSET["prefer"],
+        require: Any = UNSET["require"],
+        inner_max_num_threads: int | None = None,
+        **backend_params: Any,
+    ) -> None:
+        given = {
+            "backend": backend,
+            "n_jobs": n_jobs,
+            "verbose": verbose,
+            "temp_folder": temp_folder,
+            "max_nbytes": max_nbytes,
+            "mmap_mode": mmap_mode,
+            "prefer": prefer,
+            "require": require,
+        }
+        values = {name: value for name, value in given.items() if not isinstance(value, Unset)}
+        _check(values)
+        if inner_max_num_threads is not None:
+            backend_params["inner_max_num_threads"] = check_thread_limit(inner_max_num_threads)
+        if values.get("backend", "") is None:
+            del values["backend"]
+        if "backend" in values:
+            values["backend"] = find_backend(values["backend"], split_params(backend_params)[1])
+        self._token: Token[Settings] | None = config.push_settings(values, backend_params)
+
+    def __enter__(self) -> parallel_config:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.unregister()
+
+    def unregister(self) -> None:
+        """Restore what was in force before, for use without ``with``."""
+        if self._token is not None:
+            config.pop_settings(self._token)
+            self._token = None
+
+
+class parallel_backend(parallel_config):  # noqa: N801 - used as a function is
+    """Choose the backend of `Parallel` inside a ``with`` block, with all cores unless told otherwise.
+
+    `parallel_config` does the same and sets other defaults too.
+
+    Parameters
+    ----------
+    backend : str, Backend, Executor or multiprocessing context
+        As for `Parallel`.
+    n_jobs : int, default -1
+        As for `Parallel`: all cores.
+    inner_max_num_threads : int, optional
+        Threads that numeric libraries may use in each worker process.
+    **backend_params
+        Parameters of the backend, as in ``parallel_backend("custom", endpoint="http://compute")``.
+
+    Examples
+    --------
+    >>> from operator import neg
+    >>> from parallel_core import Parallel, delayed, parallel_backend
+    >>> with parallel_backend("threading"):
+    ...     print(Parallel()(delayed(neg)(i + 1) for i in range(5)))
+    [-1, -2, -3, -4, -5]
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        n_jobs: int | None = -1,
+        inner_max_num_threads: int | None = None,
+        **backend_params: Any,
+    ) -> None:
+        super().__init__(
+            backend,
+            n_jobs=n_jobs,
+            inner_max_num_threads=inner_max_num_threads,
+            **backend_params,
+        )
+
+    def __enter__(self) -> Any:
+        settings = config.current_settings().values
+        return settings.get("backend"), settings.get("n_jobs")
+
+
+def get_active_backend(
+    prefer: str | None = None, require: str | None = None, verbose: int = 0
+) -> tuple[Backend, int]:
+    """Return the backend that `Parallel` would use here, and its number of jobs.
+
+    Parameters
+    ----------
+    prefer : {"processes", "threads"}, optional
+        A hint, as for `Parallel`.
+    require : "sharedmem", optional
+        A constraint, as for `Parallel`.
+    verbose : int, default 0
+        Accepted for the sake of those who pass it on.
+
+    Returns
+    -------
+    tuple of Backend and int
+        The number of jobs is that of the context, 1 where none is set.
+
+    Examples
+    --------
+    >>> from parallel_core import get_active_backend
+    >>> get_active_backend(prefer="threads")
+    (<ThreadingBackend 'threading'>, 1)
+    """
+    check_hints(prefer, require)
+    check_verbose(verbose)
+    settings = config.current_settings()
+    _, params = split_params(settings.backend_params)
+    n_jobs = settings.values.get("n_jobs")
+    return choose_backend(None, prefer, require, params).backend, 1 if n_jobs is None else n_jobs
+
+
+def effective_n_jobs(n_jobs: int | None = -1) -> int:
+    """Return how many tasks would run at a time if `Parallel` were called here with `n_jobs`.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default -1
+        As for `Parallel`.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Examples
+    --------
+    >>> from parallel_core import effective_n_jobs
+    >>> effective_n_jobs(3)
+    3
+    """
+    wanted = check_n_jobs(n_jobs)
+    backend, from_context = get_active_backend()
+    return backend.effective_n_jobs(from_context if wanted is None else wanted)
+
+
+def _check(values: dict[str, Any]) -> None:
+    check_hints(values.get("prefer"), values.get("require"))
+    check_arrays(
+        values.get("temp_folder"), values.get("max_nbytes", "1M"), values.get("mmap_mode", "r")
+    )
+    if "n_jobs" in values:
+        values["n_jobs"] = check_n_jobs(values["n_jobs"])
+    if "verbose" in values:
+        values["verbose"] = check_verbose(values["verbose"])

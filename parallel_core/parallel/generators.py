@@ -1,0 +1,57 @@
+"""What ``return_as="generator"`` returns: a true generator that cleans up however it ends."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+_Results = Generator[Any, None, None]
+
+
+def result_generator(
+    chunks: Iterator[list[Any]], finish: Callable[[bool], None], name: str
+) -> _Results:
+    """Return a generator of the items of `chunks`.
+
+    Parameters
+    ----------
+    chunks : iterator of list
+        The results.
+    finish : callable
+        Called once at the end, with whether that was the end of `chunks`.
+    name : str
+        Of the call, for the warning when it is dropped.
+    """
+    itself: list[weakref.ref[_Results]] = []
+    generator = _generate(chunks, finish, name, itself)
+    next(generator)  # into the `try`: a generator that never ran would not clean up
+    itself.append(weakref.ref(generator))
+    return generator
+
+
+def _generate(
+    chunks: Iterator[list[Any]],
+    finish: Callable[[bool], None],
+    name: str,
+    itself: list[weakref.ref[_Results]],
+) -> _Results:
+    complete = False
+    try:
+        yield
+        for values in chunks:
+            yield from values
+        complete = True
+    except GeneratorExit:
+        # Weak references are cleared before a dropped generator is finalized; who calls close()
+        # still holds it.
+        if itself and itself[0]() is None:
+            warnings.warn(
+                f"the generator of {name} was dropped before its end; the rest of its tasks is "
+                "cancelled: exhaust it, or close() it",
+                ResourceWarning,
+                stacklevel=2,
+            )
+    finally:
+        finish(complete)

@@ -1,0 +1,21 @@
+"""Tasks: plain words that everyone above speaks.
+
+::
+
+    delayed(f)(x) ──▶ (f, args, kwargs) ──▶ Encoder ──▶ Batch ──▶ frames to a worker
+      delayed.py                              │
+                                              ├─ values that cannot change ride as they are
+                                              ├─ everything else: pickled alone, at once
+                                              └─ functions and classes: Definitions, once a
+                                                 call, again when what they use has changed
+
+- `delayed`: the delayed call, and the check that an item is one.
+- `capture`: what a function or class that goes by value holds, and whether it changed.
+- `definitions`: the functions and classes of one call, by number, on both ends.
+- `encoding`: arguments are taken at the moment when the task is yielded.
+- `batch`: consecutive tasks in encoded form.
+- `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
+- `failure`: an exception on its way from a worker to the caller.
+- `wrapping`: `wrap_non_picklable_objects`.
+- `description`: words for a task in messages.
+"""

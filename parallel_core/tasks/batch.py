@@ -1,0 +1,91 @@
+"""Consecutive tasks in encoded form, and how they travel."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from parallel_core.tasks.definitions import Definition
+from parallel_core.tasks.description import describe_call, describe_task
+
+#: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task.
+PICKLED = -1
+#: `token` of a run whose pickles are ``(function, args, kwargs)``: no function in common.
+NO_TOKEN = -1
+
+#: A run: token of its function, arity, payload. With an arity of 2 the payload is
+#: ``[a0, b0, a1, b1, ...]``; with 0 it is a list of None, one for each task.
+Run = tuple[int, int, list[Any]]
+
+
+def run_length(run: Run) -> int:
+    """Return how many tasks `run` holds."""
+    _, arity, payload = run
+    return len(payload) // arity if arity > 1 else len(payload)
+
+
+class Batch:
+    """Tasks ``start`` to ``start + size`` of a call, as they were when they were yielded.
+
+    Attributes
+    ----------
+    start : int
+        Position of the first task in the call.
+    size : int
+        Number of tasks.
+    runs : list of Run
+        The tasks, grouped by function and form.
+    definitions : dict of int to Definition
+        Every function and class that the runs name by token.
+    nbytes : int
+        About how many bytes of arguments it holds; small numbers are not counted.
+    """
+
+    __slots__ = ("definitions", "nbytes", "runs", "size", "start")
+
+    def __init__(
+        self,
+        start: int,
+        size: int,
+        runs: list[Run],
+        definitions: dict[int, Definition],
+        nbytes: int = 0,
+    ) -> None:
+        self.start = start
+        self.size = size
+        self.runs = runs
+        self.definitions = definitions
+        self.nbytes = nbytes
+
+    def describe(self, index: int) -> str:
+        """Return the words for task ``start + index``: its position and its shortened call."""
+        offset = index
+        for run in self.runs:
+            length = run_length(run)
+            if offset < length:
+                return describe_task(self.start + index, self._call(run, offset))
+            offset -= length
+        return f"task {self.start + index} of the call"
+
+    def _call(self, run: Run, offset: int) -> str:
+        token, arity, payload = run
+        function: object = self.definitions[token].obj if token != NO_TOKEN else None
+        if arity >= 0:
+            return describe_call(function, payload[offset * arity : (offset + 1) * arity], {})
+        try:
+            *called, args, kwargs = pickle.loads(payload[offset])
+        except Exception as error:
+            return f"{function}(...), whose arguments do not unpickle: {error}"
+        return describe_call(called[0] if called else function, args, kwargs)
+
+    def join(self, following: Batch) -> None:
+        """Append the tasks of the batch that begins where this one ends."""
+        for run in following.runs:
+            token, arity, payload = run
+            if self.runs and self.runs[-1][:2] == (token, arity):
+                self.runs[-1][2].extend(payload)
+            else:
+                self.runs.append(run)
+        self.size += following.size
+        self.definitions.update(following.definitions)
+        self.nbytes += following.nbytes

@@ -1,0 +1,239 @@
+"""What a function or class that goes by value holds, and whether that has changed.
+
+A function of ``__main__`` is pickled once a call, with the globals and closure cells that it
+uses. They belong to the task like its arguments do: when one of them changes between two tasks,
+the second must see the change and the first must not. So each is *watched*: that it is still
+the same object, which settles it for what cannot change (numbers, strings, modules, imported
+functions), and for the rest that it still pickles to the same bytes.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections.abc import Callable, Iterator
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any
+
+from parallel_core.tasks.pickling import goes_by_value
+
+#: Values of these types cannot change: they ride in a batch as they are.
+SCALARS = frozenset({int, float, bool, complex, str, bytes, type(None)})
+
+_MISSING = object()
+_BY_REFERENCE = (
+    ModuleType,
+    MethodDescriptorType,
+    WrapperDescriptorType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    re.Pattern,
+)
+_MACHINERY = frozenset(
+    {
+        "__annotations__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__dict__",
+        "__doc__",
+        "__module__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)
+
+Dumps = Callable[[object], bytes]
+
+
+class Capture:
+    """Everything that some functions and classes going by value refer to.
+
+    Parameters
+    ----------
+    obj : function or class
+        Where to start; others that it uses are followed.
+    dumps : callable
+        Pickles a value that can change, for comparison.
+    own : frozenset of str
+        Globals that are state of the worker by the user's own word, and not watched.
+    """
+
+    __slots__ = ("_cells", "_dumps", "_items", "_own", "_seen", "_values")
+
+    def __init__(self, obj: object, dumps: Dumps, own: frozenset[str] = frozenset()) -> None:
+        self._dumps = dumps
+        self._own = own
+        self._seen: set[int] = set()
+        self._items: list[tuple[dict[str, Any], str, object]] = []
+        self._cells: list[tuple[Any, object]] = []
+        self._values: list[tuple[object, bytes]] = []
+        self._follow(obj)
+
+    @property
+    def constant(self) -> bool:
+        """Whether there is nothing to watch at all."""
+        return not (self._items or self._cells or self._values)
+
+    @property
+    def volatile(self) -> bool:
+        """Whether something captured can change without becoming another object."""
+        return bool(self._values)
+
+    def unchanged(self) -> bool:
+        """Whether everything captured is as it was."""
+        for namespace, name, value in self._items:
+            if namespace.get(name, _MISSING) is not value:
+                return False
+        for cell, value in self._cells:
+            if _contents(cell) is not value:
+                return False
+        return not self._values or self.values_unchanged()
+
+    def values_unchanged(self) -> bool:
+        """Whether the values that can change in place have not."""
+        return all(self._dumps(value) == data for value, data in self._values)
+
+    def _follow(self, obj: object) -> None:
+        if id(obj) in self._seen:
+            return
+        self._seen.add(id(obj))
+        if isinstance(obj, FunctionType):
+            self._follow_function(obj)
+        elif isinstance(obj, type):
+            self._follow_class(obj)
+
+    def _follow_function(self, function: FunctionType) -> None:
+        own = self._own | names_stored(function.__code__)
+        for name in names_loaded(function.__code__) - own:
+            value = function.__globals__.get(name, _MISSING)
+            if value is _MISSING and hasattr(builtins, name):
+                continue
+            self._items.append((function.__globals__, name, value))
+            self._settle(value)
+        kept = set(cells_stored(function.__code__))
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if name in kept:
+                continue
+            value = _contents(cell)
+            if value is not function:
+                self._cells.append((cell, value))
+            self._settle(value)
+        for value in function.__defaults__ or ():
+            self._settle(value)
+        for value in (function.__kwdefaults__ or {}).values():
+            self._settle(value)
+        for value in function.__dict__.values():
+            self._settle(value)
+
+    def _follow_class(self, cls: type) -> None:
+        from enum import EnumMeta
+
+        if isinstance(cls, EnumMeta):
+            return
+        for base in cls.__bases__:
+            self._settle(base)
+        for name, value in cls.__dict__.items():
+            if name not in _MACHINERY:
+                self._settle(value)
+
+    def _settle(self, value: object) -> None:
+        """Follow `value`, or note its bytes when it can change in place."""
+        if value is _MISSING or type(value) in SCALARS or isinstance(value, _BY_REFERENCE):
+            return
+        if isinstance(value, (FunctionType, type)):
+            if goes_by_value(value):
+                self._follow(value)
+        elif isinstance(value, (tuple, frozenset)):
+            for item in value:
+                self._settle(item)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self._settle(value.__func__)
+        elif isinstance(value, property):
+            for part in (value.fget, value.fset, value.fdel):
+                self._settle(part)
+        elif not refers_by_name(value) and id(value) not in self._seen:
+            self._seen.add(id(value))
+            self._values.append((value, self._dumps(value)))
+
+
+def refers_by_name(value: object) -> bool:
+    """Whether `value` pickles as a name that a worker can import, and so cannot differ there."""
+    if isinstance(value, BuiltinFunctionType):
+        return isinstance(value.__self__, (ModuleType, type)) or value.__self__ is None
+    kind = type(value)
+    if kind.__module__ == "logging" and kind.__name__ in ("Logger", "RootLogger"):
+        return True
+    if kind.__name__ in ("ufunc", "_ArrayFunctionDispatcher", "_lru_cache_wrapper"):
+        return not goes_by_value(value)
+    return False
+
+
+def _contents(cell: Any) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+_names: dict[CodeType, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {}
+
+
+def _scan(code: CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the globals that `code` loads and stores, and the outer variables that it stores."""
+    found = _names.get(code)
+    if found is None:
+        loaded, stored, cells = set(), set(), set()
+        for opname, name in _instructions(code):
+            if opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                loaded.add(name)
+            elif opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                stored.add(name)
+            elif opname in ("STORE_DEREF", "DELETE_DEREF") and name in code.co_freevars:
+                cells.add(name)
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                inner_loaded, inner_stored, inner_cells = _scan(constant)
+                loaded |= inner_loaded
+                stored |= inner_stored
+                cells |= inner_cells
+        found = frozenset(loaded), frozenset(stored), frozenset(cells)
+        if len(_names) > 1000:
+            _names.clear()
+        _names[code] = found
+    return found
+
+
+def _instructions(code: CodeType) -> Iterator[tuple[str, str]]:
+    import dis
+
+    for instruction in dis.get_instructions(code):
+        if isinstance(instruction.argval, str):
+            yield instruction.opname, instruction.argval
+
+
+def names_loaded(code: CodeType) -> frozenset[str]:
+    """Return the names of the globals that `code`, or a function within it, reads."""
+    return _scan(code)[0]
+
+
+def names_stored(code: CodeType) -> frozenset[str]:
+    """Return the globals that `code` assigns by a ``global`` statement: state by its own word."""
+    return _scan(code)[1]
+
+
+def cells_stored(code: CodeType) -> frozenset[str]:
+    """Return the outer variables that `code` assigns by a ``nonlocal`` statement."""
+    return _scan(code)[2]
+
+

@@ -1,0 +1,220 @@
+"""The functions and classes of one call, by number, on both ends.
+
+A function is pickled once a call and sent once to each worker; after that a batch names it by
+its *token*. Classes that go by value (those of ``__main__``) travel the same way: an argument
+refers to its class by token, so a million instances carry no definition, and a result comes
+back as an instance of the caller's own class.
+
+States of a definition in the parent: *current* (what it captured is unchanged) or *stale*
+(the next task that needs it makes a new definition, with a new token; batches on their way keep
+the old one). In a worker: *received* (bytes), *loaded* (on first use), and back to received
+when a task changed what a volatile definition had captured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+from weakref import WeakValueDictionary
+
+from parallel_core.tasks.capture import Capture, names_stored
+from parallel_core.tasks.pickling import dumps, dumps_by_value, goes_by_value
+
+_CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
+
+_calls = itertools.count(1)
+_tables: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
+def resolve(call: str, token: int) -> object:
+    """Return the function or class `token` of `call`; what a reference unpickles to."""
+    table = _tables.get(call)
+    if table is None:
+        raise LookupError(f"definition {token} belongs to call {call}, which has ended")
+    return table.resolve(token)
+
+
+class Definition:
+    """A function or class in the form in which it goes to workers.
+
+    Attributes
+    ----------
+    token : int
+        Its number within the call.
+    data : bytes
+        Its pickle.
+    requires : tuple of Definition
+        The classes that `data` refers to by token.
+    volatile : bool
+        Whether it captured values that a task could change in place.
+    watch : callable or None
+        Says whether what it captured is unchanged; None when nothing can change.
+    """
+
+    __slots__ = ("__weakref__", "data", "obj", "requires", "token", "volatile", "watch")
+
+    def __init__(
+        self,
+        token: int,
+        obj: object,
+        data: bytes,
+        requires: tuple[Definition, ...],
+        capture: Capture | None,
+    ) -> None:
+        self.token = token
+        self.obj = obj
+        self.data = data
+        self.requires = requires
+        self.volatile = capture is not None and capture.volatile
+        self.watch: Callable[[], bool] | None = None
+        if capture is not None and not capture.constant:
+            self.watch = capture.unchanged
+
+
+class Definitions:
+    """The parent's side: what one call has defined so far.
+
+    Parameters
+    ----------
+    own : frozenset of str
+        Globals that the call's initializer sets in each worker.
+    """
+
+    def __init__(self, own: frozenset[str] = frozenset()) -> None:
+        self.call = f"{os.getpid()}.{next(_calls)}"
+        self._own = own
+        self._tokens = itertools.count()
+        self._cache: OrderedDict[int, Definition] = OrderedDict()
+        self._by_token: WeakValueDictionary[int, Definition] = WeakValueDictionary()
+        self._making: set[int] = set()
+        self._used: dict[int, Definition] = {}
+        _tables[self.call] = self
+
+    def resolve(self, token: int) -> object:
+        """Return the caller's own object for a reference that came back in a result."""
+        return self._by_token[token].obj
+
+    def define(self, obj: object) -> Definition:
+        """Return the definition of `obj` as it is now."""
+        definition = self._cache.get(id(obj))
+        if definition is not None and (definition.watch is None or definition.watch()):
+            return definition
+        self._making.add(id(obj))
+        outer, self._used = self._used, {}
+        try:
+            if goes_by_value(obj):
+                data = dumps_by_value(obj, self._reduce)
+                capture = Capture(obj, lambda value: dumps(value, self._reduce), self._own)
+            else:
+                data, capture = dumps(obj, self._reduce), None
+            requires = tuple(self._used.values())
+        finally:
+            self._used = outer
+            self._making.discard(id(obj))
+        definition = Definition(next(self._tokens), obj, data, requires, capture)
+        self._cache[id(obj)] = definition
+        self._by_token[definition.token] = definition
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        return definition
+
+    def dumps(self, obj: object) -> bytes:
+        """Pickle `obj`, classes that go by value as references; see `take_used`."""
+        return dumps(obj, self._reduce)
+
+    def take_used(self) -> dict[int, Definition]:
+        """Return the definitions that pickles made since the last call refer to."""
+        used, self._used = self._used, {}
+        return used
+
+    def _reduce(self, obj: object) -> Any:
+        if isinstance(obj, type) and id(obj) not in self._making and goes_by_value(obj):
+            definition = self.define(obj)
+            for needed in (definition, *definition.requires):
+                self._used[needed.token] = needed
+            return resolve, (self.call, definition.token)
+        return NotImplemented
+
+
+class ReceivedDefinitions:
+    """A worker's side: what it was sent for one call.
+
+    Parameters
+    ----------
+    call : str
+        The name of the call, as in `Definitions`.
+    state : dict
+        Globals that the initializer set in this worker; functions that go by value see them.
+    """
+
+    def __init__(self, call: str, state: dict[str, Any]) -> None:
+        self._call = call
+        self._state = state
+        self._received: dict[int, tuple[bytes, bool]] = {}
+        self._loaded: dict[int, object] = {}
+        self._captures: dict[int, Capture] = {}
+        self._tokens: dict[int, int] = {}
+        _tables[call] = self
+
+    def receive(self, sent: dict[int, tuple[bytes, bool]], forget: tuple[int, ...]) -> None:
+        """Take in definitions as ``{token: (data, volatile)}``, and drop others."""
+        for token in forget:
+            self._received.pop(token, None)
+            self._drop(token)
+        self._received.update(sent)
+
+    def resolve(self, token: int) -> object:
+        """Return the function or class, unpickling it on first use."""
+        try:
+            return self._loaded[token]
+        except KeyError:
+            pass
+        data, volatile = self._received[token]
+        obj = pickle.loads(data)
+        if isinstance(obj, FunctionType) and self._state and goes_by_value(obj):
+            obj.__globals__.update(self._state)
+        self._loaded[token] = obj
+        if isinstance(obj, type):
+            self._tokens[id(obj)] = token
+        if volatile:
+            self._captures[token] = Capture(obj, dumps, frozenset(self._state))
+        return obj
+
+    @property
+    def volatile(self) -> bool:
+        """Whether some loaded definition can be changed by a task."""
+        return bool(self._captures)
+
+    def restore(self) -> None:
+        """After a task: forget the loaded form of what it changed."""
+        for token, capture in list(self._captures.items()):
+            if not capture.values_unchanged():
+                self._drop(token)
+
+    def dumps(self, obj: object) -> bytes:
+        """Pickle a result; classes that came from the caller go back as references."""
+        return dumps(obj, self._reduce)
+
+    def _reduce(self, obj: object) -> Any:
+        if isinstance(obj, type):
+            token = self._tokens.get(id(obj))
+            if token is not None:
+                return resolve, (self._call, token)
+        return NotImplemented
+
+    def _drop(self, token: int) -> None:
+        obj = self._loaded.pop(token, None)
+        self._captures.pop(token, None)
+        self._tokens.pop(id(obj), None)
+
+
+def stored_globals(function: object) -> frozenset[str]:
+    """Return the globals that an initializer sets, when it goes by value to workers."""
+    if isinstance(function, FunctionType) and goes_by_value(function):
+        return names_stored(function.__code__)
+    return frozenset()

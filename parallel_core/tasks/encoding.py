@@ -1,0 +1,188 @@
+"""Arguments are taken at the moment when the task is yielded.
+
+Values that cannot change (`SCALARS`, and numpy's scalars) ride in the batch as they are. When
+any argument of a task is something else, the task's arguments are pickled there and then, alone,
+so that nothing the generator does later reaches them and no two tasks share an object in a worker.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from parallel_core.tasks.batch import NO_TOKEN, PICKLED, Batch, Run, run_length
+from parallel_core.tasks.capture import SCALARS, refers_by_name
+from parallel_core.tasks.definitions import Definition, Definitions
+from parallel_core.tasks.description import describe_call, describe_task, function_name
+from parallel_core.tasks.pickling import PICKLING_ERRORS, explain, why_not_picklable
+
+#: The scalars whose size needs no counting.
+SMALL = frozenset({int, float, bool, complex, type(None)})
+
+
+class BatchBuilder:
+    """Encodes the tasks of one call into batches.
+
+    The dispatcher's pull loop appends the commonest form of a task itself: while `function`,
+    `arity` and `watch` fit and the arguments are `SMALL`, it extends `payload`. Everything else
+    goes through `add`, which starts a new run when it must.
+
+    Parameters
+    ----------
+    definitions : Definitions
+        Those of the call.
+    """
+
+    def __init__(self, definitions: Definitions) -> None:
+        self._definitions = definitions
+        self._start = 0
+        self._runs: list[Run] = []
+        self._used: dict[int, Definition] = {}
+        self.nbytes = 0
+        self.function: Callable[..., Any] | None = None
+        self.watch: Callable[[], bool] | None = None
+        self.token = NO_TOKEN
+        self.arity = PICKLED
+        self.payload: list[Any] = []
+
+    def __len__(self) -> int:
+        return sum(map(run_length, self._runs))
+
+    def begin(self, start: int) -> None:
+        """Start a batch whose first task has position `start`."""
+        self._start = start
+        self._runs = []
+        self._used = {}
+        self.nbytes = 0
+        self.function = None
+        self.arity = PICKLED
+        self.payload = []
+
+    def finish(self) -> Batch:
+        """Return the batch of all tasks added since `begin`."""
+        return Batch(self._start, len(self), self._runs, self._used, self.nbytes)
+
+    def add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Encode one task.
+
+        Raises
+        ------
+        SerializationError
+            When the function or an argument does not pickle; it names the part at fault.
+        """
+        if not is_definable(function):
+            self._add_pickled(NO_TOKEN, function, args, kwargs)
+            return
+        token = self._token(function, args, kwargs)
+        nbytes = 0 if kwargs else plain_size(args)
+        if kwargs or nbytes < 0:
+            self._add_pickled(token, function, args, kwargs)
+            return
+        arity = len(args)
+        if token != self.token or arity != self.arity or not self._runs:
+            self._open(token, arity)
+        self.function = function
+        self.nbytes += nbytes
+        if arity:
+            self.payload += args
+        else:
+            self.payload.append(None)
+
+    def _token(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> int:
+        if function is self.function and (self.watch is None or self.watch()):
+            return self.token
+        try:
+            definition = self._definitions.define(function)
+        except PICKLING_ERRORS as error:
+            name = f"the function {function_name(function)}"
+            raise explain(self._describe(function, args, kwargs), function, name, error) from error
+        for needed in (definition, *definition.requires):
+            self._used[needed.token] = needed
+        self.watch = definition.watch
+        return definition.token
+
+    def _add_pickled(
+        self,
+        token: int,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        task = (args, kwargs) if token != NO_TOKEN else (function, args, kwargs)
+        try:
+            data = self._definitions.dumps(task)
+        except Exception as error:
+            what = self._describe(function, args, kwargs)
+            obj, name = self._at_fault(token, function, args, kwargs)
+            raise explain(what, obj, name, error) from error
+        self._used.update(self._definitions.take_used())
+        if token != self.token or self.arity != PICKLED or not self._runs:
+            self._open(token, PICKLED)
+        self.function = function if token != NO_TOKEN else None
+        self.payload.append(data)
+        self.nbytes += len(data)
+
+    def _open(self, token: int, arity: int) -> None:
+        self.token, self.arity, self.payload = token, arity, []
+        self._runs.append((token, arity, self.payload))
+
+    def _describe(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str:
+        return describe_task(self._start + len(self), describe_call(function, args, kwargs))
+
+    @staticmethod
+    def _at_fault(
+        token: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[object, str]:
+        parts: list[tuple[object, str]] = []
+        if token == NO_TOKEN:
+            parts.append((function, f"the function {function_name(function)}"))
+        parts += [(value, f"argument {index}") for index, value in enumerate(args)]
+        parts += [(value, f"argument {name!r}") for name, value in kwargs.items()]
+        for value, name in parts:
+            if why_not_picklable(value, name) is not None:
+                return value, name
+        return (args, kwargs), "the arguments"
+
+
+def is_definable(function: object) -> bool:
+    """Whether `function` is sent once a call; methods, partials and objects go with each task."""
+    return isinstance(function, (FunctionType, type)) or refers_by_name(function)
+
+
+_immutable = set(SCALARS)
+
+
+def plain_size(args: tuple[Any, ...]) -> int:
+    """Return the bytes in `args` when none of them can change, else -1."""
+    size = 0
+    for value in args:
+        kind = type(value)
+        if kind not in _immutable and not _learn(kind):
+            return -1
+        if kind is str or kind is bytes:
+            size += len(value)
+    return size
+
+
+def _learn(kind: type) -> bool:
+    """Note that numpy's number types cannot change either."""
+    numpy = sys.modules.get("numpy")
+    if kind.__module__ != "numpy" or numpy is None:
+        return False
+    if issubclass(kind, (numpy.number, numpy.bool_)):
+        _immutable.add(kind)
+        return True
+    return False
+
+
+def is_scalar(value: object) -> bool:
+    """Whether `value` may ride in a frame as it is."""
+    return plain_size((value,)) >= 0
+
+

@@ -1,0 +1,197 @@
+"""Pickling that needs no thought of its user's, and that says what was at fault.
+
+The C pickler comes first. It refers to what stands in ``__main__`` by name, and the
+``__main__`` of a worker is another one; so when the name appears in what it wrote, or when it
+gave up, cloudpickle [1]_ does the work, which takes such functions and classes by value.
+
+.. [1] https://github.com/cloudpipe/cloudpickle
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from parallel_core.errors import SerializationError
+from parallel_core.tasks.description import short_repr
+
+if TYPE_CHECKING:
+    from cloudpickle import Pickler as CloudPickler
+
+PROTOCOL = 5
+_UNPICKLED_BY_NAME = b"__main__"
+
+#: What `pickle` raises when it cannot: any of these sends the object to cloudpickle.
+PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ImportError)
+
+Reducer = Callable[[object], Any]
+
+
+def needs_value(data: bytes) -> bool:
+    """Whether `data`, written by the C pickler, may name what a worker cannot import."""
+    return _UNPICKLED_BY_NAME in data or bool(modules_by_value())
+
+
+def modules_by_value() -> set[str]:
+    """Modules that the user registered with ``cloudpickle.register_pickle_by_value``."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    if cloudpickle is None:
+        return set()
+    registered: set[str] = cloudpickle.list_registry_pickle_by_value()
+    return registered
+
+
+def goes_by_value(obj: object) -> bool:
+    """Whether the function or class `obj` cannot be imported by a worker under its name."""
+    module_name = getattr(obj, "__module__", None)
+    if not isinstance(module_name, str) or module_name == "__main__":
+        return True
+    found: object = sys.modules.get(module_name)
+    if found is None:
+        return True
+    for name in getattr(obj, "__qualname__", "<unknown>").split("."):
+        found = getattr(found, name, None)
+    if found is not obj:
+        return True
+    by_value = modules_by_value()
+    if not by_value:
+        return False
+    parts = module_name.split(".")
+    return any(".".join(parts[:n]) in by_value for n in range(1, len(parts) + 1))
+
+
+_pickler_class: type[CloudPickler] | None = None
+
+
+def _reducing_pickler() -> type[CloudPickler]:
+    """Return cloudpickle's pickler with a say for us first; imported when first needed."""
+    global _pickler_class
+    if _pickler_class is None:
+        import cloudpickle
+
+        class ReducingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped base
+            """Asks `reduce_first` about each object before cloudpickle decides."""
+
+            def __init__(self, file: io.BytesIO, reduce_first: Reducer | None) -> None:
+                super().__init__(file, protocol=PROTOCOL)
+                self.reduce_first = reduce_first
+
+            def reducer_override(self, obj: Any) -> Any:
+                if self.reduce_first is not None:
+                    reduced = self.reduce_first(obj)
+                    if reduced is not NotImplemented:
+                        return reduced
+                return super().reducer_override(obj)
+
+        _pickler_class = ReducingPickler
+    return _pickler_class
+
+
+def dumps_by_value(obj: object, reduce_first: Reducer | None = None) -> bytes:
+    """Pickle with cloudpickle; `reduce_first` may take functions and classes over."""
+    file = io.BytesIO()
+    _reducing_pickler()(file, reduce_first).dump(obj)
+    return file.getvalue()
+
+
+def dumps(obj: object, reduce_first: Reducer | None = None) -> bytes:
+    """Pickle `obj` by the C pickler where that is right, else by cloudpickle."""
+    try:
+        data = pickle.dumps(obj, PROTOCOL)
+    except PICKLING_ERRORS:
+        return dumps_by_value(obj, reduce_first)
+    if needs_value(data):
+        return dumps_by_value(obj, reduce_first)
+    return data
+
+
+def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | None:
+    """Find the innermost part of `obj` that does not pickle.
+
+    Parameters
+    ----------
+    obj : object
+        What failed to pickle.
+    name : str
+        What to call it, ``argument 'lock'`` say.
+
+    Returns
+    -------
+    tuple of str and exception, or None
+        The path to the part at fault with its value, and what it raised; None when the
+        object pickles after all.
+    """
+    path, value = name, obj
+    error = _pickling_error(value)
+    if error is None:
+        return None
+    seen = {id(value)}
+    while True:
+        for step, part in _parts(value):
+            if id(part) in seen:
+                continue
+            part_error = _pickling_error(part)
+            if part_error is not None:
+                seen.add(id(part))
+                path, value, error = path + step, part, part_error
+                break
+        else:
+            return f"{path}, {short_repr(value)} of type {type(value).__name__!r}", error
+
+
+def _pickling_error(obj: object) -> BaseException | None:
+    try:
+        dumps(obj)
+    except Exception as error:
+        return error
+    return None
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """Yield what `value` is made of, each with the words that lead to it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield f", key {short_repr(key, 40)}", key
+            yield f"[{short_repr(key, 40)}]", item
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield f"[{index}]", item
+    elif isinstance(value, (set, frozenset)):
+        for item in value:
+            yield ", an item of the set", item
+    elif isinstance(value, FunctionType):
+        names = value.__code__.co_freevars
+        for name, cell in zip(names, value.__closure__ or (), strict=True):
+            try:
+                yield f", its variable {name!r}", cell.cell_contents
+            except ValueError:
+                continue
+        for name in value.__code__.co_names:
+            if name in value.__globals__:
+                yield f", its global {name!r}", value.__globals__[name]
+    else:
+        owner = getattr(value, "__self__", None)
+        if owner is not None and not isinstance(owner, type(sys)):
+            yield ", its object", owner
+        for name in ("func", "args", "keywords"):
+            if hasattr(value, "func") and hasattr(value, name):
+                yield f".{name}", getattr(value, name)
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict):
+            for name, item in attributes.items():
+                yield f".{name}", item
+
+
+def explain(what: str, obj: object, name: str, error: BaseException) -> SerializationError:
+    """Return the error that names the task (`what`), the part of `obj` at fault, and why."""
+    found = why_not_picklable(obj, name)
+    fault, cause = found if found is not None else (f"{name} of type {type(obj).__name__!r}", error)
+    explained = SerializationError(
+        f"{what}: cannot pickle {fault}: {type(cause).__name__}: {cause}"
+    )
+    explained.__cause__ = error
+    return explained

@@ -1,0 +1,30 @@
+"""The local worker pool: birth, channel, status board, death, leases.
+
+::
+
+      parent                                                    worker
+    ┌──────────────────────────┐      socket pair      ┌─────────────────────────┐
+    │ WorkerPool ─lease─▶      │ ───── batches ──────▶ │ main: receive, answer   │
+    │   Worker (handle) ───────│ ◀──── answers ─────── │   execute: run a batch  │
+    │      │    ▲              │                       │                         │
+    │      │    └── pidfd: it has ended ───────────────│                         │
+    │      │                   │     shared page       │                         │
+    │      └── Board ──────────│ ─ LIMIT   STARTED ─ ─ │ Board                   │
+    │                          │                       │                         │
+    │   lifeline (write end) ──│ ─ ─ closed: SIGKILL ─▶│ lifeline (read end)     │
+    └──────────────────────────┘                       └─────────────────────────┘
+
+- `pool`: workers are leased to a call and go back warm, keyed by what was set up in them.
+- `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context.
+- `worker`: the parent's handle on one worker, and how it ends.
+- `main`, `execute`: what runs in the child.
+- `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
+- `system`: the seam to the operating system.
+"""
+
+from __future__ import annotations
+
+
+def default_start_method() -> str:
+    """Return how the default workers are started, for people who ask."""
+    return "subprocess"

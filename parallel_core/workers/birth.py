@@ -1,0 +1,149 @@
+"""How a worker comes into the world.
+
+``"subprocess"``, the default, is a bare interpreter that imports this package's few modules and is
+told everything else over its socket: no guard in the caller's script, nothing inherited by accident,
+two workers within 40 ms. A `multiprocessing` context gives the same worker by its own start method.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from parallel_core.workers.board import Board
+from parallel_core.workers.channel import Channel
+from parallel_core.workers.setup import WorkerKey, birth_settings
+from parallel_core.workers.system import block_interrupts, no_processes, restore_interrupts
+from parallel_core.workers.worker import Process, Worker
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# The empty entry is the current folder, whose modules must not stand in for the library's.
+_BOOT = (
+    "import sys; sys.path[:] = [p for p in sys.path if p] + [sys.argv[1]]; "
+    "from parallel_core.workers.main import boot; boot(*sys.argv[1:])"
+)
+
+
+class BirthError(OSError):
+    """No worker process could be started; the message says why."""
+
+
+Spawn = Callable[[int, int, int, WorkerKey], Process]
+
+
+def give_birth(
+    key: WorkerKey, surroundings: dict[str, Any], spawn: Spawn | None = None
+) -> Worker:
+    """Start a worker and send it what it must know.
+
+    Parameters
+    ----------
+    key : WorkerKey
+        What it is to be set up for.
+    surroundings : dict
+        See `setup.surroundings`.
+    spawn : callable, optional
+        Starts the process, given the child's three descriptors and the key.
+
+    Raises
+    ------
+    BirthError
+        When the system refuses.
+    """
+    reason = no_processes()
+    if reason is not None:
+        raise BirthError(reason)
+    opened: list[Callable[[], object]] = []
+    try:
+        ours, theirs = socket.socketpair()
+        opened += [ours.close, theirs.close]
+        read_end, lifeline = os.pipe()
+        opened += [lambda: os.close(read_end), lambda: os.close(lifeline)]
+        board, page = Board.make()
+        opened += [lambda: os.close(page), board.close]
+        process = (spawn or spawn_subprocess)(theirs.fileno(), page, read_end, key)
+    except (OSError, ValueError, RuntimeError) as error:
+        for close in opened:
+            close()
+        raise BirthError(f"{type(error).__name__}: {error}") from error
+    theirs.close()
+    os.close(read_end)
+    os.close(page)
+    worker = Worker(process, Channel(ours), board, lifeline, key)
+    worker.tell(surroundings, {**birth_settings(), "initializer": key.initializer})
+    return worker
+
+
+def spawn_subprocess(connection: int, board: int, lifeline: int, key: WorkerKey) -> Process:
+    """Start an interpreter of its own, with the flags of this one."""
+    import subprocess
+
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # multiprocessing relies on it too
+    descriptors = (connection, board, lifeline)
+    mask = block_interrupts()
+    try:
+        return subprocess.Popen(
+            [sys.executable, *flags, "-c", _BOOT, _ROOT, *map(str, descriptors)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            env={**os.environ, **dict(key.environment)} if key.environment else None,
+        )
+    finally:
+        restore_interrupts(mask)
+
+
+class ContextProcess:
+    """A process of a `multiprocessing` context, with the manners of `subprocess.Popen`."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self.pid: int = process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        try:
+            code: int | None = self._process.exitcode
+        except (ValueError, AssertionError):  # closed, or seen from a forked child
+            return 0
+        return code
+
+    def kill(self) -> None:
+        """Kill it."""
+        self._process.kill()
+
+
+class PassedDescriptor:
+    """A descriptor that reaches the child by whatever way its context has."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Callable[[Any], PassedDescriptor], tuple[Any]]:
+        from multiprocessing import reduction
+
+        return _received, (reduction.DupFd(self.descriptor),)
+
+
+def _received(duplicate: Any) -> PassedDescriptor:
+    return PassedDescriptor(duplicate.detach())
+
+
+def spawn_from(context: Any) -> Spawn:
+    """Return a `Spawn` that uses the `multiprocessing` (or loky) context `context`."""
+
+    def spawn(connection: int, board: int, lifeline: int, key: WorkerKey) -> Process:
+        from parallel_core.workers.context_child import run
+
+        arguments = [PassedDescriptor(number) for number in (connection, board, lifeline)]
+        process = context.Process(target=run, args=(arguments, key.environment), daemon=True)
+        mask = block_interrupts()
+        try:
+            process.start()
+        finally:
+            restore_interrupts(mask)
+        return ContextProcess(process)
+
+    return spawn

@@ -1,0 +1,92 @@
+"""The status board: one shared page for each worker, written by it at every task.
+
+::
+
+    word   0          1          2          8
+         STARTED    SINCE      PHASE      LIMIT
+         ◀── written by the worker ──▶    ◀── written by the parent
+
+Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the time,
+stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the batch
+ends there. The parent lowers ``LIMIT`` to cancel, and raises it again only when every batch that
+it had sent has been answered, so a limit never meets a task that it was not meant for.
+
+``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is how
+a task that ran out of time, or whose worker was killed, is known by name.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+
+from parallel_core.workers.system import memory_file
+
+SIZE = 4096
+STARTED, SINCE, PHASE, LIMIT = 0, 1, 2, 8
+NO_LIMIT = 1 << 62
+
+
+class Phase(enum.IntEnum):
+    """What a worker is doing."""
+
+    IDLE = 0
+    UNPICKLING = 1
+    RUNNING = 2
+    PICKLING = 3
+
+
+class Board:
+    """A view of one worker's page.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of a file of `SIZE` bytes; it may be closed afterwards.
+    """
+
+    __slots__ = ("_memory", "times", "words")
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, SIZE)
+        view = memoryview(self._memory)
+        self.words = view.cast("Q")
+        self.times = view.cast("d")
+
+    @staticmethod
+    def make() -> tuple[Board, int]:
+        """Return a new board and the descriptor to hand to the worker."""
+        descriptor = memory_file(SIZE)
+        try:
+            board = Board(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        board.words[LIMIT] = NO_LIMIT
+        return board, descriptor
+
+    def running(self) -> tuple[int, float, Phase]:
+        """Return the number of the task started last, since when, and the phase; consistent."""
+        while True:
+            number = self.words[STARTED]
+            since, phase = self.times[SINCE], self.words[PHASE]
+            if self.words[STARTED] == number:
+                return number, since, Phase(phase)
+
+    def cancel(self) -> None:
+        """Let the worker start no further task."""
+        self.words[LIMIT] = 0
+
+    def allow(self) -> None:
+        """Lift the limit; only when no batch is at the worker."""
+        self.words[LIMIT] = NO_LIMIT
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self.words.release()
+        self.times.release()
+        try:
+            self._memory.close()
+        except BufferError:  # a view is still in use somewhere; it goes with the process
+            pass

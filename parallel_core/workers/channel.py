@@ -1,0 +1,165 @@
+"""Frames over one socket, the same on both ends; neither end ever blocks in here.
+
+A frame is its length (8 bytes, little endian) and a pickle. What the socket does not take at
+once waits in `_outbox`; whoever polls the descriptor asks for POLLOUT while `pending` is true.
+That is why a parent which sends a big batch to a worker that is sending a big result does not
+wait for it: both go on reading.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from collections import deque
+from typing import Any
+
+_HEADER = struct.Struct("<Q")
+_CHUNK = 1 << 18
+
+
+class ChannelClosed(Exception):  # noqa: N818 - an event for the reader of a channel
+    """The other end is gone, and everything that it had sent has been read."""
+
+
+class Channel:
+    """One end of the connection between a parent and a worker.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A connected stream socket; it is made non-blocking.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._outbox: deque[memoryview] = deque()
+        self._buffer = bytearray(_CHUNK)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self._large: memoryview | None = None
+        self._large_filled = 0
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._socket.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._outbox)
+
+    def send(self, message: Any) -> None:
+        """Send `message`, or as much of it as the socket takes now.
+
+        Raises
+        ------
+        ChannelClosed
+            When the other end no longer reads.
+        """
+        data = pickle.dumps(message, 5)
+        header = _HEADER.pack(len(data))
+        if self._outbox:
+            self._outbox.append(memoryview(header + data))
+            return
+        if len(data) < 65536:
+            frame = header + data
+            sent = self._send(frame)
+            if sent < len(frame):
+                self._outbox.append(memoryview(frame)[sent:])
+        else:
+            self._outbox.append(memoryview(header))
+            self._outbox.append(memoryview(data))
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it; raises as `send` does."""
+        while self._outbox:
+            head = self._outbox[0]
+            sent = self._send(head)
+            if sent < len(head):
+                self._outbox[0] = head[sent:]
+                if sent == 0:
+                    return
+            else:
+                self._outbox.popleft()
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise ChannelClosed from error
+
+    def receive(self) -> list[Any]:
+        """Read what is there, and return the messages that are complete.
+
+        Raises
+        ------
+        ChannelClosed
+            At the end, when there is nothing more to read.
+        """
+        if self._large is not None:
+            return self._receive_large()
+        read = self._receive_into(self._view[self._filled :])
+        if read <= 0:
+            return []
+        filled = self._filled + read
+        position = 0
+        messages: list[Any] = []
+        while filled - position >= 8:
+            (length,) = _HEADER.unpack_from(self._buffer, position)
+            end = position + 8 + length
+            if end > filled:
+                if 8 + length > _CHUNK:
+                    self._begin_large(length, position + 8, filled)
+                    self._filled = 0
+                    return messages
+                break
+            messages.append(pickle.loads(self._view[position + 8 : end]))
+            position = end
+        if position and filled > position:
+            self._buffer[: filled - position] = self._buffer[position:filled]
+        self._filled = filled - position
+        return messages
+
+    def _begin_large(self, length: int, start: int, end: int) -> None:
+        self._large = memoryview(bytearray(length))
+        self._large_filled = end - start
+        self._large[: end - start] = self._view[start:end]
+
+    def _receive_large(self) -> list[Any]:
+        large = self._large
+        assert large is not None
+        while self._large_filled < len(large):
+            read = self._receive_into(large[self._large_filled :])
+            if read <= 0:
+                return []
+            self._large_filled += read
+        self._large = None
+        return [pickle.loads(large)]
+
+    def _receive_into(self, view: memoryview) -> int:
+        try:
+            read = self._socket.recv_into(view)
+        except (BlockingIOError, InterruptedError):
+            return -1
+        except OSError as error:  # reset by a peer that died with something unread
+            raise ChannelClosed from error
+        if read == 0:
+            raise ChannelClosed
+        return read
+
+    def refuse(self) -> None:
+        """Tell the other end that nothing sent from now on will be read."""
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._outbox.clear()
+        self._socket.close()

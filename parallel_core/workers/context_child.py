@@ -1,0 +1,29 @@
+"""The first thing that a child of a `multiprocessing` context runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from typing import Any
+
+from parallel_core.workers.main import main
+
+
+def run(descriptors: list[Any], environment: tuple[tuple[str, str], ...]) -> None:
+    """Become a worker.
+
+    Parameters
+    ----------
+    descriptors : list of PassedDescriptor
+        Socket, board and lifeline.
+    environment : tuple of (str, str)
+        Variables to set first.
+    """
+    os.environ.update(environment)
+    # multiprocessing forbids children to its daemons; tasks may have some.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # there is no public way
+    try:
+        main(*(passed.descriptor for passed in descriptors))
+    finally:
+        sys.stdout.flush()

@@ -1,0 +1,156 @@
+"""What runs in a worker process: receive, run, answer, until told to leave or left alone.
+
+The loop never blocks on sending: while an answer waits for the parent to read, the next batch runs.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from time import monotonic
+from typing import Any
+
+from parallel_core.tasks.definitions import ReceivedDefinitions
+from parallel_core.workers import messages
+from parallel_core.workers.board import Board
+from parallel_core.workers.channel import Channel, ChannelClosed
+from parallel_core.workers.execute import Execution
+from parallel_core.workers.system import arm_lifeline
+
+
+def main(connection: int, board: int, lifeline: int) -> None:
+    """Serve the parent at the other end of `connection`.
+
+    Parameters
+    ----------
+    connection, board, lifeline : int
+        Descriptors: a stream socket, the file of the status board, the read end of a pipe that
+        the parent never writes to.
+    """
+    for descriptor in (connection, board, lifeline):
+        os.set_inheritable(descriptor, False)
+    arm_lifeline(lifeline)
+    # The terminal sends Ctrl-C to every process of its group; what it means is for the parent to
+    # say. A handler rather than SIG_IGN: programs that a task starts get the default again.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    page = Board(board)
+    os.close(board)
+    channel = Channel(socket.socket(fileno=connection))
+    try:
+        _Server(channel, page).serve()
+    except ChannelClosed:
+        pass
+
+
+class _Server:
+    """The state of a worker between messages."""
+
+    def __init__(self, channel: Channel, board: Board) -> None:
+        self._channel = channel
+        self._board = board
+        self._inbox: deque[Any] = deque()
+        self._definitions: ReceivedDefinitions | None = None
+        self._call = ""
+        self._state: dict[str, Any] = {}
+        self._idle_seconds: float | None = None
+        self._refused = False
+
+    def serve(self) -> None:
+        """Handle messages until there is a reason to end."""
+        channel, inbox = self._channel, self._inbox
+        while True:
+            while inbox:
+                message = inbox.popleft()
+                if message[0] == messages.BATCH:
+                    self._run(message)
+                    if channel.pending:
+                        channel.flush()
+                elif message[0] == messages.SETUP:
+                    if not self._set_up(message[1]):
+                        self._drain()
+                        return
+                else:
+                    self._drain()
+                    return
+            if self._refused:
+                self._drain()
+                return
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait until the parent says something, or for so long that nobody needs this worker."""
+        channel = self._channel
+        poller = select.poll()
+        began = monotonic()
+        while True:
+            sending = channel.pending
+            poller.register(channel, select.POLLIN | (select.POLLOUT if sending else 0))
+            wait_ms = None
+            if self._idle_seconds is not None and not sending:
+                wait_ms = max(0.0, self._idle_seconds - (monotonic() - began)) * 1000 + 1
+            events = poller.poll(wait_ms)
+            if not events:
+                channel.refuse()  # whoever sends from now on is told, and takes another worker
+                self._refused = True
+            for _, event in events:
+                if event & select.POLLOUT:
+                    channel.flush()
+            if not events or events[0][1] & ~select.POLLOUT:
+                try:
+                    self._inbox.extend(channel.receive())
+                except ChannelClosed:
+                    if not self._refused:
+                        raise
+            if self._inbox or self._refused:
+                return
+
+    def _drain(self) -> None:
+        """Block until what was said is sent; the parent reads until the end."""
+        poller = select.poll()
+        poller.register(self._channel, select.POLLOUT)
+        while self._channel.pending:
+            poller.poll()
+            self._channel.flush()
+
+    def _run(self, message: Any) -> None:
+        _, number, call, base, runs, definitions, forget = message
+        if call != self._call or self._definitions is None:
+            self._definitions = ReceivedDefinitions(call, self._state)
+            self._call = call
+        if definitions or forget:
+            self._definitions.receive(definitions or {}, forget)
+        Execution(number, base, self._definitions, self._board, self._channel.send).run(runs)
+
+    def _set_up(self, settings: dict[str, Any]) -> bool:
+        from parallel_core.workers.setup import apply
+
+        try:
+            state = apply(settings)
+        except BaseException as error:
+            from parallel_core.tasks.failure import pack
+            from parallel_core.tasks.pickling import dumps
+
+            data, text = pack(error, dumps)
+            self._channel.send((messages.UNUSABLE, data, text))
+            return False
+        self._idle_seconds = settings["idle_seconds"]
+        if "initializer" in settings:
+            self._state = state
+            self._channel.send((messages.READY,))
+        return True
+
+
+def boot(root: str, connection: str, board: str, lifeline: str) -> None:
+    """Start from the command line of `birth`: three descriptors as text."""
+    del root
+    main(int(connection), int(board), int(lifeline))
+
+
+if __name__ == "__main__":
+    boot(*sys.argv[1:])

@@ -1,0 +1,20 @@
+"""What parent and worker say to each other: tuples with one of these in front.
+
+::
+
+    to the worker                                     to the parent
+    (SETUP, settings: dict)                           (READY,)
+    (BATCH, number, call, base, runs,                 (ANSWER, number, first, values, pickled,
+     definitions, forget)                              seconds, finished, failure)
+    (LEAVE,)                                          (UNUSABLE, data, text)
+
+`number` counts the batches of one worker and `base` its tasks; `first` is the index within the batch
+of the first of `values`; `pickled` lists which values are pickles (None: none, True: all); `failure` is
+None or ``(index, leg, data, text)``. `finished` says that nothing more will come for this batch: it
+was run to its end, or it failed, or a limit cut it short.
+"""
+
+from __future__ import annotations
+
+SETUP, BATCH, LEAVE = 0, 1, 2
+READY, ANSWER, UNUSABLE = 10, 11, 12

@@ -1,0 +1,61 @@
+"""Noticing that a module was reloaded, so that no warm worker runs its old form.
+
+``importlib.reload``, and a new import after ``del sys.modules[...]``, give a module a new
+``__spec__``. The user's own modules (those outside the standard library and the installed
+packages) are looked at before each call, which takes a few microseconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from types import ModuleType
+
+_installed = tuple(
+    path
+    for path in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    if path
+)
+
+
+class _Watch:
+    """The modules seen so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.specs: dict[str, object] = {}
+        self.modules = -1
+
+
+_watch = _Watch()
+
+
+def reloads() -> int:
+    """Return how many times a module of the user's has been reloaded in this process so far."""
+    watch, modules = _watch, sys.modules
+    for name, spec in watch.specs.items():
+        module = modules.get(name)
+        if module is not None and getattr(module, "__spec__", spec) is not spec:
+            watch.modules = -1
+            break
+    if len(modules) != watch.modules:
+        _look_again(watch)
+    return watch.count
+
+
+def _look_again(watch: _Watch) -> None:
+    watch.modules = len(sys.modules)
+    specs: dict[str, object] = {}
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if isinstance(module, ModuleType) and spec is not None and _is_users(module):
+            specs[name] = spec
+            before = watch.specs.get(name)
+            if before is not None and before is not spec:
+                watch.count += 1
+    watch.specs = {**watch.specs, **specs}
+
+
+def _is_users(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and not file.startswith(_installed)

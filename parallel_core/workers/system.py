@@ -1,0 +1,107 @@
+"""The seam to the operating system: Linux first, a slower path for everybody else.
+
+Linux is what this project is tested on. The other paths here (no pidfd, no ``F_SETSIG``, no
+memfd) are meant for macOS and Windows and are **untested**; nothing above this module asks which
+system it runs on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+_F_SETSIG = 10  # fcntl.h on Linux; Python's fcntl names it only from 3.13 on
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a descriptor that turns readable when process `pid` ends, if there is such a thing.
+
+    See pidfd_open(2).
+    """
+    opener: Any = getattr(os, "pidfd_open", None)
+    if opener is None:
+        return None
+    try:
+        descriptor: int = opener(pid)
+    except OSError:
+        return None
+    return descriptor
+
+
+def arm_lifeline(descriptor: int) -> None:
+    """Have this process killed when the other end of the pipe `descriptor` is closed.
+
+    The kernel sends SIGKILL, so it works while C code holds the interpreter's lock; a thread
+    that waited for the end would not get to run. See F_SETSIG in fcntl(2). Elsewhere such a
+    thread has to do (untested).
+    """
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        try:
+            ended = os.read(descriptor, 1) == b""  # gone before the signal was armed
+        except BlockingIOError:
+            ended = False
+        if ended:
+            os._exit(1)
+        return
+    import threading
+
+    def wait() -> None:
+        os.read(descriptor, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="parallel-core-lifeline").start()
+
+
+def memory_file(size: int) -> int:
+    """Return a descriptor of `size` zero bytes of shareable memory without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("parallel-core-board")
+    else:
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(prefix="parallel-core-board-")
+        os.unlink(path)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def block_interrupts() -> set[Any] | None:
+    """Hold SIGINT back in this thread; return what `restore_interrupts` wants to have."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return None
+    blocked: set[Any] = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return blocked
+
+
+def restore_interrupts(mask: set[Any] | None) -> None:
+    """Undo `block_interrupts`."""
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def no_processes() -> str | None:
+    """Return why this system cannot start processes at all, or None."""
+    if sys.platform in ("emscripten", "wasi"):
+        return f"{sys.platform} has no processes"
+    if not sys.executable:
+        return "this interpreter does not know its own executable (sys.executable is empty)"
+    return None
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL`` for 9, and so on."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

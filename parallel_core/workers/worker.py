@@ -1,0 +1,202 @@
+"""The parent's handle on one worker process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from typing import Any, Protocol
+
+from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.definitions import Definition
+from parallel_core.workers import messages
+from parallel_core.workers.board import Board
+from parallel_core.workers.channel import Channel, ChannelClosed
+from parallel_core.workers.setup import WorkerKey
+from parallel_core.workers.system import open_pidfd, signal_name
+
+_KNOWN = 64  # definitions that a worker is trusted to keep between batches
+
+
+class Process(Protocol):
+    """What the different ways of birth have in common."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return the exit code (``-n`` for signal n), or None while it runs."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL, or what does its job."""
+        ...
+
+
+class SentBatch:
+    """A batch at a worker.
+
+    Attributes
+    ----------
+    batch : Batch
+        The tasks.
+    number : int
+        Its number among this worker's batches.
+    base : int
+        Number of the worker's task before its first.
+    answered : int
+        How many of its results have arrived.
+    """
+
+    __slots__ = ("answered", "base", "batch", "number")
+
+    def __init__(self, batch: Batch, number: int, base: int) -> None:
+        self.batch = batch
+        self.number = number
+        self.base = base
+        self.answered = 0
+
+
+class Worker:
+    """One process, its channel, its board and its lifeline.
+
+    Parameters
+    ----------
+    process : Process
+        As it was born.
+    channel : Channel
+        Our end.
+    board : Board
+        Its page.
+    lifeline : int
+        The write end of the pipe whose closing kills it.
+    key : WorkerKey
+        What it is set up for.
+    """
+
+    def __init__(
+        self, process: Process, channel: Channel, board: Board, lifeline: int, key: WorkerKey
+    ) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.pidfd = open_pidfd(process.pid)
+        self.channel = channel
+        self.board = board
+        self.key = key
+        self.sent: deque[SentBatch] = deque()
+        self.ready = False
+        self.told: dict[str, Any] = {}
+        self.reloads = 0
+        self._lifeline = lifeline
+        self._batches = 0
+        self._tasks = 0
+        self._call = ""
+        self._known: dict[int, None] = {}
+
+    def tell(self, surroundings: dict[str, Any], once: dict[str, Any] | None = None) -> None:
+        """Send what the worker should know about the caller's process, if that is news."""
+        if once is not None or surroundings != self.told:
+            self.channel.send((messages.SETUP, {**surroundings, **(once or {})}))
+            self.told = surroundings
+
+    def submit(self, batch: Batch, call: str) -> None:
+        """Send `batch` of `call`, with the definitions that the worker does not have yet."""
+        if call != self._call:
+            self._call = call
+            self._known = {}
+        new: dict[int, tuple[bytes, bool]] | None = None
+        forget: tuple[int, ...] = ()
+        known = self._known
+        for token, definition in batch.definitions.items():
+            if token not in known:
+                new = new or {}
+                new[token] = (definition.data, definition.volatile)
+                known[token] = None
+        if len(known) > _KNOWN:
+            forget = self._forget(batch.definitions)
+        sent = SentBatch(batch, self._batches, self._tasks)
+        self._batches += 1
+        self._tasks += batch.size
+        self.sent.append(sent)
+        self.channel.send(
+            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget)
+        )
+
+    def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
+        spare = [token for token in self._known if token not in needed]
+        forgotten = tuple(spare[: max(0, len(self._known) - _KNOWN)])
+        for token in forgotten:
+            del self._known[token]
+        return forgotten
+
+    def running(self) -> tuple[SentBatch, int, float, int] | None:
+        """Return the batch and index of the task started last, since when, and the phase."""
+        number, since, phase = self.board.running()
+        for sent in self.sent:
+            if sent.base < number <= sent.base + sent.batch.size:
+                return sent, number - sent.base - 1, since, phase
+        return None
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.process.poll() is None
+
+    def leave(self) -> None:
+        """Ask the worker to end by itself; `end` makes sure of it."""
+        try:
+            self.channel.send((messages.LEAVE,))
+        except ChannelClosed:
+            pass
+
+    def kill(self) -> None:
+        """Have the kernel end it now."""
+        try:
+            self.process.kill()
+        except OSError:
+            pass
+
+    def end(self, seconds: float = 1.0) -> None:
+        """Wait for the killed or leaving process for at most `seconds`, then kill; let go of all."""
+        if not wait_for_end(self, seconds):
+            self.kill()
+            wait_for_end(self, 1.0)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close all descriptors; a process that still runs is killed by its lifeline."""
+        if self._lifeline < 0:
+            return
+        self.channel.close()
+        self.board.close()
+        os.close(self._lifeline)
+        self._lifeline = -1
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+    def obituary(self) -> str:
+        """Return in words how the process ended."""
+        code = self.process.poll()
+        if code is None:
+            return "closed its connection"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        hint = ", often the kernel's out-of-memory killer" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal_name(-code)}{hint}"
+
+
+def wait_for_end(worker: Worker, seconds: float) -> bool:
+    """Wait until the process has ended; return whether it has."""
+    deadline = time.monotonic() + seconds
+    if worker.pidfd is not None:
+        import select
+
+        poller = select.poll()
+        poller.register(worker.pidfd, select.POLLIN)
+        poller.poll(seconds * 1000)
+        return worker.process.poll() is not None
+    while worker.process.poll() is None:  # no pidfd: nothing to wait on but time
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
