@@ -19,9 +19,10 @@ from parallel_core.workers.birth import BirthError, Spawn
 from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
-from parallel_core.workers.setup import WorkerKey
+from parallel_core.workers.setup import Surroundings, WorkerKey
 from parallel_core.workers.worker import Worker
 
+_SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
 
@@ -36,7 +37,7 @@ class ChannelSession(Session):
         What the caller asked for.
     key : WorkerKey
         What the workers must be set up for.
-    surroundings : dict
+    surroundings : Surroundings
         What they are told about this process.
     spawn : callable, optional
         How new ones are born.
@@ -47,7 +48,7 @@ class ChannelSession(Session):
         pool: WorkerPool,
         options: CallOptions,
         key: WorkerKey,
-        surroundings: dict[str, Any],
+        surroundings: Surroundings,
         spawn: Spawn | None,
     ) -> None:
         self._pool = pool
@@ -56,6 +57,7 @@ class ChannelSession(Session):
         self._surroundings = surroundings
         self._spawn = spawn
         self._call = ""
+        self._spins = True
         self._workers = pool.lease(options.n_jobs, key, surroundings, spawn)
         self.n_workers = len(self._workers)
         self._poller = select.poll()
@@ -68,6 +70,7 @@ class ChannelSession(Session):
         """Start a call."""
         self._call = call
         self._news = []
+        self._spins = True
 
     def room(self, depth: int) -> bool:
         """Whether some worker has fewer than `depth` batches."""
@@ -92,8 +95,7 @@ class ChannelSession(Session):
         if self._news:
             news, self._news = self._news, []
             return news
-        timeout = None if seconds is None else max(0.0, seconds) * 1000
-        for descriptor, event in self._poller.poll(timeout):
+        for descriptor, event in self._poll(seconds):
             worker = self._by_descriptor.get(descriptor)
             if worker is None:
                 continue  # buried by an event before this one
@@ -108,6 +110,19 @@ class ChannelSession(Session):
                 self._read(worker)
         news, self._news = self._news, []
         return news
+
+    def _poll(self, seconds: float | None) -> list[tuple[int, int]]:
+        """Wait for a descriptor; without going to sleep while answers come at once."""
+        poll = self._poller.poll
+        if self._spins:
+            self._spins = False
+            until = time.monotonic() + _SPIN_SECONDS
+            while time.monotonic() < until:
+                events = poll(0)
+                if events:
+                    self._spins = True
+                    return events
+        return poll(None if seconds is None else max(0.0, seconds) * 1000)
 
     def late(self, limit: float) -> tuple[Failure | None, float]:
         """Look at the boards for a task over its time."""

@@ -39,6 +39,8 @@ _factories: dict[str, Factory] = {
     "multiprocessing": _multiprocessing,
 }
 _default = "processes"
+_STATELESS = (_processes, ThreadingBackend, SequentialBackend, _loky)
+_made: dict[str, Backend] = {}
 
 
 def register_parallel_backend(name: str, factory: Factory, make_default: bool = False) -> None:
@@ -105,6 +107,11 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
         return backend
     if isinstance(backend, str):
         factory = _factories.get(backend)
+        if factory in _STATELESS and not params:
+            made = _made.get(backend)
+            if made is None:
+                made = _made[backend] = factory()
+            return made
         if factory is None:
             raise ValueError(_unknown(backend))
         return _as_backend(factory(**(params or {})), f"the factory of backend {backend!r}")

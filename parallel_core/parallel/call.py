@@ -30,6 +30,7 @@ from parallel_core.dispatch.plan import (
     check_timeout,
     resolve_pre_dispatch,
 )
+from parallel_core.dispatch.push import PushDispatch
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import (
     check_arrays,
@@ -44,6 +45,7 @@ from parallel_core.parallel.choice import (
     split_params,
     thread_environment,
 )
+from parallel_core.tasks.definitions import Definitions, stored_globals
 
 _MESSAGE_OF_OVERRIDES = 10
 _warned: set[str] = set()
@@ -317,9 +319,6 @@ class Parallel:
                 )
             dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
         else:
-            from parallel_core.dispatch.push import PushDispatch
-            from parallel_core.tasks.definitions import Definitions, stored_globals
-
             definitions = Definitions(stored_globals(self._options.initializer))
             dispatch = PushDispatch(tasks, session, plan, backend.aim_seconds, definitions)
         self._dispatch = dispatch

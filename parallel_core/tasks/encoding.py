@@ -44,6 +44,8 @@ class BatchBuilder:
         self.function: Callable[..., Any] | None = None
         self.watch: Callable[[], bool] | None = None
         self.token = NO_TOKEN
+        self._run_token = NO_TOKEN
+        self._definition: Definition | None = None
         self.arity = PICKLED
         self.payload: list[Any] = []
 
@@ -56,9 +58,7 @@ class BatchBuilder:
         self._runs = []
         self._used = {}
         self.nbytes = 0
-        self.function = None
-        self.arity = PICKLED
-        self.payload = []
+        self.arity = PICKLED  # so that the first task goes through `add`
 
     def finish(self) -> Batch:
         """Return the batch of all tasks added since `begin`."""
@@ -72,37 +72,37 @@ class BatchBuilder:
         SerializationError
             When the function or an argument does not pickle; it names the part at fault.
         """
-        if not is_definable(function):
+        if function is self.function and (self.watch is None or self.watch()):
+            token = self.token
+        elif is_definable(function):
+            token = self._define(function, args, kwargs)
+        else:
             self._add_pickled(NO_TOKEN, function, args, kwargs)
             return
-        token = self._token(function, args, kwargs)
         nbytes = 0 if kwargs else plain_size(args)
         if kwargs or nbytes < 0:
             self._add_pickled(token, function, args, kwargs)
             return
         arity = len(args)
-        if token != self.token or arity != self.arity or not self._runs:
+        if token != self._run_token or arity != self.arity or not self._runs:
             self._open(token, arity)
-        self.function = function
         self.nbytes += nbytes
         if arity:
             self.payload += args
         else:
             self.payload.append(None)
 
-    def _token(
+    def _define(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> int:
-        if function is self.function and (self.watch is None or self.watch()):
-            return self.token
+        """Make `function` the one that the following tasks are expected to have."""
         try:
             definition = self._definitions.define(function)
         except PICKLING_ERRORS as error:
             name = f"the function {function_name(function)}"
             raise explain(self._describe(function, args, kwargs), function, name, error) from error
-        for needed in (definition, *definition.requires):
-            self._used[needed.token] = needed
-        self.watch = definition.watch
+        self.function, self.watch, self.token = function, definition.watch, definition.token
+        self._definition = definition
         return definition.token
 
     def _add_pickled(
@@ -120,15 +120,17 @@ class BatchBuilder:
             obj, name = self._at_fault(token, function, args, kwargs)
             raise explain(what, obj, name, error) from error
         self._used.update(self._definitions.take_used())
-        if token != self.token or self.arity != PICKLED or not self._runs:
+        if token != self._run_token or self.arity != PICKLED or not self._runs:
             self._open(token, PICKLED)
-        self.function = function if token != NO_TOKEN else None
         self.payload.append(data)
         self.nbytes += len(data)
 
     def _open(self, token: int, arity: int) -> None:
-        self.token, self.arity, self.payload = token, arity, []
+        self._run_token, self.arity, self.payload = token, arity, []
         self._runs.append((token, arity, self.payload))
+        if token != NO_TOKEN and self._definition is not None:
+            for needed in (self._definition, *self._definition.requires):
+                self._used[needed.token] = needed
 
     def _describe(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

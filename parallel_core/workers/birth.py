@@ -15,7 +15,7 @@ from typing import Any
 
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel
-from parallel_core.workers.setup import WorkerKey, birth_settings
+from parallel_core.workers.setup import Surroundings, WorkerKey, birth_settings
 from parallel_core.workers.system import block_interrupts, no_processes, restore_interrupts
 from parallel_core.workers.worker import Process, Worker
 
@@ -35,7 +35,7 @@ Spawn = Callable[[int, int, int, WorkerKey], Process]
 
 
 def give_birth(
-    key: WorkerKey, surroundings: dict[str, Any], spawn: Spawn | None = None
+    key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
 ) -> Worker:
     """Start a worker and send it what it must know.
 
@@ -43,8 +43,8 @@ def give_birth(
     ----------
     key : WorkerKey
         What it is to be set up for.
-    surroundings : dict
-        See `setup.surroundings`.
+    surroundings : Surroundings
+        What is true here now.
     spawn : callable, optional
         Starts the process, given the child's three descriptors and the key.
 
@@ -73,7 +73,7 @@ def give_birth(
     os.close(read_end)
     os.close(page)
     worker = Worker(process, Channel(ours), board, lifeline, key)
-    worker.tell(surroundings, {**birth_settings(), "initializer": key.initializer})
+    worker.tell(surroundings, birth_settings(key.initializer))
     return worker
 
 

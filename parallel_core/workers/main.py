@@ -19,6 +19,7 @@ from parallel_core.workers import messages
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution
+from parallel_core.workers.setup import BirthSettings, Surroundings, apply
 from parallel_core.workers.system import arm_lifeline
 
 
@@ -55,6 +56,7 @@ class _Server:
         self._channel = channel
         self._board = board
         self._inbox: deque[Any] = deque()
+        self._poller = select.poll()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
         self._state: dict[str, Any] = {}
@@ -72,7 +74,7 @@ class _Server:
                     if channel.pending:
                         channel.flush()
                 elif message[0] == messages.SETUP:
-                    if not self._set_up(message[1]):
+                    if not self._set_up(*message[1:]):
                         self._drain()
                         return
                 else:
@@ -85,8 +87,7 @@ class _Server:
 
     def _wait(self) -> None:
         """Wait until the parent says something, or for so long that nobody needs this worker."""
-        channel = self._channel
-        poller = select.poll()
+        channel, poller = self._channel, self._poller
         began = monotonic()
         while True:
             sending = channel.pending
@@ -127,11 +128,9 @@ class _Server:
             self._definitions.receive(definitions or {}, forget)
         Execution(number, base, self._definitions, self._board, self._channel.send).run(runs)
 
-    def _set_up(self, settings: dict[str, Any]) -> bool:
-        from parallel_core.workers.setup import apply
-
+    def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
         try:
-            state = apply(settings)
+            state = apply(now, birth)
         except BaseException as error:
             from parallel_core.tasks.failure import pack
             from parallel_core.tasks.pickling import dumps
@@ -139,8 +138,8 @@ class _Server:
             data, text = pack(error, dumps)
             self._channel.send((messages.UNUSABLE, data, text))
             return False
-        self._idle_seconds = settings["idle_seconds"]
-        if "initializer" in settings:
+        self._idle_seconds = now.idle_seconds
+        if birth is not None:
             self._state = state
             self._channel.send((messages.READY,))
         return True

@@ -3,7 +3,7 @@
 ::
 
     to the worker                                     to the parent
-    (SETUP, settings: dict)                           (READY,)
+    (SETUP, surroundings, birth settings or None)     (READY,)
     (BATCH, number, call, base, runs,                 (ANSWER, number, first, values, pickled,
      definitions, forget)                              seconds, finished, failure)
     (LEAVE,)                                          (UNUSABLE, data, text)

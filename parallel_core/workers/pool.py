@@ -15,12 +15,11 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from parallel_core.workers.birth import BirthError, Spawn, give_birth
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.reloads import reloads
-from parallel_core.workers.setup import WorkerKey
+from parallel_core.workers.setup import Surroundings, WorkerKey
 from parallel_core.workers.worker import Worker
 
 _PATIENCE = 0.5  # seconds in which a worker that was asked to leave may run its atexit handlers
@@ -41,7 +40,7 @@ class WorkerPool:
         self._peak_before = 0
 
     def lease(
-        self, wanted: int, key: WorkerKey, surroundings: dict[str, Any], spawn: Spawn | None = None
+        self, wanted: int, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
     ) -> list[Worker]:
         """Return `wanted` workers, fewer when the system refuses to start so many.
 
@@ -60,7 +59,7 @@ class WorkerPool:
             taken, mine[:] = mine[-wanted:], mine[:-wanted]
         workers = []
         for worker in taken:
-            if worker.alive() and self._told(worker, surroundings):
+            if self._told(worker, surroundings):
                 workers.append(worker)
             else:
                 unneeded.append(worker)
@@ -75,7 +74,7 @@ class WorkerPool:
         return workers
 
     def replace(
-        self, key: WorkerKey, surroundings: dict[str, Any], spawn: Spawn | None = None
+        self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
     ) -> Worker:
         """Return a new worker, for a lease that is short of one."""
         worker = give_birth(key, surroundings, spawn)
@@ -141,7 +140,7 @@ class WorkerPool:
                 spare -= 1
         return surplus
 
-    def _told(self, worker: Worker, surroundings: dict[str, Any]) -> bool:
+    def _told(self, worker: Worker, surroundings: Surroundings) -> bool:
         try:
             worker.tell(surroundings)
         except ChannelClosed:

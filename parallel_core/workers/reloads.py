@@ -7,14 +7,16 @@ packages) are looked at before each call, which takes a few microseconds.
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from types import ModuleType
 
-_installed = tuple(
-    path
-    for path in {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    if path
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_not_users = (
+    _OWN,
+    os.path.join(os.path.dirname(_OWN), "memmapping"),
+    *filter(None, map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))),
 )
 
 
@@ -58,4 +60,4 @@ def _look_again(watch: _Watch) -> None:
 
 def _is_users(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and not file.startswith(_installed)
+    return isinstance(file, str) and not file.startswith(_not_users)

@@ -16,52 +16,88 @@ from parallel_core import config
 from parallel_core.tasks.definitions import stored_globals
 
 
-def surroundings(idle_seconds: float | None, level: int) -> dict[str, Any]:
-    """Return what a worker should be told now; compare two of these to see if it changed."""
+class Surroundings(NamedTuple):
+    """What is true of the caller's process, and should be of the worker; told again when it changed.
+
+    Attributes
+    ----------
+    path : tuple
+        ``sys.path``.
+    folder : str or None
+        The working directory; None when it was removed under us.
+    argv : tuple
+        ``sys.argv``.
+    idle_seconds : float or None
+        After how long without a batch to leave.
+    level : int
+        Nesting level of the tasks.
+    """
+
+    path: tuple[str, ...]
+    folder: str | None
+    argv: tuple[str, ...]
+    idle_seconds: float | None
+    level: int
+
+
+class BirthSettings(NamedTuple):
+    """What a worker is told once, when it is born.
+
+    Attributes
+    ----------
+    authkey : bytes or None
+        For proxies of `multiprocessing` managers among the arguments.
+    initializer : bytes or None
+        The pickle of ``(function, arguments)``.
+    """
+
+    authkey: bytes | None
+    initializer: bytes | None
+
+
+def surroundings(idle_seconds: float | None, level: int) -> Surroundings:
+    """Return what a worker should be told now."""
     try:
         folder: str | None = os.getcwd()
-    except OSError:  # the folder was removed under us
+    except OSError:
         folder = None
-    return {
-        "path": [entry for entry in sys.path if isinstance(entry, str)],
-        "folder": folder,
-        "argv": list(getattr(sys, "argv", [""])),
-        "idle_seconds": idle_seconds,
-        "level": level,
-    }
+    return Surroundings(
+        tuple(sys.path), folder, tuple(getattr(sys, "argv", ())), idle_seconds, level
+    )
 
 
-def birth_settings() -> dict[str, Any]:
-    """Return what is said only once, to a new worker."""
+def birth_settings(initializer: bytes | None) -> BirthSettings:
+    """Return what a worker should be told at birth."""
     managers = sys.modules.get("multiprocessing.managers")
     key = None
     if managers is not None:
         process: Any = sys.modules["multiprocessing.process"]
         key = bytes(process.current_process().authkey)
-    return {"authkey": key}
+    return BirthSettings(key, initializer)
 
 
-def apply(settings: dict[str, Any]) -> dict[str, Any]:
+def apply(now: Surroundings, birth: BirthSettings | None) -> dict[str, Any]:
     """Make it so in this process; return the globals that the initializer set, if it ran now.
 
     Raises whatever the initializer raises.
     """
-    sys.path[:] = settings["path"]
-    sys.argv = settings["argv"]
-    if settings["folder"] is not None:
+    sys.path[:] = now.path
+    sys.argv = list(now.argv)
+    if now.folder is not None:
         try:
-            os.chdir(settings["folder"])
+            os.chdir(now.folder)
         except OSError:
             pass
-    config.enter_worker(settings["level"])
-    if settings.get("authkey"):
+    config.enter_worker(now.level)
+    if birth is None:
+        return {}
+    if birth.authkey is not None:
         from multiprocessing.process import current_process
 
-        current_process().authkey = settings["authkey"]
-    data = settings.get("initializer")
-    if data is None:
+        current_process().authkey = birth.authkey
+    if birth.initializer is None:
         return {}
-    initializer, arguments = pickle.loads(data)
+    initializer, arguments = pickle.loads(birth.initializer)
     initializer(*arguments)
     return {
         name: initializer.__globals__[name]

@@ -6,14 +6,14 @@ import os
 import signal
 import time
 from collections import deque
-from typing import Any, Protocol
+from typing import Protocol
 
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
 from parallel_core.workers import messages
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
-from parallel_core.workers.setup import WorkerKey
+from parallel_core.workers.setup import BirthSettings, Surroundings, WorkerKey
 from parallel_core.workers.system import open_pidfd, signal_name
 
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
@@ -85,7 +85,7 @@ class Worker:
         self.key = key
         self.sent: deque[SentBatch] = deque()
         self.ready = False
-        self.told: dict[str, Any] = {}
+        self.told: Surroundings | None = None
         self.reloads = 0
         self._lifeline = lifeline
         self._batches = 0
@@ -93,11 +93,11 @@ class Worker:
         self._call = ""
         self._known: dict[int, None] = {}
 
-    def tell(self, surroundings: dict[str, Any], once: dict[str, Any] | None = None) -> None:
+    def tell(self, now: Surroundings, birth: BirthSettings | None = None) -> None:
         """Send what the worker should know about the caller's process, if that is news."""
-        if once is not None or surroundings != self.told:
-            self.channel.send((messages.SETUP, {**surroundings, **(once or {})}))
-            self.told = surroundings
+        if now != self.told:
+            self.channel.send((messages.SETUP, now, birth))
+            self.told = now
 
     def submit(self, batch: Batch, call: str) -> None:
         """Send `batch` of `call`, with the definitions that the worker does not have yet."""
