@@ -79,11 +79,11 @@ def current_settings() -> Settings:
     return _settings.get()
 
 
-def setting(name: str, given: Any) -> Any:
-    """Return the value of parameter `name`: `given` if it was, else the context's, else the default."""
-    if not isinstance(given, Unset):
+def setting(name: str, given: Any, settings: Settings) -> Any:
+    """Return the value of parameter `name`: `given` if it was, else that of `settings`, else the default."""
+    if type(given) is not Unset:
         return given
-    return _settings.get().values.get(name, DEFAULTS[name])
+    return settings.values[name] if name in settings.values else given.default
 
 
 def push_settings(values: dict[str, Any], backend_params: dict[str, Any]) -> Token[Settings]:
@@ -137,7 +137,6 @@ def environment(name: str) -> str | None:
 def processes_forbidden() -> str | None:
     """Return the variable that forbids worker processes, with its value, or None."""
     for name in ("PARALLEL_CORE_MULTIPROCESSING", "JOBLIB_MULTIPROCESSING"):
-        value = os.environ.get(name, "").strip()
-        if value:
+        if name in os.environ and (value := os.environ[name].strip()):
             return f"{name}={value}" if value == "0" else None
     return None

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.tasks.batch import Batch
 
 
@@ -18,31 +19,25 @@ class Style(enum.Enum):
     PUSH = "push"  #: batches are submitted to it, encoded; this is what most engines want
 
 
-class CallOptions(NamedTuple):
-    """What a backend is told about the calls that it will serve.
+class WorkerOptions(NamedTuple):
+    """What workers should be like.
 
     Attributes
     ----------
-    n_jobs : int
-        How many workers, resolved, at least 1.
-    level : int
-        Nesting level of the tasks.
     initializer : callable or None
         Called once in each worker, before its first task.
     initargs : tuple
         Its arguments.
     idle_seconds : float or None
         After how long an idle worker may end; None: never.
-    params : dict
-        Further parameters of the backend, by name.
+    environment : tuple of (str, str)
+        Variables to set before the first import.
     """
 
-    n_jobs: int
-    level: int = 1
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     idle_seconds: float | None = 300.0
-    params: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 class Failure(NamedTuple):
@@ -164,12 +159,19 @@ class Backend(ABC):
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return how many workers a request for `n_jobs` gets here."""
-        from parallel_core.backends.cores import resolve_n_jobs
-
         return resolve_n_jobs(n_jobs)
 
-    def open(self, options: CallOptions) -> Session:
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
         """Return workers for a call; only for the style `Style.PUSH`.
+
+        Parameters
+        ----------
+        n_jobs : int
+            How many, resolved, at least 1.
+        level : int
+            Nesting level of the tasks.
+        options : WorkerOptions
+            What they should be like.
 
         Raises
         ------

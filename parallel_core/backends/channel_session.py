@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from parallel_core.backends.answers import read_answer
-from parallel_core.backends.base import CallOptions, Completion, Failure, Session
+from parallel_core.backends.base import Completion, Failure, Session
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.failure import unpack
 from parallel_core.workers import messages
@@ -33,8 +33,8 @@ class ChannelSession(Session):
     ----------
     pool : WorkerPool
         Where they come from and go back to.
-    options : CallOptions
-        What the caller asked for.
+    n_jobs : int
+        How many to lease.
     key : WorkerKey
         What the workers must be set up for.
     surroundings : Surroundings
@@ -46,25 +46,22 @@ class ChannelSession(Session):
     def __init__(
         self,
         pool: WorkerPool,
-        options: CallOptions,
+        n_jobs: int,
         key: WorkerKey,
         surroundings: Surroundings,
         spawn: Spawn | None,
     ) -> None:
         self._pool = pool
-        self._options = options
+        self._n_jobs = n_jobs
         self._key = key
         self._surroundings = surroundings
         self._spawn = spawn
         self._call = ""
         self._spins = True
-        self._workers = pool.lease(options.n_jobs, key, surroundings, spawn)
+        self._team = pool.lease(n_jobs, key, surroundings, spawn)
+        self._workers = self._team.workers
         self.n_workers = len(self._workers)
-        self._poller = select.poll()
-        self._by_descriptor: dict[int, Worker] = {}
         self._news: list[Completion] = []
-        for worker in self._workers:
-            self._watch(worker)
 
     def begin(self, call: str) -> None:
         """Start a call."""
@@ -74,7 +71,10 @@ class ChannelSession(Session):
 
     def room(self, depth: int) -> bool:
         """Whether some worker has fewer than `depth` batches."""
-        return any(len(worker.sent) < depth for worker in self._workers)
+        for worker in self._workers:  # noqa: SIM110 - a generator takes twice the time
+            if len(worker.sent) < depth:
+                return True
+        return False
 
     def submit(self, batch: Batch) -> None:
         """Send `batch` to the worker with the fewest; a worker that has left is replaced."""
@@ -87,7 +87,7 @@ class ChannelSession(Session):
                 self._bury(worker)
                 continue
             if worker.channel.pending:
-                self._poller.modify(worker.channel, select.POLLIN | select.POLLOUT)
+                self._team.want_to_send(worker, True)
             return
 
     def wait(self, seconds: float | None) -> list[Completion]:
@@ -96,11 +96,12 @@ class ChannelSession(Session):
             news, self._news = self._news, []
             return news
         for descriptor, event in self._poll(seconds):
-            worker = self._by_descriptor.get(descriptor)
+            worker = self._team.by_descriptor.get(descriptor)
             if worker is None:
                 continue  # buried by an event before this one
             if descriptor == worker.pidfd:
-                self._read(worker)
+                while worker in self._workers and self._read(worker):
+                    pass
                 if worker in self._workers:
                     self._bury(worker)
                 continue
@@ -113,7 +114,7 @@ class ChannelSession(Session):
 
     def _poll(self, seconds: float | None) -> list[tuple[int, int]]:
         """Wait for a descriptor; without going to sleep while answers come at once."""
-        poll = self._poller.poll
+        poll = self._team.poller.poll
         if self._spins:
             self._spins = False
             until = time.monotonic() + _SPIN_SECONDS
@@ -151,19 +152,18 @@ class ChannelSession(Session):
             worker.board.cancel()
         deadline = time.monotonic() + _GRACE
         while any(worker.sent for worker in busy) and (left := deadline - time.monotonic()) > 0:
-            for descriptor, event in self._poller.poll(left * 1000):
-                worker = self._by_descriptor[descriptor]
+            for descriptor, event in self._team.poller.poll(left * 1000):
+                worker = self._team.by_descriptor[descriptor]
                 try:
                     if event & select.POLLOUT:
                         self._flush(worker)
                     self._discard_answers(worker)
                 except ChannelClosed:
                     worker.kill()
-                    self._poller.unregister(descriptor)
+                    self._team.ignore(descriptor)
         stuck = [worker for worker in busy if worker.sent or not worker.alive()]
         for worker in stuck:
-            self._unwatch(worker)
-            self._workers.remove(worker)
+            self._team.remove(worker)
         self._pool.discard(stuck)
         for worker in self._workers:
             worker.board.allow()
@@ -173,33 +173,15 @@ class ChannelSession(Session):
         """Give the workers back."""
         if any(worker.sent for worker in self._workers):
             self.cancel()
-        for worker in self._workers:
-            self._unwatch(worker)
-        self._pool.release(self._workers, self._options.n_jobs)
+        self._pool.release(self._team, self._n_jobs)
         self._workers = []
 
     def _discard_answers(self, worker: Worker) -> None:
-        for message in worker.channel.receive():
+        for message in worker.channel.receive() or ():
             if message[0] == messages.ANSWER and message[6]:
                 worker.sent.popleft()
             elif message[0] == messages.READY:
                 worker.ready = True
-
-    def _watch(self, worker: Worker) -> None:
-        events = select.POLLIN | (select.POLLOUT if worker.channel.pending else 0)
-        self._poller.register(worker.channel, events)
-        self._by_descriptor[worker.channel.fileno()] = worker
-        if worker.pidfd is not None:
-            self._poller.register(worker.pidfd, select.POLLIN)
-            self._by_descriptor[worker.pidfd] = worker
-
-    def _unwatch(self, worker: Worker) -> None:
-        for descriptor in (worker.channel.fileno(), worker.pidfd):
-            if descriptor is not None and self._by_descriptor.pop(descriptor, None) is not None:
-                try:
-                    self._poller.unregister(descriptor)
-                except KeyError:
-                    pass
 
     def _flush(self, worker: Worker) -> None:
         try:
@@ -207,19 +189,21 @@ class ChannelSession(Session):
         except ChannelClosed:
             return  # what it had sent is still to be read; its pidfd says the rest
         if not worker.channel.pending:
-            self._poller.modify(worker.channel, select.POLLIN)
+            self._team.want_to_send(worker, False)
 
-    def _read(self, worker: Worker) -> None:
-        """Take in all answers that are there."""
+    def _read(self, worker: Worker) -> bool:
+        """Take in answers that are there; return whether there may be more."""
         try:
-            while received := worker.channel.receive():
-                for message in received:
-                    self._take(worker, message)
+            received = worker.channel.receive()
         except ChannelClosed:
             if worker.pidfd is None:
                 self._bury(worker)
             else:  # the end of the socket says nothing that the pidfd will not say
-                self._poller.unregister(worker.channel)
+                self._team.ignore(worker.channel.fileno())
+            return False
+        for message in received or ():
+            self._take(worker, message)
+        return received is not None
 
     def _take(self, worker: Worker, message: Any) -> None:
         kind = message[0]
@@ -261,8 +245,7 @@ class ChannelSession(Session):
         words = worker.obituary()
         lost = list(worker.sent)
         worker.sent.clear()
-        self._unwatch(worker)
-        self._workers.remove(worker)
+        self._team.remove(worker)
         self._pool.discard([worker])
         words = worker.obituary() if words.startswith("closed") else words
         if not worker.ready:
@@ -277,8 +260,7 @@ class ChannelSession(Session):
                 return
             self.n_workers -= 1
         else:
-            self._workers.append(fresh)
-            self._watch(fresh)
+            self._team.add(fresh)
         if running is not None and phase != Phase.IDLE and running[0] in lost:
             sent, index, _, _ = running
             index = max(index, sent.answered)

@@ -19,11 +19,11 @@ from parallel_core.backends.answers import read_answer
 from parallel_core.backends.base import (
     Backend,
     BackendUnavailable,
-    CallOptions,
     Completion,
     Failure,
     Session,
     Style,
+    WorkerOptions,
 )
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import ReceivedDefinitions
@@ -46,7 +46,7 @@ def run_batch(data: bytes) -> bytes:
     if definitions is None:
         definitions = _received[where] = ReceivedDefinitions(call, {})
         while len(_received) > _CALLS + threading.active_count():
-            _received.popitem(last=False)
+            _received.popitem(last=False)[1].close()
     definitions.receive(sent, ())
     board, descriptor = Board.make()
     os.close(descriptor)
@@ -69,17 +69,21 @@ class FuturesSession(Session):
         Whose executor it is; it knows how to end what runs.
     executor : concurrent.futures.Executor
         The engine.
-    options : CallOptions
-        What the caller asked for.
+    n_jobs : int
+        How many batches it runs at a time.
+    level : int
+        Nesting level of the tasks.
     """
 
     names_running = False
 
-    def __init__(self, backend: FuturesBackend, executor: Executor, options: CallOptions) -> None:
+    def __init__(
+        self, backend: FuturesBackend, executor: Executor, n_jobs: int, level: int
+    ) -> None:
         self._backend = backend
         self._executor = executor
-        self._level = options.level
-        self.n_workers = options.n_jobs
+        self._level = level
+        self.n_workers = n_jobs
         self._call = ""
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
@@ -177,7 +181,7 @@ class FuturesBackend(Backend):
     style = Style.PUSH
 
     @abstractmethod
-    def executor(self, options: CallOptions) -> Executor:
+    def executor(self, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the executor for a call.
 
         Raises
@@ -192,9 +196,9 @@ class FuturesBackend(Backend):
     def release(self, executor: Executor) -> None:
         """Let go of the executor after a call; by default it stays for the next one."""
 
-    def open(self, options: CallOptions) -> Session:
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
         """Return a session over `executor`."""
-        return FuturesSession(self, self.executor(options), options)
+        return FuturesSession(self, self.executor(n_jobs, options), n_jobs, level)
 
 
 class ExecutorBackend(FuturesBackend):
@@ -217,7 +221,7 @@ class ExecutorBackend(FuturesBackend):
             return max(1, size + 1 + n_jobs)
         return super().effective_n_jobs(n_jobs)
 
-    def executor(self, options: CallOptions) -> Executor:
+    def executor(self, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the user's executor."""
         if options.initializer is not None:
             raise TypeError(
@@ -233,7 +237,7 @@ class LokyBackend(FuturesBackend):
     aim_seconds = 0.2
     inline_when_single = True
 
-    def executor(self, options: CallOptions) -> Executor:
+    def executor(self, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the reusable executor, resized for this call."""
         forbidden = config.processes_forbidden()
         if forbidden is not None:
@@ -242,11 +246,11 @@ class LokyBackend(FuturesBackend):
             from loky import get_reusable_executor
 
             found: Executor = get_reusable_executor(
-                max_workers=options.n_jobs,
+                max_workers=n_jobs,
                 timeout=options.idle_seconds,
                 initializer=options.initializer,
                 initargs=options.initargs,
-                env=options.params.get("environment"),
+                env=dict(options.environment) or None,
             )
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error

@@ -8,9 +8,9 @@ from parallel_core import config
 from parallel_core.backends.base import (
     Backend,
     BackendUnavailable,
-    CallOptions,
     Session,
     Style,
+    WorkerOptions,
 )
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.errors import SerializationError
@@ -41,22 +41,16 @@ class ProcessesBackend(Backend):
         if context is not None:
             self._start_method = f"{type(context).__module__}:{start_method_of(context)}"
             self._spawn = spawn_from(context)
+        self._plain_key = WorkerKey(self._start_method)
 
-    def open(self, options: CallOptions) -> Session:
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
         """Lease workers of the local pool."""
-        forbidden = config.processes_forbidden()
-        if forbidden is not None:
-            raise BackendUnavailable(forbidden)
-        environment = tuple(sorted(options.params.get("environment", {}).items()))
-        key = WorkerKey(self._start_method, _initializer(options), environment)
+        key = self._plain_key
+        if options.initializer is not None or options.environment:
+            key = WorkerKey(self._start_method, _initializer(options), options.environment)
+        now = surroundings(options.idle_seconds, level)
         try:
-            return ChannelSession(
-                worker_pool(),
-                options,
-                key,
-                surroundings(options.idle_seconds, options.level),
-                self._spawn,
-            )
+            return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn)
         except BirthError as error:
             raise BackendUnavailable(str(error)) from error
 
@@ -87,7 +81,7 @@ def multiprocessing_backend(context: Any = None) -> ProcessesBackend:
     return ProcessesBackend(context)
 
 
-def _initializer(options: CallOptions) -> bytes | None:
+def _initializer(options: WorkerOptions) -> bytes | None:
     if options.initializer is None:
         return None
     task = (options.initializer, tuple(options.initargs))

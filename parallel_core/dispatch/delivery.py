@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from parallel_core.dispatch.plan import ReturnAs
+
 
 class ListDelivery:
     """A list, each result in its place."""
@@ -59,3 +61,10 @@ class UnorderedDelivery:
     def take(self) -> list[Any] | None:
         """Return some results, or None when there are none."""
         return self._waiting.popleft() if self._waiting else None
+
+
+def delivery_for(return_as: ReturnAs) -> ListDelivery | OrderedDelivery | UnorderedDelivery:
+    """Return an empty delivery of the kind that the caller asked for."""
+    if return_as is ReturnAs.LIST:
+        return ListDelivery()
+    return OrderedDelivery() if return_as is ReturnAs.GENERATOR else UnorderedDelivery()

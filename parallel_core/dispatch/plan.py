@@ -175,6 +175,8 @@ def check_timeout(given: object) -> float | None:
 
 def check_return_as(given: object) -> ReturnAs:
     """Return `given` as a member of `ReturnAs`; else raise ValueError."""
+    if given == "list":
+        return ReturnAs.LIST
     try:
         return ReturnAs(given)
     except ValueError:

@@ -19,7 +19,12 @@ from typing import Any
 
 from parallel_core import config
 from parallel_core.backends.base import Failure
-from parallel_core.dispatch.delivery import ListDelivery, OrderedDelivery, UnorderedDelivery
+from parallel_core.dispatch.delivery import (
+    ListDelivery,
+    OrderedDelivery,
+    UnorderedDelivery,
+    delivery_for,
+)
 from parallel_core.dispatch.inline import named
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.tasks.delayed import check_task
@@ -87,11 +92,7 @@ class PullDispatch:
         self._waiting_for_news = False
         self._slots: list[_Running] = []
         self._delivery: ListDelivery | OrderedDelivery | UnorderedDelivery
-        self._delivery = {
-            ReturnAs.LIST: ListDelivery,
-            ReturnAs.GENERATOR: OrderedDelivery,
-            ReturnAs.UNORDERED: UnorderedDelivery,
-        }[plan.return_as]()
+        self._delivery = delivery_for(plan.return_as)
         self._keeps_results = plan.return_as is ReturnAs.LIST
 
     def start(self) -> None:

@@ -13,7 +13,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from parallel_core.backends.base import Completion, Failure, Session
-from parallel_core.dispatch.delivery import ListDelivery, OrderedDelivery, UnorderedDelivery
+from parallel_core.dispatch.delivery import (
+    ListDelivery,
+    OrderedDelivery,
+    UnorderedDelivery,
+    delivery_for,
+)
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.dispatch.source import TaskSource
@@ -66,11 +71,7 @@ class PushDispatch:
         self.dispatched = 0
         self.completed = 0
         self._delivery: ListDelivery | OrderedDelivery | UnorderedDelivery
-        self._delivery = {
-            ReturnAs.LIST: ListDelivery,
-            ReturnAs.GENERATOR: OrderedDelivery,
-            ReturnAs.UNORDERED: UnorderedDelivery,
-        }[plan.return_as]()
+        self._delivery = delivery_for(plan.return_as)
         self._deepest = 1 if blind else 2
         if plan.return_as is not ReturnAs.LIST and plan.pre_dispatch is not None:
             self._deepest = max(2, -(-plan.pre_dispatch // session.n_workers))
@@ -79,9 +80,11 @@ class PushDispatch:
 
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
-        began = time.perf_counter()
-        while self._may_pull() and time.perf_counter() - began < _FIRST_SECONDS:
+        until = time.perf_counter() + _FIRST_SECONDS
+        while self._may_pull():
             self._pull()
+            if time.perf_counter() > until:
+                break
         self._fill()
 
     def run(self) -> list[Any]:
@@ -152,8 +155,9 @@ class PushDispatch:
 
     def _submit(self) -> None:
         batch = self._backlog.popleft()
-        if self._plan.batch_size is None:
-            while self._backlog and batch.size + self._backlog[0].size <= self._share():
+        if self._backlog and self._plan.batch_size is None:
+            share = self._share()
+            while self._backlog and batch.size + self._backlog[0].size <= share:
                 batch.join(self._backlog.popleft())
         self._in_flight += 1
         self.dispatched += batch.size
@@ -161,7 +165,7 @@ class PushDispatch:
 
     def _share(self) -> int:
         """Return how many tasks one batch may have; when all are pulled, every worker gets some."""
-        if not self._source.exhausted:
+        if self._sizer.size == 1 or not self._source.exhausted:
             return self._sizer.size
         left = sum(batch.size for batch in self._backlog)
         return min(self._sizer.size, max(1, left // self._session.n_workers))

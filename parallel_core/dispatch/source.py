@@ -46,6 +46,8 @@ class TaskSource:
         Stops early when pulling has taken `seconds`, or at a megabyte of arguments. What the
         iterable raises is raised as it is.
         """
+        if most == 1:
+            return self._pull_one()
         builder = self._builder
         builder.begin(self.position)
         began = perf_counter()
@@ -65,9 +67,19 @@ class TaskSource:
             self._step = max(1, min(64, int(_LOOK_SECONDS * pulled / max(took, 1e-9))))
         if not pulled:
             return None
-        batch = builder.finish()
+        batch = builder.finish(pulled)
         self.position += batch.size
         return batch
+
+    def _pull_one(self) -> Batch | None:
+        for item in self._iterator:
+            builder = self._builder
+            builder.begin(self.position)
+            builder.add(*check_task(item, self.position))
+            self.position += 1
+            return builder.finish(1)
+        self.exhausted = True
+        return None
 
     def _pull_into(self, builder: BatchBuilder, count: int) -> None:
         small = SMALL

@@ -13,13 +13,13 @@ from parallel_core import config
 from parallel_core.backends.base import (
     Backend,
     BackendUnavailable,
-    CallOptions,
     Session,
     Style,
+    WorkerOptions,
 )
 from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend
-from parallel_core.config import UNSET, setting
+from parallel_core.config import UNSET, Unset, setting
 from parallel_core.dispatch.inline import InlineDispatch
 from parallel_core.dispatch.plan import (
     CallPlan,
@@ -155,35 +155,37 @@ class Parallel:
         **backend_params: Any,
     ) -> None:
         settings = config.current_settings()
-        jobs = check_n_jobs(setting("n_jobs", n_jobs))
+        jobs = check_n_jobs(setting("n_jobs", n_jobs, settings))
         if jobs is None:
             jobs = settings.values.get("n_jobs")
         self.n_jobs = jobs
-        self.verbose = check_verbose(setting("verbose", verbose))
+        self.verbose = check_verbose(setting("verbose", verbose, settings))
         self.timeout = check_timeout(timeout)
         self.return_as = return_as
         self.pre_dispatch = pre_dispatch
         self.batch_size = batch_size
-        self.temp_folder = setting("temp_folder", temp_folder)
-        self.max_nbytes = setting("max_nbytes", max_nbytes)
-        self.mmap_mode = setting("mmap_mode", mmap_mode)
-        hint, constraint = setting("prefer", prefer), setting("require", require)
+        self.temp_folder = setting("temp_folder", temp_folder, settings)
+        self.max_nbytes = setting("max_nbytes", max_nbytes, settings)
+        self.mmap_mode = setting("mmap_mode", mmap_mode, settings)
+        hint = setting("prefer", prefer, settings)
+        constraint = setting("require", require, settings)
         check_hints(hint, constraint)
         check_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode)
         self._return_as = check_return_as(return_as)
         self._batch_size = check_batch_size(batch_size)
-        check_pre_dispatch(pre_dispatch)
+        if pre_dispatch != "2*n_jobs":
+            check_pre_dispatch(pre_dispatch)
 
-        given = None if backend is UNSET["backend"] else backend
+        given = None if isinstance(backend, Unset) else backend
         if given is None and settings.backend_params:
             backend_params = {**settings.backend_params, **backend_params}
         worker_params, factory_params = split_params(backend_params)
         choice = choose_backend(given, hint, constraint, factory_params)
-        if factory_params and isinstance(choice.backend.name, str):
+        if factory_params:
             _check_factory_params(given, settings, factory_params)
         self._backend = choice.backend
         self._overridden = choice.overridden
-        self._options = _call_options(worker_params)
+        self._options = _worker_options(worker_params)
         self._managed = False
         self._session: Session | None = None
         self._dispatch: Any = None
@@ -327,8 +329,7 @@ class Parallel:
 
     def _open(self, n_jobs: int) -> Session:
         if self._session is None:
-            options = self._options._replace(n_jobs=n_jobs, level=config.nesting_level() + 1)
-            self._session = self._backend.open(options)
+            self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
         return self._session
 
     def _finish(self, complete: bool) -> None:
@@ -365,23 +366,22 @@ class Parallel:
 _print_progress = Parallel.print_progress
 
 
-def _call_options(params: dict[str, Any]) -> CallOptions:
-    """Return the options for workers, checked; how many there will be is not known yet."""
+def _worker_options(params: dict[str, Any]) -> WorkerOptions:
+    """Return the options for workers, checked."""
     if not params:
         return _PLAIN
     initializer, initargs = params.get("initializer"), params.get("initargs", ())
     check_initializer(initializer, initargs)
     limit = check_thread_limit(params.get("inner_max_num_threads"))
-    return CallOptions(
-        n_jobs=1,
+    return WorkerOptions(
         initializer=initializer,
         initargs=tuple(initargs),
         idle_seconds=check_idle_seconds(params.get("idle_worker_timeout", _PLAIN.idle_seconds)),
-        params={"environment": thread_environment(limit)},
+        environment=thread_environment(limit),
     )
 
 
-_PLAIN = CallOptions(n_jobs=1)
+_PLAIN = WorkerOptions()
 
 
 def _check_factory_params(given: Any, settings: config.Settings, params: dict[str, Any]) -> None:
@@ -405,7 +405,7 @@ def _check_iterable(iterable: Any) -> Iterable[Any]:
     )
 
 
-def _run_initializer(options: CallOptions) -> None:
+def _run_initializer(options: WorkerOptions) -> None:
     assert options.initializer is not None
     try:
         options.initializer(*options.initargs)

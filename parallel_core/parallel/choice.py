@@ -82,18 +82,20 @@ def choose_backend(
 
 def split_params(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parameters for workers, and those for the backend's factory."""
+    if not params:
+        return params, params
     workers = {name: value for name, value in params.items() if name in WORKER_PARAMS}
     factory = {name: value for name, value in params.items() if name not in WORKER_PARAMS}
     return workers, factory
 
 
-def thread_environment(limit: int | None) -> dict[str, str]:
+def thread_environment(limit: int | None) -> tuple[tuple[str, str], ...]:
     """Return the variables that limit threads in workers; one that the user has set wins."""
     import os
 
     if limit is None:
-        return {}
-    return {name: str(limit) for name in THREAD_VARIABLES if name not in os.environ}
+        return ()
+    return tuple((name, str(limit)) for name in THREAD_VARIABLES if name not in os.environ)
 
 
 def check_thread_limit(limit: Any) -> int | None:

@@ -16,24 +16,24 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 from weakref import WeakValueDictionary
 
 from parallel_core.tasks.capture import Capture, names_stored
-from parallel_core.tasks.pickling import dumps, dumps_by_value, goes_by_value
+from parallel_core.tasks.pickling import PROTOCOL, dumps, dumps_by_value, goes_by_value
 
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
 
 _calls = itertools.count(1)
-_tables: WeakValueDictionary[str, Any] = WeakValueDictionary()
+_defined: WeakValueDictionary[str, Definitions] = WeakValueDictionary()
+_received: dict[str, ReceivedDefinitions] = {}
 
 
 def resolve(call: str, token: int) -> object:
     """Return the function or class `token` of `call`; what a reference unpickles to."""
-    table = _tables.get(call)
+    table = _received.get(call) or _defined.get(call)
     if table is None:
         raise LookupError(f"definition {token} belongs to call {call}, which has ended")
     return table.resolve(token)
@@ -56,7 +56,7 @@ class Definition:
         Says whether what it captured is unchanged; None when nothing can change.
     """
 
-    __slots__ = ("__weakref__", "data", "obj", "requires", "token", "volatile", "watch")
+    __slots__ = ("data", "obj", "requires", "token", "volatile", "watch")
 
     def __init__(
         self,
@@ -89,39 +89,40 @@ class Definitions:
         self.call = f"{os.getpid()}.{next(_calls)}"
         self._own = own
         self._tokens = itertools.count()
-        self._cache: OrderedDict[int, Definition] = OrderedDict()
-        self._by_token: WeakValueDictionary[int, Definition] = WeakValueDictionary()
+        self._cache: dict[int, Definition] = {}
+        self._referred: dict[int, object] = {}
         self._making: set[int] = set()
         self._used: dict[int, Definition] = {}
-        _tables[self.call] = self
 
     def resolve(self, token: int) -> object:
-        """Return the caller's own object for a reference that came back in a result."""
-        return self._by_token[token].obj
+        """Return the caller's own class for a reference that came back in a result."""
+        return self._referred[token]
 
     def define(self, obj: object) -> Definition:
         """Return the definition of `obj` as it is now."""
         definition = self._cache.get(id(obj))
         if definition is not None and (definition.watch is None or definition.watch()):
             return definition
+        definition = self._by_value(obj) if goes_by_value(obj) else self._by_name(obj)
+        self._cache[id(obj)] = definition
+        if len(self._cache) > _CACHED:
+            del self._cache[next(iter(self._cache))]
+        return definition
+
+    def _by_name(self, obj: object) -> Definition:
+        return Definition(next(self._tokens), obj, pickle.dumps(obj, PROTOCOL), (), None)
+
+    def _by_value(self, obj: object) -> Definition:
         self._making.add(id(obj))
         outer, self._used = self._used, {}
         try:
-            if goes_by_value(obj):
-                data = dumps_by_value(obj, self._reduce)
-                capture = Capture(obj, lambda value: dumps(value, self._reduce), self._own)
-            else:
-                data, capture = dumps(obj, self._reduce), None
+            data = dumps_by_value(obj, self._reduce)
+            capture = Capture(obj, lambda value: dumps(value, self._reduce), self._own)
             requires = tuple(self._used.values())
         finally:
             self._used = outer
             self._making.discard(id(obj))
-        definition = Definition(next(self._tokens), obj, data, requires, capture)
-        self._cache[id(obj)] = definition
-        self._by_token[definition.token] = definition
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
-        return definition
+        return Definition(next(self._tokens), obj, data, requires, capture)
 
     def dumps(self, obj: object) -> bytes:
         """Pickle `obj`, classes that go by value as references; see `take_used`."""
@@ -137,6 +138,8 @@ class Definitions:
             definition = self.define(obj)
             for needed in (definition, *definition.requires):
                 self._used[needed.token] = needed
+            self._referred[definition.token] = obj
+            _defined[self.call] = self  # only calls with references are looked up
             return resolve, (self.call, definition.token)
         return NotImplemented
 
@@ -159,7 +162,11 @@ class ReceivedDefinitions:
         self._loaded: dict[int, object] = {}
         self._captures: dict[int, Capture] = {}
         self._tokens: dict[int, int] = {}
-        _tables[call] = self
+        _received[call] = self
+
+    def close(self) -> None:
+        """Forget everything: the call has ended, or another one has begun."""
+        _received.pop(self._call, None)
 
     def receive(self, sent: dict[int, tuple[bytes, bool]], forget: tuple[int, ...]) -> None:
         """Take in definitions as ``{token: (data, volatile)}``, and drop others."""

@@ -60,9 +60,9 @@ class BatchBuilder:
         self.nbytes = 0
         self.arity = PICKLED  # so that the first task goes through `add`
 
-    def finish(self) -> Batch:
-        """Return the batch of all tasks added since `begin`."""
-        return Batch(self._start, len(self), self._runs, self._used, self.nbytes)
+    def finish(self, size: int) -> Batch:
+        """Return the batch of the `size` tasks added since `begin`."""
+        return Batch(self._start, size, self._runs, self._used, self.nbytes)
 
     def add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Encode one task.

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from parallel_core import config
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel
 from parallel_core.workers.setup import Surroundings, WorkerKey, birth_settings
@@ -53,7 +54,7 @@ def give_birth(
     BirthError
         When the system refuses.
     """
-    reason = no_processes()
+    reason = config.processes_forbidden() or no_processes()
     if reason is not None:
         raise BirthError(reason)
     opened: list[Callable[[], object]] = []

@@ -1,4 +1,4 @@
-"""Frames over one socket, the same on both ends; neither end ever blocks in here.
+"""Frames over one socket, the same on both ends; neither end ever blocks on sending.
 
 A frame is its length (8 bytes, little endian) and a pickle. What the socket does not take at
 once waits in `_outbox`; whoever polls the descriptor asks for POLLOUT while `pending` is true.
@@ -28,11 +28,11 @@ class Channel:
     Parameters
     ----------
     sock : socket.socket
-        A connected stream socket; it is made non-blocking.
+        A connected stream socket.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+        sock.setblocking(True)  # each call says whether it waits
         self._socket = sock
         self._outbox: deque[memoryview] = deque()
         self._buffer = bytearray(_CHUNK)
@@ -87,25 +87,39 @@ class Channel:
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
-            return self._socket.send(data)
+            return self._socket.send(data, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
             raise ChannelClosed from error
 
-    def receive(self) -> list[Any]:
-        """Read what is there, and return the messages that are complete.
+    def set_patience(self, seconds: float | None) -> None:
+        """Let `receive` wait for at most `seconds`; None: for ever."""
+        whole = 0 if seconds is None else int(seconds)
+        rest = 0 if seconds is None else max(int((seconds - whole) * 1e6), 0 if whole else 1)
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", whole, rest)
+        )
+
+    def receive(self, wait: bool = False) -> list[Any] | None:
+        """Read what is there, and return the messages that are complete; None if nothing is there.
+
+        Parameters
+        ----------
+        wait : bool, default False
+            Wait until there is something, or patience ends.
 
         Raises
         ------
         ChannelClosed
             At the end, when there is nothing more to read.
         """
+        flags = 0 if wait else socket.MSG_DONTWAIT
         if self._large is not None:
-            return self._receive_large()
-        read = self._receive_into(self._view[self._filled :])
-        if read <= 0:
-            return []
+            return self._receive_large(flags)
+        read = self._receive_into(self._view[self._filled :] if self._filled else self._view, flags)
+        if read < 0:
+            return None
         filled = self._filled + read
         position = 0
         messages: list[Any] = []
@@ -130,20 +144,20 @@ class Channel:
         self._large_filled = end - start
         self._large[: end - start] = self._view[start:end]
 
-    def _receive_large(self) -> list[Any]:
+    def _receive_large(self, flags: int) -> list[Any] | None:
         large = self._large
         assert large is not None
         while self._large_filled < len(large):
-            read = self._receive_into(large[self._large_filled :])
-            if read <= 0:
-                return []
+            read = self._receive_into(large[self._large_filled :], flags)
+            if read < 0:
+                return None
             self._large_filled += read
         self._large = None
         return [pickle.loads(large)]
 
-    def _receive_into(self, view: memoryview) -> int:
+    def _receive_into(self, view: memoryview, flags: int) -> int:
         try:
-            read = self._socket.recv_into(view)
+            read = self._socket.recv_into(view, 0, flags)
         except (BlockingIOError, InterruptedError):
             return -1
         except OSError as error:  # reset by a peer that died with something unread

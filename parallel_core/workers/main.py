@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections import deque
-from time import monotonic
 from typing import Any
 
 from parallel_core.tasks.definitions import ReceivedDefinitions
@@ -56,11 +55,9 @@ class _Server:
         self._channel = channel
         self._board = board
         self._inbox: deque[Any] = deque()
-        self._poller = select.poll()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
         self._state: dict[str, Any] = {}
-        self._idle_seconds: float | None = None
         self._refused = False
 
     def serve(self) -> None:
@@ -87,29 +84,32 @@ class _Server:
 
     def _wait(self) -> None:
         """Wait until the parent says something, or for so long that nobody needs this worker."""
-        channel, poller = self._channel, self._poller
-        began = monotonic()
-        while True:
-            sending = channel.pending
-            poller.register(channel, select.POLLIN | (select.POLLOUT if sending else 0))
-            wait_ms = None
-            if self._idle_seconds is not None and not sending:
-                wait_ms = max(0.0, self._idle_seconds - (monotonic() - began)) * 1000 + 1
-            events = poller.poll(wait_ms)
-            if not events:
-                channel.refuse()  # whoever sends from now on is told, and takes another worker
-                self._refused = True
-            for _, event in events:
-                if event & select.POLLOUT:
-                    channel.flush()
-            if not events or events[0][1] & ~select.POLLOUT:
-                try:
-                    self._inbox.extend(channel.receive())
-                except ChannelClosed:
-                    if not self._refused:
-                        raise
-            if self._inbox or self._refused:
-                return
+        channel, inbox = self._channel, self._inbox
+        while not inbox:
+            if channel.pending:
+                self._send_and_receive()
+                continue
+            messages_or_none = channel.receive(wait=True)
+            if messages_or_none is not None:
+                inbox.extend(messages_or_none)
+                continue
+            channel.refuse()  # whoever sends from now on is told, and takes another worker
+            self._refused = True
+            try:
+                inbox.extend(channel.receive() or ())
+            except ChannelClosed:
+                pass
+            return
+
+    def _send_and_receive(self) -> None:
+        """Wait until the parent reads on, or sends something."""
+        poller = select.poll()
+        poller.register(self._channel, select.POLLIN | select.POLLOUT)
+        for _, event in poller.poll():
+            if event & select.POLLOUT:
+                self._channel.flush()
+            if event & ~select.POLLOUT:
+                self._inbox.extend(self._channel.receive() or ())
 
     def _drain(self) -> None:
         """Block until what was said is sent; the parent reads until the end."""
@@ -122,6 +122,8 @@ class _Server:
     def _run(self, message: Any) -> None:
         _, number, call, base, runs, definitions, forget = message
         if call != self._call or self._definitions is None:
+            if self._definitions is not None:
+                self._definitions.close()
             self._definitions = ReceivedDefinitions(call, self._state)
             self._call = call
         if definitions or forget:
@@ -138,7 +140,7 @@ class _Server:
             data, text = pack(error, dumps)
             self._channel.send((messages.UNUSABLE, data, text))
             return False
-        self._idle_seconds = now.idle_seconds
+        self._channel.set_patience(now.idle_seconds)
         if birth is not None:
             self._state = state
             self._channel.send((messages.READY,))

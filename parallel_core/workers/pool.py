@@ -20,6 +20,7 @@ from parallel_core.workers.birth import BirthError, Spawn, give_birth
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey
+from parallel_core.workers.team import Team
 from parallel_core.workers.worker import Worker
 
 _PATIENCE = 0.5  # seconds in which a worker that was asked to leave may run its atexit handlers
@@ -33,7 +34,7 @@ class WorkerPool:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[WorkerKey, list[Worker]] = {}
+        self._idle: dict[WorkerKey, list[Team]] = {}
         self._all: set[Worker] = set()
         self._leased = 0
         self._peak = 0
@@ -41,7 +42,7 @@ class WorkerPool:
 
     def lease(
         self, wanted: int, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
-    ) -> list[Worker]:
+    ) -> Team:
         """Return `wanted` workers, fewer when the system refuses to start so many.
 
         Raises
@@ -51,44 +52,44 @@ class WorkerPool:
         """
         current = reloads()
         with self._lock:
-            unneeded = self._note_demand(wanted, key)
-            for idle in self._idle.values():
-                unneeded += [worker for worker in idle if worker.reloads != current]
-                idle[:] = [worker for worker in idle if worker.reloads == current]
-            mine = self._idle.setdefault(key, [])
-            taken, mine[:] = mine[-wanted:], mine[:-wanted]
-        workers = []
-        for worker in taken:
-            if self._told(worker, surroundings):
-                workers.append(worker)
+            spare = self._note_demand(wanted)
+            teams = self._idle.get(key)
+            if spare <= 0 and teams and len(teams[-1]) == wanted and teams[-1].reloads == current:
+                team, unneeded = teams.pop(), []
             else:
+                team, unneeded = self._assemble(wanted, key, current, spare)
+        for worker in list(team.workers):
+            try:
+                worker.tell(surroundings)
+            except ChannelClosed:
+                team.remove(worker)
                 unneeded.append(worker)
-        self._dismiss(unneeded)
+        if unneeded:
+            self._dismiss(unneeded)
         try:
-            while len(workers) < wanted:
-                workers.append(self.replace(key, surroundings, spawn))
+            while len(team) < wanted:
+                team.add(self.replace(key, surroundings, spawn))
         except BirthError:
-            if not workers:
-                self.release([], wanted)
+            if not len(team):
+                self.release(team, wanted)
                 raise
-        return workers
+        return team
 
     def replace(
         self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
     ) -> Worker:
         """Return a new worker, for a lease that is short of one."""
         worker = give_birth(key, surroundings, spawn)
-        worker.reloads = reloads()
         with self._lock:
             self._all.add(worker)
         return worker
 
-    def release(self, workers: list[Worker], wanted: int) -> None:
-        """Take back the idle `workers` of a lease of `wanted`."""
+    def release(self, team: Team, wanted: int) -> None:
+        """Take back the idle workers of a lease of `wanted`."""
         with self._lock:
             self._leased -= wanted
-            for worker in workers:
-                self._idle.setdefault(worker.key, []).append(worker)
+            if team.workers:
+                self._idle.setdefault(team.workers[0].key, []).append(team)
 
     def discard(self, workers: list[Worker]) -> None:
         """Kill `workers` and let go of them."""
@@ -102,7 +103,7 @@ class WorkerPool:
     def shutdown(self) -> int:
         """End all idle workers now; return how many there were."""
         with self._lock:
-            idle = [worker for workers in self._idle.values() for worker in workers]
+            idle = [worker for teams in self._idle.values() for team in teams for worker in team.workers]
             self._idle.clear()
         self._dismiss(idle)
         return len(idle)
@@ -110,7 +111,12 @@ class WorkerPool:
     def idle_pids(self) -> list[int]:
         """Return the process numbers of the workers that wait for a call."""
         with self._lock:
-            return [worker.pid for workers in self._idle.values() for worker in workers]
+            return [
+                worker.pid
+                for teams in self._idle.values()
+                for team in teams
+                for worker in team.workers
+            ]
 
     def close(self) -> None:
         """At the end of the process: idle workers leave, others are killed."""
@@ -124,28 +130,39 @@ class WorkerPool:
         for worker in workers:
             worker.abandon()
 
-    def _note_demand(self, wanted: int, key: WorkerKey) -> list[Worker]:
-        """Count what is in use; return idle workers that neither this round nor the last needed."""
+    def _note_demand(self, wanted: int) -> int:
+        """Count what is in use; return how many idle workers neither this round nor the last needs.
+
+        A round lasts from a lease while nobody had any to the next such lease.
+        """
         if self._leased == 0:
             self._peak_before, self._peak = self._peak, 0
+        before = self._leased
         self._leased += wanted
         self._peak = max(self._peak, self._leased)
-        keep = max(self._peak, self._peak_before)
-        surplus: list[Worker] = []
-        spare = sum(map(len, self._idle.values())) + self._leased - wanted - keep
-        others = [idle for idle_key, idle in self._idle.items() if idle_key != key]
-        for idle in [*others, self._idle.get(key, [])]:
-            while idle and spare > 0:
-                surplus.append(idle.pop(0))
-                spare -= 1
-        return surplus
+        idle = sum(len(team) for teams in self._idle.values() for team in teams)
+        return before + idle - max(self._peak, self._peak_before)
 
-    def _told(self, worker: Worker, surroundings: Surroundings) -> bool:
-        try:
-            worker.tell(surroundings)
-        except ChannelClosed:
-            return False
-        return True
+    def _assemble(
+        self, wanted: int, key: WorkerKey, current: int, spare: int
+    ) -> tuple[Team, list[Worker]]:
+        """Return a team of idle workers, and those that should end: `spare`, and outdated ones."""
+        unneeded: list[Worker] = []
+        kept: dict[WorkerKey, list[Worker]] = {}
+        for idle_key, teams in self._idle.items():
+            for team in teams:
+                target = kept.setdefault(idle_key, []) if team.reloads == current else unneeded
+                target += team.workers
+        mine = kept.pop(key, [])
+        taken, rest = mine[:wanted], mine[wanted:]
+        for workers in (*kept.values(), rest):
+            while workers and len(unneeded) < spare:
+                unneeded.append(workers.pop())
+        kept[key] = rest
+        self._idle = {
+            idle_key: [_team(workers, current)] for idle_key, workers in kept.items() if workers
+        }
+        return _team(taken, current), unneeded
 
     def _dismiss(self, workers: list[Worker]) -> None:
         """Let idle `workers` leave in peace."""
@@ -155,6 +172,13 @@ class WorkerPool:
             worker.end(_PATIENCE)
         with self._lock:
             self._all.difference_update(workers)
+
+
+def _team(workers: list[Worker], current: int) -> Team:
+    team = Team(current)
+    for worker in workers:
+        team.add(worker)
+    return team
 
 
 _pool: WorkerPool | None = None

@@ -86,7 +86,6 @@ class Worker:
         self.sent: deque[SentBatch] = deque()
         self.ready = False
         self.told: Surroundings | None = None
-        self.reloads = 0
         self._lifeline = lifeline
         self._batches = 0
         self._tasks = 0

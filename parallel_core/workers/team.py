@@ -1,0 +1,64 @@
+"""Workers that are leased together, and the one `poll` object that waits for all of them."""
+
+from __future__ import annotations
+
+import select
+
+from parallel_core.workers.worker import Worker
+
+
+class Team:
+    """Some workers.
+
+    Attributes
+    ----------
+    workers : list of Worker
+        Its members.
+    poller : select.poll
+        Waits for their channels and pidfds.
+    by_descriptor : dict of int to Worker
+        Whose each descriptor is.
+    reloads : int
+        State of the caller's modules for which all members are good; see `workers.reloads`.
+    """
+
+    __slots__ = ("by_descriptor", "poller", "reloads", "workers")
+
+    def __init__(self, reloads: int) -> None:
+        self.workers: list[Worker] = []
+        self.poller = select.poll()
+        self.by_descriptor: dict[int, Worker] = {}
+        self.reloads = reloads
+
+    def __len__(self) -> int:
+        return len(self.workers)
+
+    def add(self, worker: Worker) -> None:
+        """Take `worker` in."""
+        self.workers.append(worker)
+        events = select.POLLIN | (select.POLLOUT if worker.channel.pending else 0)
+        self.poller.register(worker.channel, events)
+        self.by_descriptor[worker.channel.fileno()] = worker
+        if worker.pidfd is not None:
+            self.poller.register(worker.pidfd, select.POLLIN)
+            self.by_descriptor[worker.pidfd] = worker
+
+    def remove(self, worker: Worker) -> None:
+        """Let `worker` go."""
+        self.workers.remove(worker)
+        for descriptor in (worker.channel.fileno(), worker.pidfd):
+            if descriptor is not None:
+                self.ignore(descriptor)
+                self.by_descriptor.pop(descriptor, None)
+
+    def ignore(self, descriptor: int) -> None:
+        """Wait for `descriptor` no longer; it has nothing more to say."""
+        try:
+            self.poller.unregister(descriptor)
+        except KeyError:
+            pass
+
+    def want_to_send(self, worker: Worker, wanted: bool) -> None:
+        """Wait for room in the channel of `worker`, or no longer."""
+        events = select.POLLIN | (select.POLLOUT if wanted else 0)
+        self.poller.modify(worker.channel, events)
