@@ -7,6 +7,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.encoding import SMALL, BatchBuilder
@@ -88,20 +89,22 @@ class TaskSource:
         for item in islice(self._iterator, count):
             try:
                 called, args, kwargs = item
-                if (
-                    called is function
-                    and len(args) == arity
-                    and not kwargs
-                    and (watch is None or watch())
-                ):
-                    if arity == 1:
-                        (value,) = args
-                        if type(value) in small:
-                            payload.append(value)
+                if called is function and (watch is None or watch()):
+                    if len(args) == arity and not kwargs:
+                        if arity == 1:
+                            (value,) = args
+                            if type(value) in small:
+                                payload.append(value)
+                                continue
+                        elif arity and small.issuperset(map(type, args)):
+                            payload += args
                             continue
-                    elif arity and small.issuperset(map(type, args)):
-                        payload += args
+                    if type(args) is tuple and type(kwargs) is dict:
+                        builder.add_arguments(args, kwargs)
+                        arity, payload = builder.arity, builder.payload
                         continue
+            except SerializationError:
+                raise
             except Exception:  # noqa: S110 - `check_task` says what is wrong with the item
                 pass
             builder.add(*check_task(item, self.position + len(builder)))

@@ -90,8 +90,14 @@ class Capture:
         """Whether something captured can change without becoming another object."""
         return bool(self._values)
 
-    def unchanged(self) -> bool:
-        """Whether everything captured is as it was."""
+    def watch(self) -> Callable[[], bool]:
+        """Return what says whether everything captured is as it was; it is called at every task."""
+        if len(self._items) == 1 and not self._cells and not self._values:
+            ((namespace, only, expected),) = self._items
+            return lambda: namespace.get(only, _MISSING) is expected
+        return self._unchanged
+
+    def _unchanged(self) -> bool:
         for namespace, name, value in self._items:
             if namespace.get(name, _MISSING) is not value:
                 return False

@@ -22,7 +22,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from parallel_core.tasks.capture import Capture, names_stored
-from parallel_core.tasks.pickling import PROTOCOL, dumps, dumps_by_value, goes_by_value
+from parallel_core.tasks.pickling import (
+    MAIN,
+    PICKLING_ERRORS,
+    PROTOCOL,
+    dumps,
+    dumps_by_value,
+    goes_by_value,
+)
 
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
 
@@ -73,7 +80,7 @@ class Definition:
         self.volatile = capture is not None and capture.volatile
         self.watch: Callable[[], bool] | None = None
         if capture is not None and not capture.constant:
-            self.watch = capture.unchanged
+            self.watch = capture.watch()
 
 
 class Definitions:
@@ -153,6 +160,11 @@ class ReceivedDefinitions:
         The name of the call, as in `Definitions`.
     state : dict
         Globals that the initializer set in this worker; functions that go by value see them.
+
+    Attributes
+    ----------
+    volatile : bool
+        Whether some loaded definition can be changed by a task.
     """
 
     def __init__(self, call: str, state: dict[str, Any]) -> None:
@@ -161,6 +173,7 @@ class ReceivedDefinitions:
         self._received: dict[int, tuple[bytes, bool]] = {}
         self._loaded: dict[int, object] = {}
         self._captures: dict[int, Capture] = {}
+        self.volatile = False
         self._tokens: dict[int, int] = {}
         _received[call] = self
 
@@ -175,7 +188,7 @@ class ReceivedDefinitions:
             self._drop(token)
         self._received.update(sent)
 
-    def resolve(self, token: int) -> object:
+    def resolve(self, token: int) -> Any:
         """Return the function or class, unpickling it on first use."""
         try:
             return self._loaded[token]
@@ -190,12 +203,8 @@ class ReceivedDefinitions:
             self._tokens[id(obj)] = token
         if volatile:
             self._captures[token] = Capture(obj, dumps, frozenset(self._state))
+            self.volatile = True
         return obj
-
-    @property
-    def volatile(self) -> bool:
-        """Whether some loaded definition can be changed by a task."""
-        return bool(self._captures)
 
     def restore(self) -> None:
         """After a task: forget the loaded form of what it changed."""
@@ -205,7 +214,11 @@ class ReceivedDefinitions:
 
     def dumps(self, obj: object) -> bytes:
         """Pickle a result; classes that came from the caller go back as references."""
-        return dumps(obj, self._reduce)
+        try:
+            data = pickle.dumps(obj, PROTOCOL)
+        except PICKLING_ERRORS:
+            return dumps_by_value(obj, self._reduce)
+        return data if MAIN not in data else dumps_by_value(obj, self._reduce)
 
     def _reduce(self, obj: object) -> Any:
         if isinstance(obj, type):

@@ -7,6 +7,7 @@ so that nothing the generator does later reaches them and no two tasks share an 
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable
 from types import FunctionType
@@ -16,7 +17,15 @@ from parallel_core.tasks.batch import NO_TOKEN, PICKLED, Batch, Run, run_length
 from parallel_core.tasks.capture import SCALARS, refers_by_name
 from parallel_core.tasks.definitions import Definition, Definitions
 from parallel_core.tasks.description import describe_call, describe_task, function_name
-from parallel_core.tasks.pickling import PICKLING_ERRORS, explain, why_not_picklable
+from parallel_core.tasks.pickling import (
+    MAIN,
+    PROTOCOL,
+    explain,
+    modules_by_value,
+    why_not_picklable,
+)
+
+_LEARNED = 1000  # types remembered; a program may make more
 
 #: The scalars whose size needs no counting.
 SMALL = frozenset({int, float, bool, complex, type(None)})
@@ -38,6 +47,7 @@ class BatchBuilder:
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
         self._start = 0
+        self._by_name = True
         self._runs: list[Run] = []
         self._used: dict[int, Definition] = {}
         self.nbytes = 0
@@ -58,6 +68,7 @@ class BatchBuilder:
         self._runs = []
         self._used = {}
         self.nbytes = 0
+        self._by_name = not modules_by_value()
         self.arity = PICKLED  # so that the first task goes through `add`
 
     def finish(self, size: int) -> Batch:
@@ -72,58 +83,77 @@ class BatchBuilder:
         SerializationError
             When the function or an argument does not pickle; it names the part at fault.
         """
-        if function is self.function and (self.watch is None or self.watch()):
-            token = self.token
-        elif is_definable(function):
-            token = self._define(function, args, kwargs)
-        else:
-            self._add_pickled(NO_TOKEN, function, args, kwargs)
-            return
-        nbytes = 0 if kwargs else plain_size(args)
-        if kwargs or nbytes < 0:
-            self._add_pickled(token, function, args, kwargs)
+        if function is not self.function or not (self.watch is None or self.watch()):
+            if not is_definable(function):
+                self._add_with_function(function, args, kwargs)
+                return
+            self._define(function, args, kwargs)
+        self.add_arguments(args, kwargs)
+
+    def add_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Encode a task of the current `function`, which has just been watched."""
+        nbytes = -1 if kwargs else plain_size(args)
+        if nbytes < 0:
+            try:
+                data = pickle.dumps((args, kwargs), PROTOCOL)
+                if MAIN in data or not self._by_name:
+                    data = self._dumps((args, kwargs))
+            except Exception:
+                data = self._dumps_or_explain(self.token, self.function, args, kwargs)
+            if self.arity != PICKLED or self._run_token != self.token or not self._runs:
+                self._open(self.token, PICKLED)
+            self.payload.append(data)
+            self.nbytes += len(data)
             return
         arity = len(args)
-        if token != self._run_token or arity != self.arity or not self._runs:
-            self._open(token, arity)
+        if arity != self.arity or self._run_token != self.token or not self._runs:
+            self._open(self.token, arity)
         self.nbytes += nbytes
         if arity:
             self.payload += args
         else:
             self.payload.append(None)
 
+    def _add_with_function(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Encode a task whose function, a bound method say, is one more argument."""
+        data = self._dumps_or_explain(NO_TOKEN, function, args, kwargs)
+        if self._run_token != NO_TOKEN or not self._runs:
+            self._open(NO_TOKEN, PICKLED)
+        self.payload.append(data)
+        self.nbytes += len(data)
+
     def _define(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> int:
+    ) -> None:
         """Make `function` the one that the following tasks are expected to have."""
         try:
             definition = self._definitions.define(function)
-        except PICKLING_ERRORS as error:
+        except Exception as error:
             name = f"the function {function_name(function)}"
             raise explain(self._describe(function, args, kwargs), function, name, error) from error
         self.function, self.watch, self.token = function, definition.watch, definition.token
         self._definition = definition
-        return definition.token
 
-    def _add_pickled(
+    def _dumps(self, task: tuple[Any, ...]) -> bytes:
+        data = self._definitions.dumps(task)
+        self._used.update(self._definitions.take_used())
+        return data
+
+    def _dumps_or_explain(
         self,
         token: int,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> None:
-        task = (args, kwargs) if token != NO_TOKEN else (function, args, kwargs)
+    ) -> bytes:
         try:
-            data = self._definitions.dumps(task)
+            return self._dumps((args, kwargs) if token != NO_TOKEN else (function, args, kwargs))
         except Exception as error:
             what = self._describe(function, args, kwargs)
             obj, name = self._at_fault(token, function, args, kwargs)
             raise explain(what, obj, name, error) from error
-        self._used.update(self._definitions.take_used())
-        if token != self._run_token or self.arity != PICKLED or not self._runs:
-            self._open(token, PICKLED)
-        self.payload.append(data)
-        self.nbytes += len(data)
 
     def _open(self, token: int, arity: int) -> None:
         self._run_token, self.arity, self.payload = token, arity, []
@@ -133,13 +163,16 @@ class BatchBuilder:
                 self._used[needed.token] = needed
 
     def _describe(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, function: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> str:
         return describe_task(self._start + len(self), describe_call(function, args, kwargs))
 
     @staticmethod
     def _at_fault(
-        token: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        token: int,
+        function: Callable[..., Any] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> tuple[object, str]:
         parts: list[tuple[object, str]] = []
         if token == NO_TOKEN:
@@ -158,6 +191,7 @@ def is_definable(function: object) -> bool:
 
 
 _immutable = set(SCALARS)
+_mutable: set[type] = {list, dict, tuple, set}
 
 
 def plain_size(args: tuple[Any, ...]) -> int:
@@ -165,7 +199,7 @@ def plain_size(args: tuple[Any, ...]) -> int:
     size = 0
     for value in args:
         kind = type(value)
-        if kind not in _immutable and not _learn(kind):
+        if kind not in _immutable and (kind in _mutable or not _learn(kind)):
             return -1
         if kind is str or kind is bytes:
             size += len(value)
@@ -173,13 +207,14 @@ def plain_size(args: tuple[Any, ...]) -> int:
 
 
 def _learn(kind: type) -> bool:
-    """Note that numpy's number types cannot change either."""
+    """Note which it is for a type not met before; numpy's number types cannot change either."""
     numpy = sys.modules.get("numpy")
-    if kind.__module__ != "numpy" or numpy is None:
-        return False
-    if issubclass(kind, (numpy.number, numpy.bool_)):
-        _immutable.add(kind)
-        return True
+    if kind.__module__ == "numpy" and numpy is not None:
+        if issubclass(kind, (numpy.number, numpy.bool_)):
+            _immutable.add(kind)
+            return True
+    if len(_mutable) < _LEARNED:
+        _mutable.add(kind)
     return False
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from cloudpickle import Pickler as CloudPickler
 
 PROTOCOL = 5
-_UNPICKLED_BY_NAME = b"__main__"
+#: Whatever refers to the caller's script has this in its pickle.
+MAIN = b"__main__"
 
 #: What `pickle` raises when it cannot: any of these sends the object to cloudpickle.
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ImportError)
@@ -33,7 +34,7 @@ Reducer = Callable[[object], Any]
 
 def needs_value(data: bytes) -> bool:
     """Whether `data`, written by the C pickler, may name what a worker cannot import."""
-    return _UNPICKLED_BY_NAME in data or bool(modules_by_value())
+    return MAIN in data or ("cloudpickle" in sys.modules and bool(modules_by_value()))
 
 
 def modules_by_value() -> set[str]:

@@ -27,6 +27,7 @@ from parallel_core.workers.messages import ANSWER
 FLUSH_SECONDS = 0.02
 
 Send = Callable[[Any], None]
+_CONTAINERS = frozenset({list, tuple, dict, set})
 _IDLE, _UNPICKLING, _RUNNING, _PICKLING = map(int, Phase)
 
 
@@ -87,7 +88,7 @@ class Execution:
             return
         self._board.words[PHASE] = _UNPICKLING
         try:
-            function = self._function(token)
+            function = self._definitions.resolve(token)
         except BaseException:
             self._task += 1  # it is the first task of the run that cannot start
             raise
@@ -135,22 +136,37 @@ class Execution:
             self._task = task
 
     def _run_pickled(self, token: int, payload: list[bytes]) -> None:
-        words, loads = self._board.words, pickle.loads
-        for data in payload:
-            if not self._start():
-                return
-            words[PHASE] = _UNPICKLING
-            if token == NO_TOKEN:
-                function, args, kwargs = loads(data)
-            else:
-                function = self._function(token)
-                args, kwargs = loads(data)
-            words[PHASE] = _RUNNING
-            value = function(*args, **kwargs)
-            self._keep(value, function, args, kwargs)
-            del function, args, kwargs, value
-            if self._definitions.volatile:
-                self._definitions.restore()
+        """Run tasks whose arguments were pickled one by one."""
+        words, times, clock, loads = self._board.words, self._board.times, monotonic, pickle.loads
+        definitions = self._definitions
+        task, flushed = self._task, self._flushed
+        try:
+            for data in payload:
+                times[SINCE] = now = clock()
+                words[PHASE] = _UNPICKLING
+                task += 1
+                words[STARTED] = task
+                if task > words[LIMIT]:
+                    task -= 1
+                    self._cut = True
+                    break
+                if now - flushed > FLUSH_SECONDS:
+                    if self._values:
+                        self._answer(False, None)
+                    flushed = self._flushed = now
+                if token == NO_TOKEN:
+                    function, args, kwargs = loads(data)
+                else:
+                    function = definitions.resolve(token)
+                    args, kwargs = loads(data)
+                words[PHASE] = _RUNNING
+                value = function(*args, **kwargs)
+                self._keep(value, function, args, kwargs)
+                del function, args, kwargs, value  # gone before the next task, as in a plain loop
+                if definitions.volatile:
+                    definitions.restore()
+        finally:
+            self._task = task
 
     def _run_volatile(self, token: int, argument_lists: Iterable[Any]) -> None:
         words = self._board.words
@@ -158,7 +174,7 @@ class Execution:
             if not self._start():
                 return
             words[PHASE] = _UNPICKLING
-            function = self._function(token)
+            function = self._definitions.resolve(token)
             words[PHASE] = _RUNNING
             self._keep(function(*args), function, args, {})
             del function
@@ -179,12 +195,10 @@ class Execution:
             self._flushed = now
         return True
 
-    def _function(self, token: int) -> Callable[..., Any]:
-        function: Any = self._definitions.resolve(token)
-        return function  # type: ignore[no-any-return]  # callable was checked when it was defined
-
     def _keep(self, value: object, function: object, args: Any, kwargs: dict[str, Any]) -> None:
-        if is_scalar(value):
+        """Put a result among those to be sent, as it is now."""
+        kind = type(value)
+        if kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value)):
             self._values.append(value)
             return
         self._board.words[PHASE] = _PICKLING
