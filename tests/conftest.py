@@ -1,0 +1,114 @@
+"""What every test relies on: nothing stays behind, and no test leans on another's workers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import parallel_core
+
+SHARED_MEMORY = Path("/dev/shm")
+PATIENCE = 5.0
+
+
+def descendants() -> dict[int, str]:
+    """Return the command lines of all processes below this one, zombies included."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                stat = Path("/proc", entry, "stat").read_text()
+                line = Path("/proc", entry, "cmdline").read_bytes()
+            except OSError:
+                continue
+            fields = stat.rsplit(")", 1)[1].split()
+            parents[int(entry)] = int(fields[1])
+            names[int(entry)] = f"{fields[0]} {line.replace(bytes(1), b' ').decode(errors='replace')}"
+    found: dict[int, str] = {}
+    for pid in parents:
+        ancestor = pid
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        if ancestor == os.getpid() and pid != ancestor:
+            found[pid] = names[pid]
+    return found
+
+
+def descriptors() -> dict[int, str]:
+    """Return what each open descriptor of this process refers to."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue
+    return found
+
+
+def left_behind(
+    processes: set[int], shared: set[str], open_before: dict[int, str], threads: set[int | None]
+) -> list[str]:
+    """Return in words what there is now and was not before."""
+    found = [
+        f"process {pid}: {name}"
+        for pid, name in descendants().items()
+        if pid not in processes and "resource_tracker" not in name and "forkserver" not in name
+    ]
+    if SHARED_MEMORY.is_dir():
+        found += [f"/dev/shm/{name}" for name in set(os.listdir(SHARED_MEMORY)) - shared]
+    found += [
+        f"descriptor {number}: {target}"
+        for number, target in descriptors().items()
+        if open_before.get(number) != target and ("parallel-core" in target or "pidfd" in target)
+    ]
+    found += [
+        f"thread {thread.name}"
+        for thread in threading.enumerate()
+        if thread.ident not in threads and thread.name.startswith("parallel-core")
+    ]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a process, a shared memory entry, a descriptor or a thread of ours."""
+    before = (
+        set(descendants()),
+        set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set(),
+        descriptors(),
+        {thread.ident for thread in threading.enumerate()},
+    )
+    yield
+    gc.collect()
+    parallel_core.shutdown_workers()
+    end_loky()
+    deadline = time.monotonic() + PATIENCE
+    while (found := left_behind(*before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not found, "left behind: " + "; ".join(found)
+
+
+def end_loky() -> None:
+    """End the workers of loky's reusable executor, if a test had any."""
+    import sys
+
+    if "loky.reusable_executor" in sys.modules:
+        from loky import reusable_executor
+
+        if reusable_executor._executor is not None:
+            reusable_executor._executor.shutdown(wait=True, kill_workers=True)
+            reusable_executor._executor = None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count what was skipped, so that it is seen."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests skipped; -rs tells why")
