@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - memory, not a temporary file
+SHARED_MEMORY = "/dev/shm"
 
 
 class Folder(NamedTuple):

@@ -39,7 +39,9 @@ def parse_nbytes(size: object, name: str = "max_nbytes") -> int | None:
             raise ValueError(f"{name} must be a size such as 1000000, '1M' or '2.5G', not {size!r}")
         return int(float(found[1]) * _UNITS[found[2].upper()])
     if isinstance(size, bool) or not hasattr(size, "__float__"):
-        raise TypeError(f"{name} must be a number of bytes, a text such as '1M', or None, not {size!r}")
+        raise TypeError(
+            f"{name} must be a number of bytes, a text such as '1M', or None, not {size!r}"
+        )
     value = float(size)
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must not be negative or infinite, not {size!r}")

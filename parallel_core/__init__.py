@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from parallel_core.backends.registry import (
         register_parallel_backend as register_parallel_backend,
     )
+    from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
     from parallel_core.errors import ParallelError as ParallelError
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from parallel_core.tasks.wrapping import (
         wrap_non_picklable_objects as wrap_non_picklable_objects,
     )
-    from parallel_core.workers.pool import shutdown_workers as shutdown_workers
 
 _HOMES = {
     "Backend": "backends.base",
@@ -66,7 +66,7 @@ _HOMES = {
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
     "register_parallel_backend": "backends.registry",
-    "shutdown_workers": "workers.pool",
+    "shutdown_workers": "backends.shutdown",
     "wrap_non_picklable_objects": "tasks.wrapping",
 }
 

@@ -5,9 +5,9 @@
     parallel_config(...)  ──sets──▶  a frozen Settings in a context variable
     Parallel(...)         ──reads─▶  explicit parameter, else the context's, else the default
 
-Context variables [1]_ give each thread and each asyncio task its own configuration. The nesting level,
-how many parallel calls surround this code, is kept the same way, with a floor for the whole process
-in workers.
+Context variables [1]_ give each thread and each asyncio task its own configuration. The nesting
+level, how many parallel calls surround this code, is kept the same way, with a floor for the
+whole process in workers.
 
 .. [1] PEP 567, https://peps.python.org/pep-0567/
 """
@@ -80,10 +80,10 @@ def current_settings() -> Settings:
 
 
 def setting(name: str, given: Any, settings: Settings) -> Any:
-    """Return the value of parameter `name`: `given` if it was, else that of `settings`, else the default."""
+    """Return `given` if it was given, else what `settings` say of `name`, else the default."""
     if type(given) is not Unset:
         return given
-    return settings.values[name] if name in settings.values else given.default
+    return settings.values.get(name, given.default)
 
 
 def push_settings(values: dict[str, Any], backend_params: dict[str, Any]) -> Token[Settings]:

@@ -14,17 +14,6 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from parallel_core._engine_errors import (
-        InitializerError as InitializerError,
-    )
-    from parallel_core._engine_errors import (
-        TaskTimeoutError as TaskTimeoutError,
-    )
-    from parallel_core._engine_errors import (
-        WorkerDiedError as WorkerDiedError,
-    )
-
 __all__ = [
     "InitializerError",
     "InvalidTaskError",
@@ -78,7 +67,7 @@ class RemoteError(ParallelError):
         self.type_name = type_name
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - names what it shows, never raised alone
+class RemoteTraceback(Exception):
     """The traceback of a worker as text; the ``__cause__`` of what a task raised."""
 
     def __init__(self, text: str) -> None:
@@ -104,11 +93,46 @@ def add_note(error: BaseException, note: str) -> None:
     notes.append(note)
 
 
+if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import TimeoutError as MultiprocessingTimeoutError
+
+    class TaskTimeoutError(ParallelError, TimeoutError, MultiprocessingTimeoutError):
+        """As below."""
+
+    class WorkerDiedError(ParallelError, BrokenProcessPool):
+        """As below."""
+
+    class InitializerError(ParallelError, BrokenProcessPool):
+        """As below."""
+
+
+def _engine_errors() -> dict[str, type[Exception]]:
+    import multiprocessing
+    from concurrent.futures.process import BrokenProcessPool
+
+    class TaskTimeoutError(ParallelError, TimeoutError, multiprocessing.TimeoutError):
+        """A task, or the wait for a result, took longer than `timeout` allows.
+
+        Caught by ``except TimeoutError`` and by ``except multiprocessing.TimeoutError``.
+        """
+
+    class WorkerDiedError(ParallelError, BrokenProcessPool):
+        """A worker process ended while it was on a task, which the message names."""
+
+    class InitializerError(ParallelError, BrokenProcessPool):
+        """The `initializer` raised in a worker; the original exception is the cause."""
+
+    made: dict[str, type[Exception]] = {}
+    for error in (TaskTimeoutError, WorkerDiedError, InitializerError):
+        error.__qualname__ = error.__name__  # as if defined at the top, where pickle looks
+        made[error.__name__] = error
+    return made
+
+
 def __getattr__(name: str) -> type[Exception]:
     if name in ("InitializerError", "TaskTimeoutError", "WorkerDiedError"):
-        from parallel_core import _engine_errors
-
-        found: type[Exception] = getattr(_engine_errors, name)
-        globals()[name] = found
+        globals().update(_engine_errors())
+        found: type[Exception] = globals()[name]
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

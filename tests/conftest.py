@@ -30,7 +30,9 @@ def descendants() -> dict[int, str]:
                 continue
             fields = stat.rsplit(")", 1)[1].split()
             parents[int(entry)] = int(fields[1])
-            names[int(entry)] = f"{fields[0]} {line.replace(bytes(1), b' ').decode(errors='replace')}"
+            names[int(entry)] = (
+                f"{fields[0]} {line.replace(bytes(1), b' ').decode(errors='replace')}"
+            )
     found: dict[int, str] = {}
     for pid in parents:
         ancestor = pid
@@ -78,7 +80,7 @@ def left_behind(
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Fail a test that leaves a process, a shared memory entry, a descriptor or a thread of ours."""
+    """Fail a test that leaves a process, a shared memory entry, a descriptor or a thread."""
     before = (
         set(descendants()),
         set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set(),
@@ -88,23 +90,10 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     gc.collect()
     parallel_core.shutdown_workers()
-    end_loky()
     deadline = time.monotonic() + PATIENCE
     while (found := left_behind(*before)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not found, "left behind: " + "; ".join(found)
-
-
-def end_loky() -> None:
-    """End the workers of loky's reusable executor, if a test had any."""
-    import sys
-
-    if "loky.reusable_executor" in sys.modules:
-        from loky import reusable_executor
-
-        if reusable_executor._executor is not None:
-            reusable_executor._executor.shutdown(wait=True, kill_workers=True)
-            reusable_executor._executor = None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -96,8 +96,8 @@ class Completion:
 class Session(ABC):
     """Workers leased for one call, or for all calls of a ``with`` block.
 
-    The dispatcher submits batches while there is `room`, waits, and records what comes back. At the end
-    of a call everything that it submitted has been answered, or it cancels.
+    The dispatcher submits batches while there is `room`, waits, and records what comes back. At
+    the end of a call everything that it submitted has been answered, or it cancels.
     """
 
     #: How many workers there are.
@@ -134,7 +134,7 @@ class Session(ABC):
         """Give the workers back; what is still in flight is cancelled."""
 
 
-class Backend(ABC):
+class Backend:
     """An engine that runs tasks.
 
     Attributes
@@ -184,5 +184,5 @@ class Backend(ABC):
         return f"<{type(self).__name__} {self.name!r}>"
 
 
-class BackendUnavailable(Exception):  # noqa: N818 - the dispatcher falls back, nobody sees it
+class BackendUnavailable(Exception):
     """The backend cannot work on this system; the message says why."""

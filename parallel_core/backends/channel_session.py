@@ -1,7 +1,7 @@
 """Batches to workers of our own, over their channels.
 
-One `poll` object waits for everything: answers, room to send, and deaths. A worker's end is its pidfd; what
-it had sent before is read first, so results that were on their way count.
+One `poll` object waits for everything: answers, room to send, and deaths. A worker's end is its
+pidfd; what it had sent before is read first, so results that were on their way count.
 """
 
 from __future__ import annotations
@@ -256,7 +256,9 @@ class ChannelSession(Session):
             fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
         except BirthError as error:
             if not self._workers:
-                self._report(_died(f"the last worker process {words}, and no other starts: {error}"))
+                self._report(
+                    _died(f"the last worker process {words}, and no other starts: {error}")
+                )
                 return
             self.n_workers -= 1
         else:
@@ -271,7 +273,9 @@ class ChannelSession(Session):
         for sent in lost:
             if sent.answered:
                 what = sent.batch.describe(min(sent.answered, sent.batch.size - 1))
-                self._report(_died(f"a worker process {words} at or before {what}"), sent.batch.start)
+                self._report(
+                    _died(f"a worker process {words} at or before {what}"), sent.batch.start
+                )
             else:
                 self.submit(sent.batch)
 

@@ -9,8 +9,8 @@ import operator
 def cpu_count(only_physical_cores: bool = False) -> int:
     """Return the number of cores that this process may use.
 
-    Counts what the scheduler's affinity mask, the cgroup's quota and ``LOKY_MAX_CPU_COUNT`` leave, by
-    way of loky.
+    Counts what the scheduler's affinity mask, the cgroup's quota and ``LOKY_MAX_CPU_COUNT``
+    leave, by way of loky.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def check_n_jobs(n_jobs: object) -> int | None:
 
 
 def resolve_n_jobs(n_jobs: int) -> int:
-    """Return how many workers `n_jobs` stands for: ``-1`` all cores, ``-2`` all but one, and so on."""
+    """Return how many workers `n_jobs` stands for: ``-1`` all cores, ``-2`` all but one, ..."""
     if n_jobs > 0:
         return n_jobs
     return max(1, cpu_count() + 1 + n_jobs)

@@ -233,6 +233,9 @@ class ExecutorBackend(FuturesBackend):
 class LokyBackend(FuturesBackend):
     """loky's reusable executor, for who asks for it by name."""
 
+    _used: Executor | None = None
+    _users = 0
+
     name = "loky"
     aim_seconds = 0.2
     inline_when_single = True
@@ -254,8 +257,27 @@ class LokyBackend(FuturesBackend):
             )
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
+        LokyBackend._used = found
+        LokyBackend._users += 1
         return found
+
+    def release(self, executor: Executor) -> None:
+        """Leave the executor to the next call."""
+        LokyBackend._users -= 1
+
+    @classmethod
+    def shutdown(cls) -> None:
+        """End the reusable executor, if it was used and nobody uses it now."""
+        executor, cls._used = cls._used, None
+        if executor is None or cls._users:
+            cls._used = executor
+            return
+        _kill(executor)
 
     def abort(self, executor: Executor) -> None:
         """Kill its workers; the next call gets new ones."""
-        executor.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]  # loky's own parameter
+        _kill(executor)
+
+
+def _kill(executor: Any) -> None:
+    executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has

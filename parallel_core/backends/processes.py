@@ -75,8 +75,8 @@ def multiprocessing_backend(context: Any = None) -> ProcessesBackend:
             context = multiprocessing.get_context(method)
         except ValueError as error:
             raise ValueError(
-                f"PARALLEL_CORE_START_METHOD or JOBLIB_START_METHOD is {method!r}: {error}; known are "
-                f"{', '.join([*multiprocessing.get_all_start_methods(), 'loky'])}"
+                f"PARALLEL_CORE_START_METHOD or JOBLIB_START_METHOD is {method!r}: {error}; known "
+                f"are {', '.join([*multiprocessing.get_all_start_methods(), 'loky'])}"
             ) from None
     return ProcessesBackend(context)
 
@@ -89,6 +89,9 @@ def _initializer(options: WorkerOptions) -> bytes | None:
         return dumps(task)
     except Exception as error:
         explained: SerializationError = explain(
-            f"the initializer {function_name(options.initializer)}", task, "(function, initargs)", error
+            f"the initializer {function_name(options.initializer)}",
+            task,
+            "(function, initargs)",
+            error,
         )
         raise explained from error

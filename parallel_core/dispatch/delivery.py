@@ -1,4 +1,4 @@
-"""Results on their way to the caller: all in a list, in order as they come, or just as they come."""
+"""Results on their way to the caller: a list, in order as they come, or just as they come."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def raise_named(error: BaseException, position: int, item: Any) -> None:
 
 
 def named(error: BaseException, position: int, item: Any) -> BaseException:
-    """Return what to raise for a task that raised `error`: itself, with a note that names the task."""
+    """Return what to raise for a task that raised `error`: itself, with a note naming the task."""
     if not isinstance(error, (Exception, SystemExit)):
         return error
     function, args, kwargs = check_task(item, position)

@@ -111,7 +111,14 @@ def _evaluate(text: str, n_jobs: int) -> float:
         if len(text) > 200:
             raise ValueError("it is too long")
         return _value(ast.parse(text.strip(), mode="eval").body, n_jobs)
-    except (SyntaxError, ValueError, ArithmeticError, TypeError, RecursionError, MemoryError) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        ArithmeticError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise ValueError(_wrong_pre_dispatch(text, str(error))) from None
 
 

@@ -1,11 +1,13 @@
 """Threads that take tasks from the caller's iterable themselves.
 
-One lock guards the iterable, the positions and the results; a thread holds it to take some 50 µs of work at a
-time, and again to put the results in place. The caller's thread sleeps until there is something for it:
-results that its consumer waits for, progress, a failure, a task over its time, or the end.
+One lock guards the iterable, the positions and the results; a thread holds it to take some 50 µs
+of work at a time, and again to put the results in place. The caller's thread sleeps until there
+is something for it: results that its consumer waits for, progress, a failure, a task over its
+time, or the end.
 
-Threads share the caller's memory, so arguments are what they are when the task runs. They cannot be killed:
-when a call ends early, a thread that is inside a task is left to finish it and then ends.
+Threads share the caller's memory, so arguments are what they are when the task runs. They cannot
+be killed: when a call ends early, a thread that is inside a task is left to finish it and then
+ends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The loop for backends that take batches: pull, submit, wait, record, refill.
 
-Two limits hold at any time. At most ``pre_dispatch`` batches are *ahead*: pulled, and not yet finished (or,
-for a generator, not yet taken by its consumer). And at a worker there are one or two: with short
-batches a second one bridges the handing over; long ones are kept here, for whoever is free first.
+Two limits hold at any time. At most ``pre_dispatch`` batches are *ahead*: pulled, and not yet
+finished (or, for a generator, not yet taken by its consumer). And at a worker there are one or
+two: with short batches a second one bridges the handing over; long ones are kept here, for
+whoever is free first.
 """
 
 from __future__ import annotations

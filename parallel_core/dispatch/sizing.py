@@ -11,9 +11,9 @@ _HALF_LIFE = 0.5
 class BatchSizer:
     """Adapts the size of batches to how long tasks take.
 
-    A batch should take `aim_seconds` of a worker's time: long enough that handing it over does not show,
-    short enough that the last ones end together. Pulling it from the caller's generator should not take long
-    either, since workers may be idle meanwhile.
+    A batch should take `aim_seconds` of a worker's time: long enough that handing it over does
+    not show, short enough that the last ones end together. Pulling it from the caller's generator
+    should not take long either, since workers may be idle meanwhile.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class BatchSizer:
 
     @property
     def pull_seconds(self) -> float:
-        """For how long at most to pull for one batch; a size set by the caller has no such limit."""
+        """For how long to pull for one batch; a size set by the caller has no such limit."""
         return _PULL_SECONDS if self._fixed is None else float("inf")
 
     @property

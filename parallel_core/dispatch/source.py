@@ -105,7 +105,7 @@ class TaskSource:
                         continue
             except SerializationError:
                 raise
-            except Exception:  # noqa: S110 - `check_task` says what is wrong with the item
+            except Exception:  # `check_task` says what is wrong with the item
                 pass
             builder.add(*check_task(item, self.position + len(builder)))
             function, watch = builder.function, builder.watch

@@ -59,9 +59,9 @@ class Parallel:
     Parameters
     ----------
     n_jobs : int or None, optional
-        Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores that
-        this process may use, -2 for all but one, and so on; floats are rounded down. None means what
-        the surrounding `parallel_config` says, else 1.
+        Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores
+        that this process may use, -2 for all but one, and so on; floats are rounded down. None
+        means what the surrounding `parallel_config` says, else 1.
     backend : str, Backend, Executor or multiprocessing context, optional
         ``"processes"`` (the default), ``"threading"``, ``"sequential"``, ``"loky"``,
         ``"multiprocessing"``, or a name given to `register_parallel_backend`. Libraries had better
@@ -74,8 +74,8 @@ class Parallel:
     timeout : float, optional
         Seconds that a task may run. Not applied with one job, where nobody could stop it.
     pre_dispatch : int, str or "all", default "2*n_jobs"
-        How many batches may be pulled from the iterable before earlier ones are done (for a generator:
-        taken). An expression may use ``n_jobs`` and arithmetic.
+        How many batches may be pulled from the iterable before earlier ones are done (for a
+        generator: taken). An expression may use ``n_jobs`` and arithmetic.
     batch_size : int or "auto", default "auto"
         Tasks that are handed over together; ``"auto"`` follows how long they take.
     temp_folder : path, optional
@@ -89,7 +89,8 @@ class Parallel:
     require : "sharedmem", optional
         A constraint: tasks must see the caller's own objects.
     initializer : callable, optional
-        Called in each worker before its first task. What it assigns to globals is there for the tasks.
+        Called in each worker before its first task. What it assigns to globals is there for the
+        tasks.
     initargs : tuple, default ()
         Its arguments.
     idle_worker_timeout : float or None, default 300
@@ -111,9 +112,9 @@ class Parallel:
 
     Notes
     -----
-    The arguments of a task are taken when it is yielded; what happens to them later does not reach the
-    task (threads and ``n_jobs=1`` share the caller's memory instead). One call runs at a time on an
-    instance; different instances may run in different threads.
+    The arguments of a task are taken when it is yielded; what happens to them later does not
+    reach the task (threads and ``n_jobs=1`` share the caller's memory instead). One call runs at
+    a time on an instance; different instances may run in different threads.
 
     Examples
     --------
@@ -316,9 +317,7 @@ class Parallel:
 
             initializer = None
             if self._options.initializer is not None:
-                initializer = functools.partial(
-                    self._options.initializer, *self._options.initargs
-                )
+                initializer = functools.partial(self._options.initializer, *self._options.initargs)
             dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
         else:
             definitions = Definitions(stored_globals(self._options.initializer))

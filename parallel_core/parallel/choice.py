@@ -61,7 +61,7 @@ def choose_backend(
         if require == "sharedmem" and not backend.supports_sharedmem:
             raise ValueError(
                 f"backend={backend.name!r} does not share the caller's memory, which "
-                "require='sharedmem' demands: use backend='threading', or leave the choice to require"
+                "require='sharedmem' demands: use backend='threading', or name no backend"
             )
         return Choice(backend)
     chosen = config.current_settings().values.get("backend")

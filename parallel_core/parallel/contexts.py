@@ -15,11 +15,11 @@ from parallel_core.parallel.checks import check_arrays, check_hints, check_verbo
 from parallel_core.parallel.choice import check_thread_limit, choose_backend, split_params
 
 
-class parallel_config:  # noqa: N801 - used as a function is, like every context manager
+class parallel_config:
     """Set the defaults of `Parallel` for the code inside a ``with`` block.
 
-    It takes effect when it is made, for this thread or async task, and blocks can be nested: what an
-    inner one does not set stays as the outer one set it.
+    It takes effect when it is made, for this thread or async task, and blocks can be nested: what
+    an inner one does not set stays as the outer one set it.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ class parallel_config:  # noqa: N801 - used as a function is, like every context
             self._token = None
 
 
-class parallel_backend(parallel_config):  # noqa: N801 - used as a function is
-    """Choose the backend of `Parallel` inside a ``with`` block, with all cores unless told otherwise.
+class parallel_backend(parallel_config):
+    """Choose the backend of `Parallel` inside a ``with`` block, by default with all cores.
 
     `parallel_config` does the same and sets other defaults too.
 

@@ -128,7 +128,9 @@ class Capture:
             self._items.append((function.__globals__, name, value))
             self._settle(value)
         kept = set(cells_stored(function.__code__))
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        ):
             if name in kept:
                 continue
             value = _contents(cell)
@@ -241,5 +243,3 @@ def names_stored(code: CodeType) -> frozenset[str]:
 def cells_stored(code: CodeType) -> frozenset[str]:
     """Return the outer variables that `code` assigns by a ``nonlocal`` statement."""
     return _scan(code)[2]
-
-

@@ -19,8 +19,8 @@ def short_repr(value: object, longest: int = _LONGEST_ARGUMENT) -> str:
     try:
         if isinstance(value, (str, bytes, bytearray)) and len(value) > 4 * longest:
             value = value[: 4 * longest]
-        elif kind in (list, tuple, set, frozenset, dict) and len(value) > longest:  # type: ignore[arg-type]  # sized by the check before it
-            return f"<{kind.__name__} of {len(value)} items>"  # type: ignore[arg-type]  # as above
+        elif isinstance(value, (list, tuple, set, frozenset, dict)) and len(value) > longest:
+            return f"<{kind.__name__} of {len(value)} items>"
         text = repr(value)
     except Exception as error:
         return f"<{kind.__name__}, whose repr raised {type(error).__name__}>"

@@ -75,7 +75,9 @@ class BatchBuilder:
         """Return the batch of the `size` tasks added since `begin`."""
         return Batch(self._start, size, self._runs, self._used, self.nbytes)
 
-    def add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def add(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """Encode one task.
 
         Raises
@@ -208,11 +210,10 @@ def plain_size(args: tuple[Any, ...]) -> int:
 
 def _learn(kind: type) -> bool:
     """Note which it is for a type not met before; numpy's number types cannot change either."""
-    numpy = sys.modules.get("numpy")
-    if kind.__module__ == "numpy" and numpy is not None:
-        if issubclass(kind, (numpy.number, numpy.bool_)):
-            _immutable.add(kind)
-            return True
+    numpy: Any = sys.modules.get("numpy")
+    if kind.__module__ == "numpy" and numpy and issubclass(kind, (numpy.number, numpy.bool_)):
+        _immutable.add(kind)
+        return True
     if len(_mutable) < _LEARNED:
         _mutable.add(kind)
     return False
@@ -221,5 +222,3 @@ def _learn(kind: type) -> bool:
 def is_scalar(value: object) -> bool:
     """Whether `value` may ride in a frame as it is."""
     return plain_size((value,)) >= 0
-
-

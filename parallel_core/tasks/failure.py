@@ -56,7 +56,7 @@ def pickle_exception(error: BaseException, dumps: Dumps) -> bytes:
         try:
             data = dumps(attempt())
             back = pickle.loads(data)
-        except Exception:  # noqa: S112 - the next form is tried
+        except Exception:  # the next form is tried
             continue
         finally:
             error.__cause__, error.__context__ = cause, context
@@ -76,14 +76,16 @@ def unpack(data: bytes, text: str, note: str) -> BaseException:
         elif isinstance(error, tuple):
             make, args = error
             error = make(note, *args)
+        rebuilt: object = error
     except Exception as broken:
         last = text.strip().splitlines()[-1:] or ["an exception"]
         error = RemoteError(f"{last[0]} (its exception does not unpickle here: {broken!r})")
-    if not isinstance(error, BaseException):
-        error = RemoteError(f"a task raised something that unpickles to {error!r}")
-    error.__cause__ = RemoteTraceback(text)
-    add_note(error, note)
-    return error
+        rebuilt = error
+    if not isinstance(rebuilt, BaseException):
+        rebuilt = RemoteError(f"a task raised something that unpickles to {rebuilt!r}")
+    rebuilt.__cause__ = RemoteTraceback(text)
+    add_note(rebuilt, note)
+    return rebuilt
 
 
 def exited(error: SystemExit, note: str) -> TaskExitError:

@@ -53,6 +53,7 @@ class WrappedCallable(WrappedObject):
         functools.update_wrapper(self, wrapped, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the object within."""
         return self.wrapped(*args, **kwargs)  # type: ignore[operator]  # __init__ takes callables
 
 

@@ -1,8 +1,9 @@
 """How a worker comes into the world.
 
-``"subprocess"``, the default, is a bare interpreter that imports this package's few modules and is
-told everything else over its socket: no guard in the caller's script, nothing inherited by accident,
-two workers within 40 ms. A `multiprocessing` context gives the same worker by its own start method.
+``"subprocess"``, the default, is a bare interpreter that imports this package's few modules and
+is told everything else over its socket: no guard in the caller's script, nothing inherited by
+accident, two workers within 40 ms. A `multiprocessing` context gives the same worker by its own
+start method.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ class BirthError(OSError):
 Spawn = Callable[[int, int, int, WorkerKey], Process]
 
 
-def give_birth(
-    key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
-) -> Worker:
+def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None) -> Worker:
     """Start a worker and send it what it must know.
 
     Parameters
@@ -82,7 +81,8 @@ def spawn_subprocess(connection: int, board: int, lifeline: int, key: WorkerKey)
     """Start an interpreter of its own, with the flags of this one."""
     import subprocess
 
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # multiprocessing relies on it too
+    private: Any = subprocess  # for a function that multiprocessing relies on too
+    flags: list[str] = private._args_from_interpreter_flags()
     descriptors = (connection, board, lifeline)
     mask = block_interrupts()
     try:

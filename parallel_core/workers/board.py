@@ -6,13 +6,13 @@
          STARTED    SINCE      PHASE      LIMIT
          ◀── written by the worker ──▶    ◀── written by the parent
 
-Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the time,
-stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the batch
-ends there. The parent lowers ``LIMIT`` to cancel, and raises it again only when every batch that
-it had sent has been answered, so a limit never meets a task that it was not meant for.
+Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the
+time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the
+batch ends there. The parent lowers ``LIMIT`` to cancel, and raises it again only when every batch
+that it had sent has been answered, so a limit never meets a task that it was not meant for.
 
-``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is how
-a task that ran out of time, or whose worker was killed, is known by name.
+``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
+how a task that ran out of time, or whose worker was killed, is known by name.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _HEADER = struct.Struct("<Q")
 _CHUNK = 1 << 18
 
 
-class ChannelClosed(Exception):  # noqa: N818 - an event for the reader of a channel
+class ChannelClosed(Exception):
     """The other end is gone, and everything that it had sent has been read."""
 
 

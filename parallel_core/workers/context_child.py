@@ -22,7 +22,8 @@ def run(descriptors: list[Any], environment: tuple[tuple[str, str], ...]) -> Non
     """
     os.environ.update(environment)
     # multiprocessing forbids children to its daemons; tasks may have some.
-    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # there is no public way
+    process: Any = multiprocessing.current_process()
+    process._config["daemon"] = False  # there is no public way
     try:
         main(*(passed.descriptor for passed in descriptors))
     finally:

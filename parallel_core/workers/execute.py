@@ -1,8 +1,8 @@
 """Running one batch in a worker: the hot loop.
 
-Finished results leave every `FLUSH_SECONDS`, a failure at once. Each task starts with its number and time
-on the board and a look at the limit. Results that cannot change ride in the answer as they are; any
-other is pickled when its task returns, so that no later task can change it.
+Finished results leave every `FLUSH_SECONDS`, a failure at once. Each task starts with its number
+and time on the board and a look at the limit. Results that cannot change ride in the answer as
+they are; any other is pickled when its task returns, so that no later task can change it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Execution:
         elif arity == 1:
             argument_lists = zip(payload)
         else:
-            argument_lists = zip(*[iter(payload)] * arity)
+            argument_lists = zip(*[iter(payload)] * arity, strict=True)
         if self._definitions.volatile:
             self._run_volatile(token, argument_lists)
         else:
@@ -216,9 +216,7 @@ class Execution:
         if pickled:
             marked = True if len(pickled) == len(values) else pickled
         seconds = monotonic() - self._flushed
-        self._send(
-            (ANSWER, self._number, self._first, values, marked, seconds, finished, failure)
-        )
+        self._send((ANSWER, self._number, self._first, values, marked, seconds, finished, failure))
         self._first += len(values)
         self._values, self._pickled = [], []
 
@@ -235,5 +233,3 @@ def decode(values: list[Any], pickled: Any) -> Iterator[tuple[int, Serialization
             )
             failed.__cause__ = error
             yield index, failed
-
-

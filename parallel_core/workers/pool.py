@@ -1,12 +1,13 @@
 """Workers are leased to a call and go back warm.
 
-A lease never waits: it takes idle workers of its key, and gives birth to what is missing. So two calls
-from two threads have workers of their own, and nobody can wait for somebody who waits for him.
+A lease never waits: it takes idle workers of its key, and gives birth to what is missing. So two
+calls from two threads have workers of their own, and nobody can wait for somebody who waits for
+him.
 
 States of a worker: *leased* (one call has it), *idle* (kept here), *gone*. It goes from leased to
-idle only with nothing outstanding; from idle to gone when it was left alone for its time (it leaves by
-itself), when neither this call nor the one before needed as many, when a module that it may have
-imported was reloaded here, or at the end of the process.
+idle only with nothing outstanding; from idle to gone when it was left alone for its time (it
+leaves by itself), when neither this call nor the one before needed as many, when a module that it
+may have imported was reloaded here, or at the end of the process.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class WorkerPool:
             spare = self._note_demand(wanted)
             teams = self._idle.get(key)
             if spare <= 0 and teams and len(teams[-1]) == wanted and teams[-1].reloads == current:
-                team, unneeded = teams.pop(), []
+                team = teams.pop()
+                unneeded: list[Worker] = []
             else:
                 team, unneeded = self._assemble(wanted, key, current, spare)
         for worker in list(team.workers):
@@ -103,7 +105,9 @@ class WorkerPool:
     def shutdown(self) -> int:
         """End all idle workers now; return how many there were."""
         with self._lock:
-            idle = [worker for teams in self._idle.values() for team in teams for worker in team.workers]
+            idle = [
+                worker for teams in self._idle.values() for team in teams for worker in team.workers
+            ]
             self._idle.clear()
         self._dismiss(idle)
         return len(idle)
@@ -202,22 +206,6 @@ def _after_fork_in_child(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
-def shutdown_workers() -> int:
-    """End the idle workers of this process now, and free what they hold.
-
-    Calls that are running keep theirs. The next call starts new workers.
-
-    Returns
-    -------
-    int
-        How many workers were ended.
-
-    Examples
-    --------
-    >>> from parallel_core import Parallel, delayed, shutdown_workers
-    >>> Parallel(n_jobs=2)(delayed(abs)(x) for x in (-1, -2))
-    [1, 2]
-    >>> shutdown_workers() >= 2
-    True
-    """
+def end_idle_workers() -> int:
+    """End the idle workers of this process now; return how many there were."""
     return _pool.shutdown() if _pool is not None else 0

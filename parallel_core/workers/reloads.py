@@ -50,7 +50,7 @@ def _look_again(watch: _Watch) -> None:
     specs: dict[str, object] = {}
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
-        if isinstance(module, ModuleType) and spec is not None and _is_users(module):
+        if spec is not None and _is_users(module):
             specs[name] = spec
             before = watch.specs.get(name)
             if before is not None and before is not spec:

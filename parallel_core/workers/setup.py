@@ -17,7 +17,7 @@ from parallel_core.tasks.definitions import stored_globals
 
 
 class Surroundings(NamedTuple):
-    """What is true of the caller's process, and should be of the worker; told again when it changed.
+    """What is true of the caller's process, and should be of the worker.
 
     Attributes
     ----------

@@ -37,7 +37,8 @@ def arm_lifeline(descriptor: int) -> None:
     that waited for the end would not get to run. See F_SETSIG in fcntl(2). Elsewhere such a
     thread has to do (untested).
     """
-    if sys.platform == "linux":
+    system: str = sys.platform  # not narrowed: what follows is checked on every system
+    if system == "linux":
         import fcntl
 
         fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGKILL)

@@ -117,9 +117,7 @@ class Worker:
         self._batches += 1
         self._tasks += batch.size
         self.sent.append(sent)
-        self.channel.send(
-            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget)
-        )
+        self.channel.send((messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget))
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
         spare = [token for token in self._known if token not in needed]
@@ -155,7 +153,7 @@ class Worker:
             pass
 
     def end(self, seconds: float = 1.0) -> None:
-        """Wait for the killed or leaving process for at most `seconds`, then kill; let go of all."""
+        """Wait for the leaving process, at most `seconds`; then kill it, and let go of it."""
         if not wait_for_end(self, seconds):
             self.kill()
             wait_for_end(self, 1.0)

@@ -1,0 +1,32 @@
+"""Ending idle workers before their time."""
+
+from __future__ import annotations
+
+import sys
+
+from parallel_core.workers.pool import end_idle_workers
+
+
+def shutdown_workers() -> int:
+    """End the idle workers of this process now, and free what they hold.
+
+    Calls that are running keep theirs. The next call starts new workers. Where the backend
+    ``"loky"`` was used, loky's reusable executor is shut down too, unless it is at work.
+
+    Returns
+    -------
+    int
+        How many workers of our own were ended.
+
+    Examples
+    --------
+    >>> from parallel_core import Parallel, delayed, shutdown_workers
+    >>> Parallel(n_jobs=2)(delayed(abs)(x) for x in (-1, -2))
+    [1, 2]
+    >>> shutdown_workers() >= 2
+    True
+    """
+    futures = sys.modules.get("parallel_core.backends.futures")
+    if futures is not None:
+        futures.LokyBackend.shutdown()
+    return end_idle_workers()
