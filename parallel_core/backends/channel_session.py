@@ -115,7 +115,7 @@ class ChannelSession(Session):
     def _poll(self, seconds: float | None) -> list[tuple[int, int]]:
         """Wait for a descriptor; without going to sleep while answers come at once."""
         poll = self._team.poller.poll
-        if self._spins:
+        if self._spins and seconds != 0:
             self._spins = False
             until = time.monotonic() + _SPIN_SECONDS
             while time.monotonic() < until:

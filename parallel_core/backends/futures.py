@@ -117,7 +117,7 @@ class FuturesSession(Session):
         """Wait for a future to be done."""
         news, self._news = self._news, []
         try:
-            while not news:
+            while not news and seconds != 0:
                 news += self._take(self._done.get(timeout=seconds))
             while True:
                 news += self._take(self._done.get_nowait())

@@ -148,6 +148,8 @@ class PushDispatch:
             if not self._may_pull():
                 return
             self._pull()
+            if self._in_flight:  # so that a worker which is done is known to be free
+                self._take_news(0.0)
 
     def _depth(self) -> int:
         if self._plan.return_as is ReturnAs.LIST and self._sizer.long_tasks:
@@ -179,14 +181,17 @@ class PushDispatch:
             if failure is not None:
                 self._fail(failure)
             seconds = again - time.monotonic()
+        self._take_news(seconds)
+        self._fill()
+
+    def _take_news(self, seconds: float | None) -> None:
         failures = []
         for completion in self._session.wait(seconds):
             self._record(completion)
             if completion.failure is not None:
                 failures.append(completion.failure)
         if failures:
-            self._fail(min(failures, key=lambda failure: failure.position))
-        self._fill()
+            self._fail(min(failures, key=_position))
 
     def _record(self, completion: Completion) -> None:
         count = len(completion.values)
@@ -213,3 +218,7 @@ class PushDispatch:
     def _fail(self, failure: Failure) -> None:
         self.abandon()
         raise failure.error
+
+
+def _position(failure: Failure) -> int:
+    return failure.position

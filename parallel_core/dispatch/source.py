@@ -86,30 +86,34 @@ class TaskSource:
         small = SMALL
         function, watch = builder.function, builder.watch
         arity, payload = builder.arity, builder.payload
+        append = payload.append
         for item in islice(self._iterator, count):
             try:
                 called, args, kwargs = item
                 if called is function and (watch is None or watch()):
-                    if len(args) == arity and not kwargs:
-                        if arity == 1:
-                            (value,) = args
-                            if type(value) in small:
-                                payload.append(value)
-                                continue
-                        elif arity and small.issuperset(map(type, args)):
-                            payload += args
+                    if kwargs:
+                        pass
+                    elif arity == 1:
+                        (value,) = args
+                        if type(value) in small:
+                            append(value)
                             continue
+                    elif arity == len(args) > 1 and small.issuperset(map(type, args)):
+                        payload += args
+                        continue
                     if type(args) is tuple and type(kwargs) is dict:
                         builder.add_arguments(args, kwargs)
                         arity, payload = builder.arity, builder.payload
+                        append = payload.append
                         continue
             except SerializationError:
                 raise
-            except Exception:  # `check_task` says what is wrong with the item
+            except Exception:  # another form of task; `check_task` says if it is none at all
                 pass
             builder.add(*check_task(item, self.position + len(builder)))
             function, watch = builder.function, builder.watch
             arity, payload = builder.arity, builder.payload
+            append = payload.append
 
     def close(self) -> None:
         """Close the caller's generator, as leaving a ``for`` loop over it would in time."""
