@@ -23,6 +23,7 @@ from parallel_core.workers.setup import Surroundings, WorkerKey
 from parallel_core.workers.worker import Worker
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
+_UNPROVEN = 1000
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
 
@@ -67,12 +68,15 @@ class ChannelSession(Session):
         """Start a call."""
         self._call = call
         self._news = []
+        for worker in self._workers:
+            worker.has_answered = False
         self._spins = True
 
     def room(self, depth: int) -> bool:
-        """Whether some worker has fewer than `depth` batches."""
-        for worker in self._workers:  # noqa: SIM110 - a generator takes twice the time
-            if len(worker.sent) < depth:
+        """Whether some worker has fewer than `depth` batches, and would soon get to another."""
+        for worker in self._workers:
+            queued = len(worker.sent)
+            if not queued or (queued < depth and worker.has_answered):
                 return True
         return False
 
@@ -221,6 +225,7 @@ class ChannelSession(Session):
         sent.answered = completion.first - sent.batch.start + len(completion.values)
         if completion.finished:
             worker.sent.popleft()
+            worker.has_answered = True
         self._news.append(completion)
 
     def _note_unusable(self, data: bytes, text: str) -> None:
@@ -287,4 +292,6 @@ def _died(message: str) -> BaseException:
 
 
 def _load(worker: Worker) -> int:
-    return len(worker.sent)
+    """Return how bad a choice `worker` is: one that has not answered yet may be on a long task."""
+    queued = len(worker.sent)
+    return queued if worker.has_answered or not queued else queued + _UNPROVEN

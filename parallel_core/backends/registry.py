@@ -13,6 +13,10 @@ Factory = Callable[..., Any]
 
 
 def _processes() -> Backend:
+    from parallel_core.workers.system import has_own_pool
+
+    if not has_own_pool():
+        return _loky()
     from parallel_core.backends.processes import ProcessesBackend
 
     return ProcessesBackend()

@@ -178,7 +178,7 @@ class ReceivedDefinitions:
         _received[call] = self
 
     def close(self) -> None:
-        """Forget everything: the call has ended, or another one has begun."""
+        """Be looked up no longer: the call has ended, or another one has begun."""
         _received.pop(self._call, None)
 
     def receive(self, sent: dict[int, tuple[bytes, bool]], forget: tuple[int, ...]) -> None:

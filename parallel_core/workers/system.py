@@ -1,8 +1,8 @@
 """The seam to the operating system: Linux first, a slower path for everybody else.
 
 Linux is what this project is tested on. The other paths here (no pidfd, no ``F_SETSIG``, no
-memfd) are meant for macOS and Windows and are **untested**; nothing above this module asks which
-system it runs on.
+memfd; no pool of our own at all on Windows) are meant for macOS and Windows and are **untested**;
+nothing above this module asks which system it runs on.
 """
 
 from __future__ import annotations
@@ -89,6 +89,14 @@ def restore_interrupts(mask: set[Any] | None) -> None:
     """Undo `block_interrupts`."""
     if mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def has_own_pool() -> bool:
+    """Whether our own workers can run here: they need poll(2), descriptors passed on, and mmap.
+
+    Windows has none of these; there the default backend is loky's (untested).
+    """
+    return os.name == "posix"
 
 
 def no_processes() -> str | None:

@@ -85,6 +85,7 @@ class Worker:
         self.key = key
         self.sent: deque[SentBatch] = deque()
         self.ready = False
+        self.has_answered = False  # in this call: so a batch may wait behind the one it has
         self.told: Surroundings | None = None
         self._lifeline = lifeline
         self._batches = 0
