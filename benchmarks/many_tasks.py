@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from benchmarks import doors
@@ -28,6 +28,10 @@ class MapWork(Workload):
         """Return `count` items; the same for the same count."""
         raise NotImplementedError
 
+    def stream(self, count: int) -> Iterator[Any]:
+        """Return the items as every contestant gets them: from a generator."""
+        return (item for item in self.items(count))
+
     def expected(self, count: int) -> list[Any]:
         """Return the right results of `count` items."""
         return [self.function(item) for item in self.items(count)]
@@ -40,7 +44,7 @@ class MapWork(Workload):
         """Return the median duration of warm calls, their results checked."""
 
         def run(count: int) -> list[Any]:
-            return call(self.function, self.items(count))
+            return call(self.function, self.stream(count))
 
         def check(results: list[Any]) -> None:
             if results != self.expected(len(results)):
@@ -60,7 +64,7 @@ class MapWork(Workload):
     def measured_at_best(self, call: doors.ChunkedMap) -> Sample:
         """Measure a contestant with the chunk size that suits it best."""
         chunk = best_chunk_size(
-            lambda size: call(self.function, self.items(self.n_tasks), size),
+            lambda size: call(self.function, self.stream(self.n_tasks), size),
             [max(1, self.n_tasks // (self.n_jobs * pieces)) for pieces in self.pieces],
         )
         return {**self.measured(doors.with_chunk_size(call, chunk)), "chunk_size": chunk}

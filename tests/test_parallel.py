@@ -1,0 +1,1318 @@
+"""`Parallel` and `delayed`, as somebody who knows joblib comes to them."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import io
+import math
+import multiprocessing
+import operator
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import parallel_core
+from parallel_core import Parallel, cpu_count, delayed, shutdown_workers
+
+ROOT = Path(parallel_core.__file__).resolve().parents[1]
+PATIENCE = 20.0
+
+NAMES = ["processes", "threading", "sequential", "loky", "multiprocessing"]
+METHODS = multiprocessing.get_all_start_methods()
+core = pytest.mark.core
+
+
+def engine(name: str) -> Any:
+    """Return what to pass as ``backend=`` for `name`; start methods are passed as contexts."""
+    if name in METHODS:
+        return multiprocessing.get_context(name)
+    if name == "loky context":
+        from loky.backend.context import get_context
+
+        return get_context("loky")
+    return name
+
+
+ENGINES = [*NAMES, *METHODS, "loky context"]
+every_engine = pytest.mark.parametrize("name", ENGINES)
+quick_engines = pytest.mark.parametrize(
+    "name", ["processes", "threading", "sequential", "multiprocessing"]
+)
+separate = pytest.mark.parametrize("name", ["processes", "multiprocessing", "loky"])
+
+
+def run_script(folder: Path, text: str, *arguments: str, **environment: str) -> str:
+    """Run `text` as a script of its own and return what it wrote to stdout; it must succeed."""
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(text))
+    done = subprocess.run(
+        [sys.executable, str(path), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def running(pid: int) -> bool:
+    """Whether process `pid` is there and no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Wait for `condition`, generously."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+# What tasks call.
+
+
+def square(x: Any) -> Any:
+    return x * x
+
+
+def nothing() -> None:
+    return None
+
+
+def collect(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
+
+
+def defaults(a: int, b: int = 10, *rest: int, c: int = 100, **more: int) -> list[Any]:
+    return [a, b, rest, c, sorted(more.items())]
+
+
+def pid_and(x: Any) -> tuple[int, Any]:
+    return os.getpid(), x
+
+
+def slow_pid(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def started_and_ended(x: Any) -> tuple[float, float]:
+    began = time.monotonic()
+    return began, time.monotonic()
+
+
+def wait_for_file(path: str) -> str:
+    """Wait until `path` exists, for it to be seen that somebody else goes on meanwhile."""
+    if not wait_until(lambda: os.path.exists(path)):
+        raise AssertionError(f"{path} has not come")
+    return path
+
+
+def echo_bytes(data: bytes, number: int) -> bytes:
+    assert data == bytes([number % 251]) * len(data)
+    return bytes([(number + 1) % 251]) * len(data)
+
+
+def echo_list(items: list[int]) -> list[int]:
+    items.append(-1)
+    return items
+
+
+def describe(value: Any) -> tuple[str, str]:
+    return type(value).__name__, repr(value)
+
+
+def nested_sum(n: int, backend: str | None) -> int:
+    return sum(Parallel(n_jobs=2, backend=backend)(delayed(square)(i) for i in range(n)))
+
+
+class Point(NamedTuple):
+    x: float
+    y: float
+
+
+class Counting:
+    """Has methods of every kind."""
+
+    base = 7
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def plus(self, x: int) -> int:
+        return self.start + x
+
+    def grow(self) -> int:
+        self.start += 1
+        return self.start
+
+    def __call__(self, x: int, *, times: int = 1) -> int:
+        return (self.start + x) * times
+
+    @classmethod
+    def of_class(cls, x: int) -> int:
+        return cls.base + x
+
+    @staticmethod
+    def of_none(x: int) -> int:
+        return -x
+
+
+@delayed
+def decorated(x: int) -> int:
+    return 3 * x
+
+
+@functools.lru_cache(maxsize=None)
+def cached(x: int) -> int:
+    return x + 1
+
+
+# Results equal those of the plain loop.
+
+
+@core
+@every_engine
+@pytest.mark.parametrize("n_jobs", [1, 2, 3])
+def test_equals_the_plain_loop(name: str, n_jobs: int) -> None:
+    got = Parallel(n_jobs=n_jobs, backend=engine(name))(delayed(math.sqrt)(i) for i in range(50))
+    assert got == [math.sqrt(i) for i in range(50)]
+    assert type(got) is list
+
+
+@core
+@pytest.mark.parametrize("n_jobs", [None, 1.0, 1.9, 2.0, 2.9, -1, -2, -1000, np.int64(2), True])
+def test_any_number_of_jobs(n_jobs: Any) -> None:
+    assert Parallel(n_jobs=n_jobs)(delayed(abs)(-i) for i in range(20)) == list(range(20))
+
+
+def test_floats_are_rounded_down() -> None:
+    assert Parallel(n_jobs=2.9).n_jobs == 2
+    assert Parallel(n_jobs=-1.5).n_jobs == -2
+
+
+def test_minus_one_means_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    names = Parallel(n_jobs=-1, backend="threading", batch_size=1)(
+        delayed(lambda: (time.sleep(0.05), threading.get_ident())[1])() for _ in range(8)
+    )
+    assert 1 <= len(set(names)) <= cpu_count()
+
+
+@every_engine
+def test_shapes_of_iterables(name: str) -> None:
+    class OldSequence:
+        def __getitem__(self, index: int) -> Any:
+            if index >= 5:
+                raise IndexError(index)
+            return delayed(square)(index)
+
+    class Once:
+        def __init__(self) -> None:
+            self.left = 5
+
+        def __iter__(self) -> Once:
+            return self
+
+        def __next__(self) -> Any:
+            if not self.left:
+                raise StopIteration
+            self.left -= 1
+            return delayed(square)(4 - self.left)
+
+    expected = [0, 1, 4, 9, 16]
+    tasks = [delayed(square)(i) for i in range(5)]
+    with Parallel(n_jobs=2, backend=engine(name)) as parallel:
+        assert parallel([]) == []
+        assert parallel(()) == []
+        assert parallel(delayed(square)(i) for i in range(0)) == []
+        assert parallel(iter([])) == []
+        assert parallel(tasks) == expected
+        assert parallel(tuple(tasks)) == expected
+        assert parallel(map(delayed(square), range(5))) == expected
+        assert parallel(iter(tasks)) == expected
+        assert parallel(dict.fromkeys(range(5), 0) and tasks) == expected
+        assert parallel(OldSequence()) == expected
+        assert parallel(Once()) == expected
+        assert parallel([delayed(square)(7)]) == [49]
+        assert parallel({"a": delayed(square)(3)}.values()) == [9]
+
+
+@core
+@quick_engines
+def test_many_shapes_of_tasks(name: str) -> None:
+    counting = Counting(5)
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+        delayed(nothing)(),
+        delayed(collect)(),
+        delayed(collect)(1),
+        delayed(collect)(1, "two"),
+        delayed(collect)(1, "two", 3.0),
+        delayed(collect)(1, "two", 3.0, None),
+        delayed(collect)(*range(50)),
+        delayed(collect)(*range(50), key=(1, [2, {3}])),
+        delayed(collect)(self=1, function=2, args=3, kwargs=4, obj=5, item=6),
+        delayed(collect)((), [], {}, set(), frozenset(), "", b"", None),
+        delayed(defaults)(1),
+        delayed(defaults)(1, 2, 3, 4, c=5, d=6, e=7),
+        delayed(pow)(2, 10),
+        delayed(pow)(2, 10, 1000),
+        delayed(int)("12", base=3),
+        delayed(Point)(1, y=2),
+        delayed(OrderedDict)([(1, 2), (3, 4)]),
+        delayed(dict)(a=1),
+        delayed(counting.plus)(1),
+        delayed(Counting.plus)(counting, 1),
+        delayed(Counting.of_class)(1),
+        delayed(Counting.of_none)(1),
+        delayed(counting.of_class)(1),
+        delayed(counting)(1),
+        delayed(counting)(1, times=3),
+        delayed(functools.partial(pow, 2))(5),
+        delayed(functools.partial(collect, 1, a=2))(3, b=4),
+        delayed(functools.partial(functools.partial(counting, 1), times=2))(),
+        delayed("a-b-c".split)("-"),
+        delayed(str.upper)("abc"),
+        delayed(operator.itemgetter(1, 2))("abc"),
+        delayed(operator.attrgetter("x"))(Point(1, 2)),
+        delayed(operator.methodcaller("index", 3))([1, 2, 3]),
+        delayed([1, 2, 3].index)(3),
+        delayed({"k": "v"}.get)("k"),
+        delayed(re.compile("b+").findall)("abbcb"),
+        delayed(cached)(1),
+        delayed(lambda: 0)(),
+        delayed(lambda x, y=[]: (x, y))(1),  # noqa: B006 - a default as users write it
+        delayed(len)([1, 2]),
+        delayed(sum)([[1], [2]], []),
+        delayed(np.sin)(0.5),
+        delayed(np.add)(1, 2),
+        delayed(getattr)(Point(3, 4), "y"),
+        delayed(ValueError)("returned, not raised"),
+        decorated(4),
+    ]
+
+    def shown(values: Iterable[Any]) -> list[tuple[str, str]]:
+        return [(type(value).__name__, repr(value)) for value in values]
+
+    expected = shown(function(*args, **kwargs) for function, args, kwargs in calls)
+    for batch_size in ("auto", 1, 7, 1000):
+        got = Parallel(n_jobs=2, backend=name, batch_size=batch_size)(calls)
+        assert shown(got) == expected
+    again = Parallel(n_jobs=3, backend=name)(calls * 5)
+    assert shown(again) == expected * 5
+
+
+@separate
+def test_shapes_of_tasks_by_value(name: str) -> None:
+    offset = 100
+
+    def closure(x: int, *more: int, key: int = 0) -> Any:
+        return x + offset, more, key
+
+    class Local:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+        def __eq__(self, other: object) -> bool:
+            return type(other) is Local and other.x == self.x
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def method(self, y: int) -> Local:
+            return Local(self.x + y)
+
+    def recursive(n: int) -> int:
+        return 1 if n < 2 else n * recursive(n - 1)
+
+    calls = [
+        delayed(closure)(1),
+        delayed(closure)(1, 2, 3, key=4),
+        delayed(lambda *a, **k: (a, k))(1, k=2),
+        delayed(Local)(3),
+        delayed(Local(3).method)(4),
+        delayed(Local.method)(Local(3), 4),
+        delayed(recursive)(5),
+        delayed(functools.partial(closure, 5))(6),
+        delayed(list)((Local(1), Local(2))),
+        delayed(lambda item: isinstance(item, Local))(Local(1)),
+        delayed(type)(Local(1)),
+    ] * 4
+    expected = [function(*args, **kwargs) for function, args, kwargs in calls]
+    assert Parallel(n_jobs=2, backend=name)(calls) == expected
+
+
+@core
+@quick_engines
+def test_tuples_that_others_made(name: str) -> None:
+    def foreign(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def delayed_function(*args: Any, **kwargs: Any) -> Any:
+            return function, args, kwargs
+
+        return delayed_function
+
+    class Named(NamedTuple):
+        func: Callable[..., Any]
+        args: tuple[Any, ...]
+        kwargs: dict[str, Any]
+
+    tasks = [
+        foreign(pow)(2, 3),
+        (pow, (2, 3), {}),
+        [pow, (2, 3), {}],
+        (pow, [2, 3], {}),
+        [pow, [2], {"exp": 3}],
+        (pow, (2, 3), OrderedDict()),
+        Named(pow, (2,), {"exp": 3}),
+    ]
+    assert Parallel(n_jobs=2, backend=name)(tasks) == [8] * len(tasks)
+    assert Parallel(n_jobs=2, backend=name)(tasks * 10) == [8] * 10 * len(tasks)
+
+
+def test_delayed_gives_a_plain_tuple() -> None:
+    task = delayed(pow)(2, 3, mod=5)
+    assert type(task) is tuple
+    assert task == (pow, (2, 3), {"mod": 5})
+    maker = delayed(square)
+    assert maker(1) == (square, (1,), {})
+    assert maker(x=2) == (square, (), {"x": 2})
+    assert maker.__name__ == "square"  # as joblib's, which some progress recipes show
+
+
+@quick_engines
+def test_the_caller_keeps_its_objects(name: str) -> None:
+    mine = [1, 2]
+    results = Parallel(n_jobs=2, backend=name)([delayed(echo_list)(mine) for _ in range(4)])
+    if name in ("threading", "sequential"):
+        assert all(result is mine for result in results)
+    else:
+        assert results == [[1, 2, -1]] * 4
+        assert mine == [1, 2]
+        assert len({id(result) for result in results}) == 4
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 1, 3, 100])
+@pytest.mark.parametrize("pre_dispatch", ["all", 1, 5, "2*n_jobs", "1.5*n_jobs", "n_jobs"])
+def test_batches_and_look_ahead_change_nothing(batch_size: Any, pre_dispatch: Any) -> None:
+    for backend in ("processes", "threading"):
+        parallel = Parallel(
+            n_jobs=2, backend=backend, batch_size=batch_size, pre_dispatch=pre_dispatch
+        )
+        assert parallel(delayed(pow)(i, 2) for i in range(101)) == [i * i for i in range(101)]
+        assert parallel([]) == []
+
+
+@pytest.mark.parametrize("name", ["processes", "threading", "loky"])
+def test_order_with_uneven_tasks(name: str) -> None:
+    def work(i: int) -> int:
+        time.sleep(0.002 * (i * 7 % 5))
+        return i
+
+    for batch_size in ("auto", 4):
+        got = Parallel(n_jobs=3, backend=name, batch_size=batch_size)(
+            delayed(work)(i) for i in range(60)
+        )
+        assert got == list(range(60))
+
+
+@core
+@every_engine
+def test_more_jobs_than_tasks(name: str) -> None:
+    assert Parallel(n_jobs=5, backend=engine(name))([delayed(abs)(-1), delayed(abs)(-2)]) == [1, 2]
+
+
+@core
+@pytest.mark.parametrize("name", ["processes", "threading", "sequential", "loky"])
+def test_a_hundred_thousand_tiny_tasks(name: str) -> None:
+    count = 10_000 if name == "loky" else 100_000
+    got = Parallel(n_jobs=2, backend=name)(delayed(math.sqrt)(i) for i in range(count))
+    assert got == [math.sqrt(i) for i in range(count)]
+
+
+def test_every_task_runs_once(tmp_path: Path) -> None:
+    def note(i: int) -> int:
+        with open(tmp_path / f"{os.getpid()}", "a") as log:
+            log.write(f"{i}\n")
+        return i
+
+    assert Parallel(n_jobs=3)(delayed(note)(i) for i in range(2000)) == list(range(2000))
+    counted = Counter(line for path in tmp_path.iterdir() for line in path.read_text().split())
+    assert counted == Counter(map(str, range(2000)))
+
+
+@core
+@pytest.mark.parametrize("name", ["processes", "multiprocessing", "loky", "threading"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_large_arguments_and_results_both_ways_at_once(name: str, batch_size: int) -> None:
+    size = 5_000_000
+    got = Parallel(n_jobs=3, backend=name, batch_size=batch_size, pre_dispatch="all")(
+        delayed(echo_bytes)(bytes([i % 251]) * size, i) for i in range(12)
+    )
+    assert [len(data) for data in got] == [size] * 12
+    assert [data[0] for data in got] == [i + 1 for i in range(12)]
+    assert all(data.count(data[0]) == size for data in got)
+
+
+def test_large_lists_and_arrays_both_ways() -> None:
+    def both(array: np.ndarray, items: list[int]) -> tuple[np.ndarray, list[int]]:
+        return array + 1, items[::-1]
+
+    arrays = [np.arange(650_000, dtype=float) + i for i in range(6)]
+    items = list(range(200_000))
+    with Parallel(n_jobs=3, max_nbytes=None) as parallel:
+        for _ in range(2):
+            for (array, back), original in zip(
+                parallel(delayed(both)(array, items) for array in arrays), arrays, strict=True
+            ):
+                assert np.array_equal(array, original + 1)
+                assert back == items[::-1]
+
+
+@separate
+def test_numpy_scalars_and_small_arrays(name: str) -> None:
+    values = [
+        np.float64(1.5),
+        np.float32(-0.0),
+        np.float16("nan"),
+        np.int8(-128),
+        np.uint64(2**64 - 1),
+        np.bool_(True),
+        np.complex64(1 + 2j),
+        np.longdouble(1) / 3,
+        np.datetime64("2024-02-29"),
+        np.timedelta64(5, "D"),
+        np.str_("text"),
+        np.bytes_(b"bytes"),
+        np.array([], dtype=int),
+        np.array(3.0),
+        np.arange(6).reshape(2, 3)[:, ::-1],
+        np.array(["a", "bcd"]),
+        np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
+        np.array([(1, 2.0)], dtype=[("a", int), ("b", float)])[0],
+        np.ma.masked_array([1, 2], mask=[True, False]),
+        np.array([None, [1]], dtype=object),
+        math.nan,
+        -0.0,
+        math.inf,
+        2**100,
+        True,
+    ]
+    parallel = Parallel(n_jobs=2, backend=name)
+    assert parallel(delayed(describe)(value) for value in values) == list(map(describe, values))
+    back = parallel(delayed(operator.pos if False else copied)(value) for value in values)
+    assert list(map(describe, back)) == list(map(describe, values))
+
+
+def copied(value: Any) -> Any:
+    return value
+
+
+def test_results_of_one_type_are_not_mixed_up() -> None:
+    values = [1, 1.0, True, 1 + 0j, "1", b"1", None, np.int64(1), np.float64(1), np.bool_(1)] * 30
+    for batch_size in ("auto", 64):
+        got = Parallel(n_jobs=2, batch_size=batch_size)(delayed(copied)(value) for value in values)
+        assert [type(value) for value in got] == [type(value) for value in values]
+
+
+# pre_dispatch: the producer.
+
+
+@core
+@pytest.mark.parametrize("name", ["processes", "multiprocessing", "loky", "threading"])
+def test_producer_is_called_three_times_then_as_tasks_complete(name: str, tmp_path: Path) -> None:
+    """The first tasks end only when three have been taken; a fourth is taken when one has ended."""
+
+    def consume(i: int) -> int:
+        wait_for_file(str(tmp_path / "taken-2"))
+        (tmp_path / f"done-{i}").touch()
+        return i
+
+    def producer() -> Iterator[Any]:
+        for i in range(6):
+            done = len(list(tmp_path.glob("done-*")))
+            assert done >= i - 2, f"{i} were taken when {done} were done"
+            (tmp_path / f"taken-{i}").touch()
+            yield delayed(consume)(i)
+
+    parallel = Parallel(
+        n_jobs=2, backend=name, pre_dispatch="1.5*n_jobs", batch_size=1, return_as="list"
+    )
+    assert parallel(producer()) == list(range(6))
+
+
+@core
+@pytest.mark.parametrize("name", ["processes", "multiprocessing", "loky", "threading"])
+@pytest.mark.parametrize("by_value", [False, True])
+def test_three_items_are_taken_before_anything_runs(name: str, by_value: bool) -> None:
+    taken = []
+
+    def producer() -> Iterator[int]:
+        for i in range(6):
+            taken.append(time.monotonic())
+            yield i
+
+    function = (lambda x: (time.monotonic(), x)) if by_value else started_and_ended
+    got = Parallel(n_jobs=2, backend=name, pre_dispatch="1.5*n_jobs")(
+        delayed(function)(i) for i in producer()
+    )
+    assert len(taken) == 6
+    assert min(began for began, _ in got) >= taken[2]
+
+
+def test_a_slow_producer_is_called_three_times_first() -> None:
+    taken = []
+
+    def producer() -> Iterator[int]:
+        for i in range(6):
+            time.sleep(0.01)
+            taken.append(time.monotonic())
+            yield i
+
+    got = Parallel(n_jobs=2, pre_dispatch="1.5*n_jobs")(
+        delayed(started_and_ended)(i) for i in producer()
+    )
+    assert min(began for began, _ in got) >= taken[2]
+
+
+@pytest.mark.parametrize("name", ["processes", "threading", "loky"])
+def test_all_are_taken_before_anything_is_waited_for(name: str, tmp_path: Path) -> None:
+    """With 'all', tasks may wait for what the end of the iterable brings."""
+    last = tmp_path / "last"
+
+    def producer() -> Iterator[Any]:
+        for _ in range(8):
+            yield delayed(wait_for_file)(str(last))
+        last.touch()
+
+    parallel = Parallel(n_jobs=2, backend=name, pre_dispatch="all", batch_size=1)
+    assert parallel(producer()) == [str(last)] * 8
+
+
+@pytest.mark.parametrize(("pre_dispatch", "limit"), [(1, 1), ("n_jobs", 2), (7, 7)])
+def test_never_more_than_pre_dispatch_are_ahead(pre_dispatch: Any, limit: int) -> None:
+    class Watching(Parallel):
+        ahead = 0
+
+        def tasks(self) -> Iterator[Any]:
+            for i in range(40):
+                type(self).ahead = max(self.ahead, i + 1 - self.n_completed_tasks)
+                yield delayed(square)(i)
+
+    for backend in ("processes", "loky"):
+        Watching.ahead = 0
+        parallel = Watching(n_jobs=2, backend=backend, pre_dispatch=pre_dispatch, batch_size=1)
+        assert parallel(parallel.tasks()) == [i * i for i in range(40)]
+        assert Watching.ahead == limit
+
+
+@pytest.mark.parametrize(
+    ("expression", "n_jobs"),
+    [
+        ("n_jobs-1", 3),
+        ("n_jobs//2", 2),
+        ("12//(n_jobs-1)", 2),
+        ("max(1, n_jobs-5)", 2),
+        ("  3 * n_jobs ", 2),
+        ("2.5*n_jobs", 2),
+        ("int(n_jobs/2)", 2),
+        ("ALL".lower(), 2),
+        ("7", 2),
+        (np.int64(3), 2),
+        (2.7, 2),
+    ],
+)
+def test_expressions_for_pre_dispatch(expression: Any, n_jobs: int) -> None:
+    parallel = Parallel(n_jobs=n_jobs, pre_dispatch=expression)
+    assert parallel(delayed(abs)(-i) for i in range(20)) == list(range(20))
+
+
+# Generators of tasks that do something.
+
+
+@core
+@every_engine
+def test_a_generator_that_raises(name: str) -> None:
+    error = LookupError("mine", 3)
+
+    def tasks(good: int) -> Iterator[Any]:
+        for i in range(good):
+            yield delayed(square)(i)
+        raise error
+
+    for good in (0, 1, 5, 100):
+        for batch_size in ("auto", 10):
+            parallel = Parallel(n_jobs=2, backend=engine(name), batch_size=batch_size)
+            with pytest.raises(LookupError) as caught:
+                parallel(tasks(good))
+            assert caught.value is error
+            assert parallel([delayed(abs)(-1)]) == [1]
+
+
+@quick_engines
+def test_the_generator_is_closed_when_a_task_fails(name: str) -> None:
+    closed = []
+
+    def tasks() -> Iterator[Any]:
+        try:
+            for i in range(1000):
+                yield delayed(operator.truediv)(1, i)
+        finally:
+            closed.append(True)
+
+    parallel = Parallel(n_jobs=2, backend=name)
+    try:
+        parallel(tasks())
+    except ZeroDivisionError:
+        pass
+    assert closed == [True]
+
+
+@core
+@pytest.mark.parametrize("inner", [None, "processes", "threading", "sequential"])
+@pytest.mark.parametrize("outer", ["processes", "threading", "sequential"])
+def test_a_generator_that_calls_parallel(outer: str, inner: str | None) -> None:
+    def tasks() -> Iterator[Any]:
+        for i in range(5):
+            yield delayed(square)(nested_sum(i, inner))
+
+    expected = [sum(j * j for j in range(i)) ** 2 for i in range(5)]
+    assert Parallel(n_jobs=2, backend=outer)(tasks()) == expected
+
+
+def test_a_generator_that_takes_from_another_call() -> None:
+    inner = Parallel(n_jobs=2, return_as="generator")(delayed(square)(i) for i in range(50))
+    outer = Parallel(n_jobs=2)(delayed(square)(x) for x in inner)
+    assert outer == [i**4 for i in range(50)]
+
+
+@quick_engines
+def test_a_generator_that_calls_the_same_instance(name: str) -> None:
+    parallel = Parallel(n_jobs=2, backend=name)
+
+    def tasks() -> Iterator[Any]:
+        yield delayed(abs)(-1)
+        yield delayed(abs)(parallel([delayed(abs)(-2)])[0])
+
+    with pytest.raises(RuntimeError, match="already"):
+        parallel(tasks())
+    assert parallel([delayed(abs)(-3)]) == [3]
+
+
+@pytest.mark.parametrize("name", ["processes", "threading", "loky"])
+def test_a_slow_generator(name: str) -> None:
+    def tasks() -> Iterator[Any]:
+        for i in range(8):
+            time.sleep(0.02)
+            yield delayed(square)(i)
+
+    assert Parallel(n_jobs=3, backend=name)(tasks()) == [i * i for i in range(8)]
+
+
+@pytest.mark.parametrize("name", ["processes", "threading", "loky"])
+def test_tasks_run_while_the_generator_works(name: str, tmp_path: Path) -> None:
+    """What has been yielded goes on while the generator is busy with the next."""
+
+    def tasks() -> Iterator[Any]:
+        yield delayed((tmp_path / "first").touch)()
+        assert wait_until((tmp_path / "first").exists)
+        yield delayed((tmp_path / "second").touch)()
+        assert wait_until((tmp_path / "second").exists)
+
+    parallel = Parallel(n_jobs=2, backend=name, batch_size=1)
+    assert parallel(tasks()) == [None, None]
+
+
+# Workers stay.
+
+
+@core
+@pytest.mark.parametrize("name", ["processes", "multiprocessing", "loky", "spawn", "forkserver"])
+def test_the_context_manager_keeps_its_workers(name: str) -> None:
+    seen = set()
+    with Parallel(n_jobs=2, backend=engine(name)) as parallel:
+        for _ in range(5):
+            seen.update(parallel(delayed(slow_pid)(0.01) for _ in range(4)))
+    assert len(seen) == 2
+    assert os.getpid() not in seen
+
+
+@core
+def test_plain_calls_reuse_warm_workers() -> None:
+    first = set(Parallel(n_jobs=2)(delayed(slow_pid)(0.05) for _ in range(4)))
+    again = set()
+    for _ in range(10):
+        again |= set(Parallel(n_jobs=2)(delayed(slow_pid)(0.001) for _ in range(4)))
+    assert len(first) == 2
+    assert again == first
+
+
+def test_the_context_manager_takes_over_warm_workers() -> None:
+    def pids(parallel: Parallel) -> set[int]:
+        return set(parallel(delayed(slow_pid)(0.05) for _ in range(4)))
+
+    first = pids(Parallel(n_jobs=2))
+    with Parallel(n_jobs=2) as parallel:
+        assert pids(parallel) == first
+        # they are taken: another call gets others
+        assert not pids(Parallel(n_jobs=2)) & first
+        assert pids(parallel) == first
+
+
+def test_growing_and_shrinking() -> None:
+    def pids(n_jobs: int) -> set[int]:
+        return set(
+            Parallel(n_jobs=n_jobs, batch_size=1, pre_dispatch="all")(
+                delayed(slow_pid)(0.1) for _ in range(n_jobs)
+            )
+        )
+
+    two = pids(2)
+    four = pids(4)
+    assert len(two) == 2
+    assert len(four) == 4
+    assert two < four
+    for _ in range(4):
+        smaller = pids(2)
+        assert len(smaller) == 2
+        assert smaller < four
+    assert shutdown_workers() == 2
+    assert wait_until(lambda: not any(running(pid) for pid in four))
+
+
+def test_jobs_really_run_at_the_same_time(tmp_path: Path) -> None:
+    def meet(i: int) -> None:
+        (tmp_path / str(i)).touch()
+        for other in range(3):
+            wait_for_file(str(tmp_path / str(other)))
+
+    for backend in ("processes", "threading", "loky", "multiprocessing"):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        Parallel(n_jobs=3, backend=backend, batch_size=1)(delayed(meet)(i) for i in range(3))
+
+
+@core
+def test_shutdown_workers() -> None:
+    pids = set(Parallel(n_jobs=2)(delayed(slow_pid)(0.02) for _ in range(4)))
+    assert shutdown_workers() == 2
+    assert wait_until(lambda: not any(running(pid) for pid in pids))
+    assert shutdown_workers() == 0
+    again = set(Parallel(n_jobs=2)(delayed(slow_pid)(0.02) for _ in range(4)))
+    assert not again & pids
+
+
+def test_shutdown_workers_leaves_running_calls_alone() -> None:
+    with Parallel(n_jobs=2) as parallel:
+        first = set(parallel(delayed(slow_pid)(0.02) for _ in range(4)))
+        assert shutdown_workers() == 0
+        assert set(parallel(delayed(slow_pid)(0.02) for _ in range(4))) == first
+
+    def tasks() -> Iterator[Any]:
+        for i in range(6):
+            shutdown_workers()
+            yield delayed(square)(i)
+
+    assert Parallel(n_jobs=2)(tasks()) == [i * i for i in range(6)]
+
+
+@core
+def test_idle_workers_end_and_the_next_call_works() -> None:
+    parallel = Parallel(n_jobs=2, idle_worker_timeout=0.2)
+    pids = set(parallel(delayed(slow_pid)(0.02) for _ in range(4)))
+    assert wait_until(lambda: not any(running(pid) for pid in pids))
+    again = set(parallel(delayed(slow_pid)(0.02) for _ in range(4)))
+    assert again
+    assert not again & pids
+
+
+def test_idle_workers_end_within_a_context_manager() -> None:
+    with Parallel(n_jobs=2, idle_worker_timeout=0.1) as parallel:
+        for _ in range(3):
+            pids = set(parallel(delayed(slow_pid)(0.02) for _ in range(4)))
+            assert wait_until(lambda pids=pids: not any(running(pid) for pid in pids))
+        assert parallel(delayed(square)(i) for i in range(4)) == [0, 1, 4, 9]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05])
+def test_workers_that_idle_while_the_generator_is_slow(seconds: float) -> None:
+    def tasks() -> Iterator[Any]:
+        for i in range(3):
+            time.sleep(0.4)
+            yield delayed(square)(i)
+
+    assert Parallel(n_jobs=2, idle_worker_timeout=seconds)(tasks()) == [0, 1, 4]
+
+
+def test_a_longer_idle_time_counts_for_warm_workers() -> None:
+    Parallel(n_jobs=2, idle_worker_timeout=0.3)(delayed(slow_pid)(0.02) for _ in range(4))
+    pids = set(
+        Parallel(n_jobs=2, idle_worker_timeout=None)(delayed(slow_pid)(0.02) for _ in range(4))
+    )
+    time.sleep(0.6)
+    assert all(running(pid) for pid in pids)
+
+
+def test_calls_from_several_threads() -> None:
+    results: dict[int, Any] = {}
+
+    def call(number: int) -> None:
+        for _ in range(5):
+            results[number] = Parallel(n_jobs=2)(delayed(pow)(number, i) for i in range(30))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: [number**i for i in range(30)] for number in range(4)}
+
+
+@quick_engines
+def test_one_call_at_a_time_on_an_instance(name: str) -> None:
+    parallel = Parallel(n_jobs=2, backend=name)
+    inside, go_on = threading.Event(), threading.Event()
+    results: list[Any] = []
+
+    def tasks() -> Iterator[Any]:
+        inside.set()
+        go_on.wait(PATIENCE)
+        yield delayed(abs)(-1)
+
+    thread = threading.Thread(target=lambda: results.append(parallel(tasks())))
+    thread.start()
+    try:
+        assert inside.wait(PATIENCE)
+        with pytest.raises(RuntimeError, match="already"):
+            parallel([delayed(abs)(-2)])
+    finally:
+        go_on.set()
+        thread.join()
+    assert results == [[1]]
+    assert parallel([delayed(abs)(-3)]) == [3]
+
+
+@quick_engines
+def test_results_are_not_kept_alive_by_the_instance(name: str) -> None:
+    class Result:
+        pass
+
+    parallel = Parallel(n_jobs=2, backend=name)
+    results = parallel([delayed(Result)() for _ in range(3)])
+    references = [weakref.ref(result) for result in results]
+    assert parallel.n_completed_tasks == 3
+    del results
+    gc.collect()
+    assert [reference() for reference in references] == [None, None, None]
+    assert (parallel.n_tasks, parallel.n_completed_tasks, parallel.n_dispatched_tasks) == (3, 3, 3)
+
+
+# Counters, progress and messages.
+
+
+@core
+@pytest.mark.parametrize("name", NAMES)
+def test_counters(name: str) -> None:
+    parallel = Parallel(n_jobs=2, backend=name)
+    assert (parallel.n_tasks, parallel.n_dispatched_tasks, parallel.n_completed_tasks) == (
+        None,
+        0,
+        0,
+    )
+    parallel(delayed(square)(i) for i in range(30))
+    assert (parallel.n_tasks, parallel.n_dispatched_tasks, parallel.n_completed_tasks) == (
+        30,
+        30,
+        30,
+    )
+    parallel([])
+    assert (parallel.n_tasks, parallel.n_dispatched_tasks, parallel.n_completed_tasks) == (0, 0, 0)
+
+
+class Bar:
+    """What recipes use of tqdm."""
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total = total
+        self.n = 0
+        self.shown: list[tuple[int, int | None]] = []
+        self.closed = False
+
+    def update(self, count: int) -> None:
+        assert count >= 0
+        self.n += count
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.shown.append((self.n, self.total))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ProgressParallel(Parallel):
+    """The recipe that sets the bar to the counters."""
+
+    def __init__(
+        self, use_bar: bool = True, total: int | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        self._use_bar = use_bar
+        self._total = total
+        self.threads: set[int] = set()
+        super().__init__(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with Bar(self._total) as self._bar:
+            return Parallel.__call__(self, *args, **kwargs)
+
+    def print_progress(self) -> None:
+        self.threads.add(threading.get_ident())
+        if self._total is None:
+            self._bar.total = self.n_dispatched_tasks
+        self._bar.n = self.n_completed_tasks
+        self._bar.refresh()
+
+
+class UpdatingParallel(Parallel):
+    """The recipe that updates by the difference, with the total known beforehand."""
+
+    def __init__(self, n_total: int, **kwargs: Any) -> None:
+        super().__init__(verbose=kwargs.pop("verbose", 0), **kwargs)
+        self.bar = Bar(n_total)
+
+    def __call__(self, iterable: Iterable[Any]) -> Any:
+        try:
+            return super().__call__(iterable)
+        finally:
+            self.bar.close()
+
+    def print_progress(self) -> None:
+        super().print_progress()
+        if self.n_completed_tasks > self.bar.n:
+            self.bar.update(self.n_completed_tasks - self.bar.n)
+
+
+@core
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("total", [None, 25])
+def test_progress_by_counters(name: str, total: int | None) -> None:
+    parallel = ProgressParallel(True, total, n_jobs=2, backend=name, batch_size=1)
+    assert parallel(delayed(square)(i) for i in range(25)) == [i * i for i in range(25)]
+    bar = parallel._bar
+    assert bar.closed
+    done = [n for n, _ in bar.shown]
+    assert done == sorted(done)
+    assert bar.shown[-1] == (25, 25)
+    assert all(n <= (shown_total or 0) for n, shown_total in bar.shown)
+    assert len(set(done)) > 3
+    assert parallel.threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_by_differences(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    parallel = UpdatingParallel(25, n_jobs=2, backend=name)
+    assert parallel(delayed(square)(i) for i in range(25)) == [i * i for i in range(25)]
+    assert parallel.bar.n == 25
+    assert parallel.bar.closed
+    assert capfd.readouterr().err == ""
+
+
+def test_progress_set_on_the_instance() -> None:
+    parallel = Parallel(n_jobs=2)
+    seen = []
+    parallel.print_progress = lambda: seen.append(parallel.n_completed_tasks)  # type: ignore[method-assign]
+    parallel(delayed(square)(i) for i in range(10))
+    assert seen[-1] == 10
+
+
+@pytest.mark.parametrize("name", ["processes", "threading", "sequential"])
+def test_an_error_in_print_progress_is_raised(name: str) -> None:
+    class Broken(Parallel):
+        broken = True
+
+        def print_progress(self) -> None:
+            if self.broken:
+                raise OSError("no terminal")
+
+    parallel = Broken(n_jobs=2, backend=name)
+    with pytest.raises(OSError, match="no terminal"):
+        parallel(delayed(square)(i) for i in range(10))
+    parallel.broken = False
+    assert parallel(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+
+def messages_of(verbose: Any, count: int, name: str = "processes", **kwargs: Any) -> list[str]:
+    """Return the lines on stderr (up to 50) or stdout; the other one must be empty."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        Parallel(n_jobs=2, backend=name, verbose=verbose, **kwargs)(
+            delayed(square)(i) for i in range(count)
+        )
+    said, silent = (out, err) if verbose > 50 else (err, out)
+    assert silent.getvalue() == ""
+    return said.getvalue().splitlines()
+
+
+@core
+@pytest.mark.parametrize("name", ["processes", "threading", "sequential", "loky"])
+@pytest.mark.parametrize("verbose", [1, 10, 50, 51, 100])
+def test_messages(name: str, verbose: int) -> None:
+    lines = messages_of(verbose, 20, name, batch_size=1)
+    front = re.escape("[Parallel(n_jobs=2)]: ")
+    using, *middle, last = lines
+    assert re.fullmatch(front + r"Using backend \w+ with \d concurrent workers\.", using)
+    assert re.fullmatch(front + r"Done  20 out of  20 \| elapsed: +\d+\.\ds finished", last)
+    pattern = (
+        r"Done +(\d+) (tasks     |out of +20) \| elapsed: +\d+\.\ds( remaining: +\d+\.\d(s|min))?"
+    )
+    for line in middle:
+        assert re.fullmatch(front + pattern, line), line
+    if verbose > 10:
+        done = [int(line.split("Done")[1].split()[0]) for line in middle]
+        assert done == sorted(set(done))
+        assert done
+        assert done[-1] <= 20
+
+
+def test_every_completion_is_told_above_ten() -> None:
+    for name in ("processes", "sequential"):
+        lines = messages_of(11, 12, name, batch_size=1, pre_dispatch=1)
+        done = [int(line.split("Done")[1].split()[0]) for line in lines if "Done" in line]
+        assert sorted(set(done)) == list(range(1, 13))
+
+
+def test_messages_grow_rarer_and_depend_on_the_level() -> None:
+    counts = {}
+    for verbose in (1, 5, 10, 11):
+        lines = messages_of(verbose, 400, batch_size=1)
+        done = [int(line.split("Done")[1].split()[0]) for line in lines if "Done" in line]
+        counts[verbose] = len(done)
+        if verbose <= 10:
+            early = sum(1 for n in done if n <= 200)
+            late = sum(1 for n in done[:-1] if n > 200)
+            assert early >= late
+    assert counts[1] < counts[5] < counts[10] < counts[11]
+    assert counts[1] <= 8
+
+
+def test_silence_by_default(capfd: pytest.CaptureFixture[str]) -> None:
+    for backend in NAMES:
+        Parallel(n_jobs=2, backend=backend)(delayed(square)(i) for i in range(5))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("verbose", [np.int64(1), 1.0, True])
+def test_verbose_may_be_any_number(verbose: Any) -> None:
+    assert "finished" in messages_of(verbose, 3)[-1]
+
+
+def test_messages_name_the_subclass_and_an_empty_call() -> None:
+    err = io.StringIO()
+    with redirect_stderr(err):
+        UpdatingParallel(0, n_jobs=2, verbose=1)([])
+    assert "[UpdatingParallel(n_jobs=2)]: Done   0 out of   0" in err.getvalue()
+
+
+# Initializers.
+
+
+def set_level(level: int, extra: str = "none") -> None:
+    global _level
+    _level = (level, extra)
+
+
+_level: tuple[int, str] = (0, "unset")
+
+
+def get_level() -> tuple[int, str]:
+    return _level
+
+
+@core
+@every_engine
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_initializer_of_a_module(name: str, n_jobs: int) -> None:
+    global _level
+    try:
+        parallel = Parallel(
+            n_jobs=n_jobs, backend=engine(name), initializer=set_level, initargs=(3, "extra")
+        )
+        for _ in range(2):
+            assert parallel(delayed(get_level)() for _ in range(6)) == [(3, "extra")] * 6
+        # others see nothing of it
+        if n_jobs == 2 and name in ("processes", "loky", "spawn"):
+            assert Parallel(n_jobs=2, backend=engine(name))([delayed(get_level)()]) == [
+                (0, "unset")
+            ]
+    finally:
+        _level = (0, "unset")
+
+
+def test_initializer_runs_once_in_each_worker(tmp_path: Path) -> None:
+    def note() -> None:
+        with open(tmp_path / str(os.getpid()), "a") as log:
+            log.write("x")
+
+    for backend in ("processes", "multiprocessing"):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        with Parallel(n_jobs=2, backend=backend, initializer=note) as parallel:
+            for _ in range(3):
+                pids = set(parallel(delayed(slow_pid)(0.02) for _ in range(6)))
+        assert {path.name for path in tmp_path.iterdir()} == set(map(str, pids))
+        assert all(path.read_text() == "x" for path in tmp_path.iterdir())
+
+
+MAIN_INITIALIZER = """
+    import sys
+    from parallel_core import Parallel, delayed
+
+    state = "before"
+
+    def set_up(value, *, times=1):
+        global state, other
+        state = value * times
+        other = [value]
+
+    def get():
+        return state, other
+
+    class Reader:
+        def read(self):
+            return state, other
+
+    def main(backend, n_jobs):
+        if backend in ("fork", "spawn", "forkserver"):
+            import multiprocessing
+            backend = multiprocessing.get_context(backend)
+        parallel = Parallel(n_jobs=n_jobs, backend=backend, initializer=set_up, initargs=("ab",))
+        for _ in range(2):
+            got = parallel(delayed(get)() for _ in range(6))
+            assert got == [("ab", ["ab"])] * 6, got
+        got = parallel([delayed(lambda: (state, other))(), delayed(Reader().read)()])
+        assert got == [("ab", ["ab"])] * 2, got
+        return "fine"
+
+    if __name__ == "__main__":
+        print(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+@core
+@pytest.mark.parametrize(
+    ("name", "n_jobs"),
+    [(name, 2) for name in [*NAMES, *METHODS]] + [("processes", 1), ("loky", 1)],
+)
+def test_initializer_of_a_script(name: str, n_jobs: int, tmp_path: Path) -> None:
+    assert run_script(tmp_path, MAIN_INITIALIZER, name, str(n_jobs)) == "fine\n"
+
+
+def test_initializer_from_the_configuration() -> None:
+    global _level
+    try:
+        with parallel_core.parallel_config("processes", initializer=set_level, initargs=(8,)):
+            assert Parallel(n_jobs=2)([delayed(get_level)()]) == [(8, "none")]
+            explicit = Parallel(n_jobs=2, initargs=(9,))
+            assert explicit([delayed(get_level)()]) == [(9, "none")]
+    finally:
+        _level = (0, "unset")
+
+
+# Scripts as people write them.
+
+
+def test_a_script_without_a_guard(tmp_path: Path) -> None:
+    script = """
+        import os
+        from parallel_core import Parallel, delayed
+
+        print("once")
+        table = {"a": 1}
+
+        def look(key, default=0):
+            return table.get(key, default)
+
+        class Thing:
+            def __init__(self, x):
+                self.x = x
+            def double(self):
+                return Thing(2 * self.x)
+
+        print(Parallel(n_jobs=2)(delayed(look)(key) for key in "ab"))
+        table["b"] = 2
+        print(Parallel(n_jobs=2)(delayed(look)(key) for key in "ab"))
+        things = Parallel(n_jobs=2)(delayed(Thing(i).double)() for i in range(3))
+        print([isinstance(thing, Thing) and thing.x for thing in things])
+    """
+    assert run_script(tmp_path, script) == "once\n[1, 0]\n[1, 2]\n[0, 2, 4]\n"
+
+
+@core
+def test_examples_of_the_documentation(tmp_path: Path) -> None:
+    script = """
+        from math import modf, sqrt
+        from parallel_core import Parallel, delayed
+
+        print(Parallel(n_jobs=1)(delayed(sqrt)(i**2) for i in range(3)))
+        results, i = zip(*Parallel(n_jobs=1)(delayed(modf)(i / 2.0) for i in range(4)))
+        print(results, i)
+        shared_set = set()
+        def collect(x):
+            shared_set.add(x)
+        print(Parallel(n_jobs=2, require="sharedmem")(delayed(collect)(i) for i in range(5)))
+        print(sorted(shared_set))
+        with Parallel(n_jobs=2) as parallel:
+            accumulator = 0.0
+            n_iter = 0
+            while accumulator < 1000:
+                results = parallel(delayed(sqrt)(accumulator + i**2) for i in range(5))
+                accumulator += sum(results)
+                n_iter += 1
+        print(round(accumulator, 3), n_iter)
+        def producer():
+            for i in range(6):
+                print("Produced %s" % i)
+                yield i
+        out = Parallel(n_jobs=2, verbose=100, pre_dispatch="1.5*n_jobs")(
+            delayed(sqrt)(i) for i in producer()
+        )
+    """
+    lines = run_script(tmp_path, script).splitlines()
+    assert lines[:5] == [
+        "[0.0, 1.0, 2.0]",
+        "(0.0, 0.5, 0.0, 0.5) (0.0, 0.0, 1.0, 1.0)",
+        "[None, None, None, None, None]",
+        "[0, 1, 2, 3, 4]",
+        "1136.597 14",
+    ]
+    produced = [line for line in lines[5:] if "Using" not in line]
+    assert produced[:3] == ["Produced 0", "Produced 1", "Produced 2"]
+    assert re.fullmatch(r"\[Parallel\(n_jobs=2\)\]: Done +\d tasks +\| elapsed: +0.\ds", produced[3])
+    assert re.search(r"Done   6 out of   6 \| elapsed: .* finished$", produced[-1])
