@@ -25,14 +25,25 @@ from parallel_core.backends.base import (
     Style,
     WorkerOptions,
 )
+from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.workers.board import Board
 from parallel_core.workers.execute import Execution
+from parallel_core.workers.setup import run_initializer
 
 _CALLS = 8  # whose definitions an engine's worker keeps
 
 _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
+
+
+#: Globals that an initializer set in this worker.
+_state: dict[str, Any] = {}
+
+
+def initialize(data: bytes) -> None:
+    """Run the initializer of a call in an engine's worker."""
+    _state.update(run_initializer(data))
 
 
 def run_batch(data: bytes) -> bytes:
@@ -44,7 +55,7 @@ def run_batch(data: bytes) -> bytes:
     where = (call, threading.get_ident())
     definitions = _received.get(where)
     if definitions is None:
-        definitions = _received[where] = ReceivedDefinitions(call, {})
+        definitions = _received[where] = ReceivedDefinitions(call, _state)
         while len(_received) > _CALLS + threading.active_count():
             _received.popitem(last=False)[1].close()
     definitions.receive(sent, ())
@@ -251,8 +262,8 @@ class LokyBackend(FuturesBackend):
             found: Executor = get_reusable_executor(
                 max_workers=n_jobs,
                 timeout=options.idle_seconds,
-                initializer=options.initializer,
-                initargs=options.initargs,
+                initializer=None if options.initializer is None else initialize,
+                initargs=() if options.initializer is None else (pickle_initializer(options),),
                 env=dict(options.environment) or None,
             )
         except (ImportError, OSError, NotImplementedError) as error:

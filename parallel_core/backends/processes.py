@@ -13,9 +13,7 @@ from parallel_core.backends.base import (
     WorkerOptions,
 )
 from parallel_core.backends.channel_session import ChannelSession
-from parallel_core.errors import SerializationError
-from parallel_core.tasks.description import function_name
-from parallel_core.tasks.pickling import dumps, explain
+from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.workers.birth import BirthError, Spawn, spawn_from
 from parallel_core.workers.pool import worker_pool
 from parallel_core.workers.setup import WorkerKey, surroundings
@@ -47,7 +45,8 @@ class ProcessesBackend(Backend):
         """Lease workers of the local pool."""
         key = self._plain_key
         if options.initializer is not None or options.environment:
-            key = WorkerKey(self._start_method, _initializer(options), options.environment)
+            initializer = None if options.initializer is None else pickle_initializer(options)
+            key = WorkerKey(self._start_method, initializer, options.environment)
         now = surroundings(options.idle_seconds, level)
         try:
             return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn)
@@ -79,19 +78,3 @@ def multiprocessing_backend(context: Any = None) -> ProcessesBackend:
                 f"are {', '.join([*multiprocessing.get_all_start_methods(), 'loky'])}"
             ) from None
     return ProcessesBackend(context)
-
-
-def _initializer(options: WorkerOptions) -> bytes | None:
-    if options.initializer is None:
-        return None
-    task = (options.initializer, tuple(options.initargs))
-    try:
-        return dumps(task)
-    except Exception as error:
-        explained: SerializationError = explain(
-            f"the initializer {function_name(options.initializer)}",
-            task,
-            "(function, initargs)",
-            error,
-        )
-        raise explained from error

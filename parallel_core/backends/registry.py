@@ -144,5 +144,5 @@ def _unknown(name: str) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, _factories, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     return f"unknown backend {name!r}{hint} Known are: {', '.join(sorted(_factories))}"

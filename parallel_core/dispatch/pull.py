@@ -152,6 +152,7 @@ class PullDispatch:
                 with self._lock:
                     self._batches -= 1
                     self._space.notify()
+                self._report()
                 continue
             self._check()
             self._report()

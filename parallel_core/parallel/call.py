@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable
@@ -48,6 +49,7 @@ from parallel_core.parallel.choice import (
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
 _MESSAGE_OF_OVERRIDES = 10
+_PACKAGE = __name__.partition(".")[0] + "."
 _warned: set[str] = set()
 
 
@@ -419,4 +421,12 @@ def _run_initializer(options: WorkerOptions) -> None:
 def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=5)
+        warnings.warn(message, RuntimeWarning, stacklevel=_depth_of_caller())
+
+
+def _depth_of_caller() -> int:
+    """Return the `stacklevel` that makes a warning point at the code that called the library."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        depth, frame = depth + 1, frame.f_back
+    return depth

@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 from parallel_core.tasks.definitions import Definition
-from parallel_core.tasks.description import describe_call, describe_task
+from parallel_core.tasks.description import describe_call, describe_task, function_name
 
 #: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task.
 PICKLED = -1
@@ -74,8 +74,8 @@ class Batch:
             return describe_call(function, payload[offset * arity : (offset + 1) * arity], {})
         try:
             *called, args, kwargs = pickle.loads(payload[offset])
-        except Exception as error:
-            return f"{function}(...), whose arguments do not unpickle: {error}"
+        except Exception:
+            return f"{function_name(function)}(...), of which the arguments cannot be shown"
         return describe_call(called[0] if called else function, args, kwargs)
 
     def join(self, following: Batch) -> None:

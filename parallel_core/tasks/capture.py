@@ -4,14 +4,15 @@ A function of ``__main__`` is pickled once a call, with the globals and closure 
 uses. They belong to the task like its arguments do: when one of them changes between two tasks,
 the second must see the change and the first must not. So each is *watched*: that it is still
 the same object, which settles it for what cannot change (numbers, strings, modules, imported
-functions), and for the rest that it still pickles to the same bytes.
+functions), and for the rest that it still pickles to the same bytes. So are the attributes of
+functions and classes that go by value.
 """
 
 from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -69,46 +70,66 @@ class Capture:
         Globals that are state of the worker by the user's own word, and not watched.
     """
 
-    __slots__ = ("_cells", "_dumps", "_items", "_own", "_seen", "_values")
+    __slots__ = (
+        "_attributes",
+        "_cells",
+        "_dumps",
+        "_globals",
+        "_own",
+        "_seen",
+        "_sizes",
+        "_values",
+    )
 
     def __init__(self, obj: object, dumps: Dumps, own: frozenset[str] = frozenset()) -> None:
         self._dumps = dumps
         self._own = own
         self._seen: set[int] = set()
-        self._items: list[tuple[dict[str, Any], str, object]] = []
+        self._globals: list[tuple[Mapping[str, Any], str, object]] = []
         self._cells: list[tuple[Any, object]] = []
+        self._attributes: list[tuple[Mapping[str, Any], str, object]] = []
+        self._sizes: list[tuple[Mapping[str, Any], int]] = []  # for attributes that are added
         self._values: list[tuple[object, bytes]] = []
         self._follow(obj)
 
     @property
-    def constant(self) -> bool:
-        """Whether there is nothing to watch at all."""
-        return not (self._items or self._cells or self._values)
-
-    @property
     def volatile(self) -> bool:
-        """Whether something captured can change without becoming another object."""
-        return bool(self._values)
+        """Whether a task could change what is captured without a ``global`` statement."""
+        return bool(self._values or self._attributes or self._sizes)
 
     def watch(self) -> Callable[[], bool]:
         """Return what says whether everything captured is as it was; it is called at every task."""
-        if len(self._items) == 1 and not self._cells and not self._values:
-            ((namespace, only, expected),) = self._items
-            return lambda: namespace.get(only, _MISSING) is expected
+        if self._cells or self._values or self._attributes or len(self._sizes) != 1:
+            return self._unchanged
+        ((added, _),) = self._sizes  # the attributes of the function itself: none so far
+        if not self._globals:
+            return lambda: not added
+        if len(self._globals) == 1:
+            ((namespace, only, expected),) = self._globals
+            return lambda: namespace.get(only, _MISSING) is expected and not added
         return self._unchanged
 
+    def unchanged_by_task(self) -> bool:
+        """Whether a task left everything as it was, but for what it declared ``global``."""
+        for namespace, name, value in self._attributes:
+            if namespace.get(name, _MISSING) is not value:
+                return False
+        for namespace, size in self._sizes:
+            if len(namespace) != size:
+                return False
+        for value, data in self._values:
+            if self._dumps(value) != data:
+                return False
+        return True
+
     def _unchanged(self) -> bool:
-        for namespace, name, value in self._items:
+        for namespace, name, value in self._globals:
             if namespace.get(name, _MISSING) is not value:
                 return False
         for cell, value in self._cells:
             if _contents(cell) is not value:
                 return False
-        return not self._values or self.values_unchanged()
-
-    def values_unchanged(self) -> bool:
-        """Whether the values that can change in place have not."""
-        return all(self._dumps(value) == data for value, data in self._values)
+        return self.unchanged_by_task()
 
     def _follow(self, obj: object) -> None:
         if id(obj) in self._seen:
@@ -120,29 +141,22 @@ class Capture:
             self._follow_class(obj)
 
     def _follow_function(self, function: FunctionType) -> None:
-        own = self._own | names_stored(function.__code__)
-        for name in names_loaded(function.__code__) - own:
+        code = function.__code__
+        for name in names_loaded(code) - (self._own | names_stored(code)):
             value = function.__globals__.get(name, _MISSING)
             if value is _MISSING and hasattr(builtins, name):
                 continue
-            self._items.append((function.__globals__, name, value))
+            self._globals.append((function.__globals__, name, value))
             self._settle(value)
-        kept = set(cells_stored(function.__code__))
-        for name, cell in zip(
-            function.__code__.co_freevars, function.__closure__ or (), strict=True
-        ):
-            if name in kept:
-                continue
-            value = _contents(cell)
-            if value is not function:
+        kept = cells_stored(code)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            if name not in kept:
+                value = _contents(cell)
                 self._cells.append((cell, value))
+                self._settle(value)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._settle(value)
-        for value in function.__defaults__ or ():
-            self._settle(value)
-        for value in (function.__kwdefaults__ or {}).values():
-            self._settle(value)
-        for value in function.__dict__.values():
-            self._settle(value)
+        self._follow_attributes(function.__dict__)
 
     def _follow_class(self, cls: type) -> None:
         from enum import EnumMeta
@@ -151,8 +165,13 @@ class Capture:
             return
         for base in cls.__bases__:
             self._settle(base)
-        for name, value in cls.__dict__.items():
+        self._follow_attributes(cls.__dict__)
+
+    def _follow_attributes(self, namespace: Mapping[str, Any]) -> None:
+        self._sizes.append((namespace, len(namespace)))
+        for name, value in namespace.items():
             if name not in _MACHINERY:
+                self._attributes.append((namespace, name, value))
                 self._settle(value)
 
     def _settle(self, value: object) -> None:

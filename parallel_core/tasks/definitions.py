@@ -79,7 +79,7 @@ class Definition:
         self.requires = requires
         self.volatile = capture is not None and capture.volatile
         self.watch: Callable[[], bool] | None = None
-        if capture is not None and not capture.constant:
+        if capture is not None:
             self.watch = capture.watch()
 
 
@@ -129,7 +129,11 @@ class Definitions:
         finally:
             self._used = outer
             self._making.discard(id(obj))
-        return Definition(next(self._tokens), obj, data, requires, capture)
+        definition = Definition(next(self._tokens), obj, data, requires, capture)
+        if isinstance(obj, type):
+            self._referred[definition.token] = obj
+            _defined[self.call] = self  # only calls with references are looked up
+        return definition
 
     def dumps(self, obj: object) -> bytes:
         """Pickle `obj`, classes that go by value as references; see `take_used`."""
@@ -145,8 +149,6 @@ class Definitions:
             definition = self.define(obj)
             for needed in (definition, *definition.requires):
                 self._used[needed.token] = needed
-            self._referred[definition.token] = obj
-            _defined[self.call] = self  # only calls with references are looked up
             return resolve, (self.call, definition.token)
         return NotImplemented
 
@@ -209,7 +211,7 @@ class ReceivedDefinitions:
     def restore(self) -> None:
         """After a task: forget the loaded form of what it changed."""
         for token, capture in list(self._captures.items()):
-            if not capture.values_unchanged():
+            if not capture.unchanged_by_task():
                 self._drop(token)
 
     def dumps(self, obj: object) -> bytes:

@@ -102,6 +102,7 @@ class ContextProcess:
     def __init__(self, process: Any) -> None:
         self._process = process
         self.pid: int = process.pid
+        self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs."""

@@ -46,6 +46,8 @@ def main(connection: int, board: int, lifeline: int) -> None:
         _Server(channel, page).serve()
     except ChannelClosed:
         pass
+    finally:
+        channel.close()
 
 
 class _Server:

@@ -132,7 +132,7 @@ class WorkerPool:
         workers = list(self._all)
         self._reset()  # the lock may be held by a thread that is not here
         for worker in workers:
-            worker.abandon()
+            worker.disown()
 
     def _note_demand(self, wanted: int) -> int:
         """Count what is in use; return how many idle workers neither this round nor the last needs.

@@ -95,9 +95,12 @@ def apply(now: Surroundings, birth: BirthSettings | None) -> dict[str, Any]:
         from multiprocessing.process import current_process
 
         current_process().authkey = birth.authkey
-    if birth.initializer is None:
-        return {}
-    initializer, arguments = pickle.loads(birth.initializer)
+    return {} if birth.initializer is None else run_initializer(birth.initializer)
+
+
+def run_initializer(data: bytes) -> dict[str, Any]:
+    """Call the initializer whose pickle is `data`; return the globals that it sets."""
+    initializer, arguments = pickle.loads(data)
     initializer(*arguments)
     return {
         name: initializer.__globals__[name]

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import deque
-from typing import Protocol
+from typing import Any, Protocol
 
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
@@ -23,6 +23,7 @@ class Process(Protocol):
     """What the different ways of birth have in common."""
 
     pid: int
+    returncode: Any
 
     def poll(self) -> int | None:
         """Return the exit code (``-n`` for signal n), or None while it runs."""
@@ -171,6 +172,11 @@ class Worker:
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
+
+    def disown(self) -> None:
+        """In a forked child of the parent: the process is not ours to wait for."""
+        self.process.returncode = 0  # so that its destructor does not complain either
+        self.abandon()
 
     def obituary(self) -> str:
         """Return in words how the process ended."""
