@@ -94,8 +94,11 @@ class Capture:
 
     @property
     def volatile(self) -> bool:
-        """Whether a task could change what is captured without a ``global`` statement."""
-        return bool(self._values or self._attributes or self._sizes)
+        """Whether a task could change what is captured without a ``global`` statement.
+
+        Attributes that a function without any gives itself count as its own word, too.
+        """
+        return bool(self._values or self._attributes)
 
     def watch(self) -> Callable[[], bool]:
         """Return what says whether everything captured is as it was; it is called at every task."""
@@ -117,10 +120,7 @@ class Capture:
         for namespace, size in self._sizes:
             if len(namespace) != size:
                 return False
-        for value, data in self._values:
-            if self._dumps(value) != data:
-                return False
-        return True
+        return not self._values or all(self._dumps(value) == data for value, data in self._values)
 
     def _unchanged(self) -> bool:
         for namespace, name, value in self._globals:
