@@ -26,6 +26,8 @@ PROTOCOL = 5
 #: Whatever refers to the caller's script has this in its pickle.
 MAIN = b"__main__"
 
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, or as if
+
 #: What `pickle` raises when it cannot: any of these sends the object to cloudpickle.
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ImportError)
 
@@ -48,6 +50,8 @@ def modules_by_value() -> set[str]:
 
 def goes_by_value(obj: object) -> bool:
     """Whether the function or class `obj` cannot be imported by a worker under its name."""
+    if isinstance(obj, type) and not obj.__flags__ & _HEAP_TYPE:
+        return False  # built in; some have no name in any module, but cloudpickle knows them
     module_name = getattr(obj, "__module__", None)
     if not isinstance(module_name, str) or module_name == "__main__":
         return True
