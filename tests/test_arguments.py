@@ -1,4 +1,4 @@
-"""Arguments and results: taken when the task is yielded, shared with nobody, the same as in a plain loop."""
+"""Arguments and results: taken at the yield, shared with nobody, as in a plain loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def same() -> Callable[[Any], Any]:
     return lambda value: value
 
 
-# --- the generator goes on changing what it yielded ---------------------------------------------
+# --- the generator goes on changing what it yielded -----------------------------------------------
 
 
 def growing_list() -> Iterator[Any]:
@@ -121,9 +121,7 @@ def snapshots(values: Iterator[Any]) -> list[Any]:
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 @pytest.mark.parametrize("backend", PROCESSES)
 @pytest.mark.timeout(120)
-def test_arguments_are_taken_when_the_task_is_yielded(
-    backend: str, batch_size: int | str
-) -> None:
+def test_arguments_are_taken_when_the_task_is_yielded(backend: str, batch_size: int | str) -> None:
     echo = same()
     with Parallel(2, backend=backend, batch_size=batch_size) as parallel:
         for values in CHANGING:
@@ -149,9 +147,7 @@ def test_keyword_arguments_are_taken_when_the_task_is_yielded(batch_size: int | 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 @pytest.mark.parametrize("backend", PROCESSES)
-def test_an_array_that_the_generator_goes_on_changing(
-    backend: str, batch_size: int | str
-) -> None:
+def test_an_array_that_the_generator_goes_on_changing(backend: str, batch_size: int | str) -> None:
     np = pytest.importorskip("numpy")
 
     def values() -> Iterator[Any]:
@@ -198,7 +194,7 @@ def test_an_iterator_that_yields_the_same_task_again_and_again() -> None:
     assert Parallel(2)(tasks()) == list(range(1, 11))
 
 
-# --- nothing is shared between tasks ------------------------------------------------------------
+# --- nothing is shared between tasks --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", PROCESSES)

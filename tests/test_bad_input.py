@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import decimal
 import fractions
 import functools
@@ -37,9 +38,19 @@ from parallel_core import (
 
 core = pytest.mark.core
 BACKENDS = ["processes", "threading", "sequential", "multiprocessing", "loky"]
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
-#: Engines that pickle.
-separate = pytest.mark.parametrize("backend", ["processes", "multiprocessing", "loky"])
+
+
+def backends(*names: str) -> pytest.MarkDecorator:
+    """Run a test with each of these as `backend`; the fastest ones belong to the core."""
+    fastest = ("processes", "threading")
+    marks = {True: [core], False: []}
+    return pytest.mark.parametrize(
+        "backend", [pytest.param(name, marks=marks[name in fastest]) for name in names]
+    )
+
+
+every_backend = backends(*BACKENDS)
+separate = backends("processes", "multiprocessing", "loky")  # those that pickle
 
 
 def works(backend: str | None = None) -> bool:
@@ -126,7 +137,7 @@ PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"return_as": None}, ValueError, "return_as"),
     ({"verbose": "loud"}, TypeError, "verbose"),
     ({"verbose": None}, TypeError, "verbose"),
-    ({"verbose": math.nan}, (ValueError, TypeError), "verbose"),  # type: ignore[list-item]
+    ({"verbose": math.nan}, ValueError, "verbose"),
     ({"prefer": "cores"}, ValueError, "prefer.*cores"),
     ({"prefer": ["threads"]}, ValueError, "prefer"),
     ({"require": "speed"}, ValueError, "require.*speed"),
@@ -150,6 +161,7 @@ PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"inner_max_num_threads": "two"}, ValueError, "inner_max_num_threads"),
     ({"njobs": 2}, TypeError, "njobs"),
     ({"backend": "threading", "njobs": 2}, TypeError, "njobs"),
+    ({"backend": "sequential", "njobs": 2}, TypeError, "njobs"),
     ({"backend": "processes", "njobs": 2}, TypeError, "njobs"),
     ({"backend": "loky", "njobs": 2}, TypeError, "njobs"),
     ({"backend": "multiprocessing", "njobs": 2}, TypeError, "njobs"),
@@ -200,12 +212,14 @@ def test_parameters_of_the_configuration(
     parameters: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
     """At once, and nothing stays in force."""
-    try:
+
+    def configure() -> None:
         with pytest.raises(kind, match=words):
             parallel_config(**parameters)
-    finally:
         backend, n_jobs = get_active_backend()
-    assert (backend.name, n_jobs) == ("processes", 1)
+        assert (backend.name, n_jobs) == ("processes", 1)
+
+    contextvars.copy_context().run(configure)  # what is in force ends with it, in any case
 
 
 def test_a_typing_error_in_a_parameter_within_a_context() -> None:
@@ -225,8 +239,9 @@ def test_parallel_backend_wants_a_backend() -> None:
         parallel_backend()  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="nonsense"):
         parallel_backend("nonsense")
-    with pytest.raises(TypeError, match="endpoint"):
-        parallel_backend("threading", endpoint="http://compute")
+    for name in BACKENDS:
+        with pytest.raises(TypeError, match="endpoint"):
+            parallel_backend(name, endpoint="http://compute")
     assert works()
 
 
@@ -251,7 +266,7 @@ def test_register_parallel_backend_checks() -> None:
     with pytest.raises(TypeError, match="broken"):
         register_parallel_backend("broken", "not callable")  # type: ignore[arg-type]
     register_parallel_backend("gives nonsense", lambda: 42)
-    with pytest.raises(TypeError, match="gives nonsense.*42"):
+    with pytest.raises(TypeError, match=r"gives nonsense.*42"):
         Parallel(n_jobs=2, backend="gives nonsense")
 
     def failing() -> Any:
@@ -302,26 +317,32 @@ def test_odd_parameters_that_make_sense(parameters: dict[str, Any]) -> None:
 # What is called with.
 
 
-@core
 @every_backend
-@pytest.mark.parametrize(
-    "thing",
-    [None, 3, 1.5, plus_one, abs, list, dict, object(), Ellipsis, delayed(plus_one), lambda: []],
-)
-def test_not_an_iterable(backend: str, thing: Any) -> None:
+def test_not_an_iterable(backend: str) -> None:
+    things = [None, 3, 1.5, plus_one, abs, object(), Ellipsis, delayed(plus_one), lambda: []]
+    parallel = Parallel(n_jobs=2, backend=backend)
+    for thing in things:
+        with pytest.raises(TypeError, match="iterable"):
+            parallel(thing)
+        assert shutdown_workers() == 0, "workers were started"
+    assert parallel([delayed(abs)(-1)]) == [1]
+
+
+@every_backend
+@pytest.mark.parametrize("thing", [list, dict])
+def test_a_class_is_no_iterable(backend: str, thing: type) -> None:
     parallel = Parallel(n_jobs=2, backend=backend)
     with pytest.raises(TypeError, match="iterable"):
         parallel(thing)
     assert shutdown_workers() == 0, "workers were started"
-    if backend != "loky":
-        assert parallel([delayed(abs)(-1)]) == [1]
+    assert parallel([delayed(abs)(-1)]) == [1]
 
 
 def test_a_function_instead_of_a_generator_is_told_apart() -> None:
     def tasks() -> Iterator[Any]:
         yield delayed(abs)(-1)
 
-    with pytest.raises(TypeError, match="tasks.*delayed"):
+    with pytest.raises(TypeError, match=r"tasks.*delayed"):
         Parallel(n_jobs=2)(tasks)
     with pytest.raises(TypeError, match="iterable"):
         Parallel(n_jobs=2, return_as="generator")(tasks)
@@ -382,11 +403,10 @@ NOT_TASKS: list[tuple[Any, str]] = [
 ]
 
 
-@core
 @pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 @pytest.mark.parametrize("number", range(len(NOT_TASKS)))
 def test_items_that_are_no_delayed_calls(backend: str, number: int) -> None:
-    """Wherever the item stands and whatever the batches: position, what it was, one type of error."""
+    """Wherever it stands and whatever the batches: position, what it was, the same error."""
     item, words = NOT_TASKS[number]
     for before in (0, 1, 40):
         for batch_size in ("auto", 64):
@@ -399,7 +419,7 @@ def test_items_that_are_no_delayed_calls(backend: str, number: int) -> None:
             assert isinstance(caught.value, TypeError)
             assert isinstance(caught.value, ParallelError)
             assert len(str(caught.value)) < 500
-    assert works(backend)
+            assert parallel([delayed(abs)(-1)]) == [1]
 
 
 @pytest.mark.parametrize("backend", ["multiprocessing", "loky"])
@@ -419,7 +439,7 @@ def test_items_that_are_no_delayed_calls_in_a_generator(backend: str, return_as:
     def consume() -> None:
         list(parallel(items))
 
-    with pytest.raises(InvalidTaskError, match="item 1 .*3"):
+    with pytest.raises(InvalidTaskError, match=r"item 1 .*3"):
         consume()
     assert list(parallel([delayed(abs)(-1)])) == [1]
 
@@ -430,7 +450,7 @@ def test_a_single_delayed_call_or_results_instead_of_calls() -> None:
             Parallel(n_jobs=2, backend=backend)(delayed(abs)(-1))
         with pytest.raises(InvalidTaskError, match=r"item 0 .*delayed\(f\)\(x\)"):
             Parallel(n_jobs=2, backend=backend)(abs(i) for i in range(3))
-        with pytest.raises(InvalidTaskError, match="item 0 .*not been given its arguments"):
+        with pytest.raises(InvalidTaskError, match=r"item 0 .*not been given its arguments"):
             Parallel(n_jobs=2, backend=backend)(delayed(abs) for _ in range(3))
 
 
@@ -441,7 +461,7 @@ class Loud:
 
 @pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 def test_an_item_whose_repr_raises(backend: str) -> None:
-    with pytest.raises(InvalidTaskError, match="item 0 .*Loud"):
+    with pytest.raises(InvalidTaskError, match=r"item 0 .*Loud"):
         Parallel(n_jobs=2, backend=backend)([Loud()])
 
 
@@ -501,7 +521,6 @@ def a_generator() -> Iterator[int]:
     yield 1
 
 
-@core
 @separate
 def test_arguments_that_do_not_pickle(backend: str) -> None:
     lock = threading.Lock()
@@ -532,13 +551,12 @@ def test_arguments_that_do_not_pickle(backend: str) -> None:
 def test_the_position_is_named_in_long_calls(backend: str) -> None:
     lock = threading.Lock()
     for batch_size in ("auto", 50):
-        with pytest.raises(SerializationError, match="task 333 .*argument 0"):
+        with pytest.raises(SerializationError, match=r"task 333 .*argument 0"):
             Parallel(n_jobs=2, backend=backend, batch_size=batch_size)(
                 delayed(abs)(lock if i == 333 else i) for i in range(1000)
             )
 
 
-@core
 @separate
 @pytest.mark.parametrize(
     ("function", "words"),
@@ -571,17 +589,15 @@ def test_arguments_that_do_not_unpickle(backend: str) -> None:
 
 
 def test_a_module_that_workers_cannot_import() -> None:
-    """A module made by hand is in no file: what it holds goes by value, or the error is clear."""
+    """A module made by hand is in no file."""
     import types
 
     made = types.ModuleType("made_by_hand")
     exec("def double(x):\n    return 2 * x", made.__dict__)
     sys.modules["made_by_hand"] = made
     try:
-        try:
-            assert Parallel(n_jobs=2)(delayed(made.double)(i) for i in range(3)) == [0, 2, 4]
-        except SerializationError as error:
-            assert "made_by_hand" in notes(error)
+        with pytest.raises(SerializationError, match="made_by_hand"):
+            Parallel(n_jobs=2)(delayed(made.double)(i) for i in range(3))
     finally:
         del sys.modules["made_by_hand"]
     assert works()
@@ -609,9 +625,8 @@ def raises(i: int, error: BaseException) -> int:
     return i
 
 
-@core
 @every_backend
-@pytest.mark.parametrize("code", [None, 0, 3, "bye"])
+@pytest.mark.parametrize("code", [None, 3, "bye"])
 def test_a_task_that_calls_sys_exit(backend: str, code: Any) -> None:
     for batch_size in (1, 10):
         parallel = Parallel(n_jobs=2, backend=backend, batch_size=batch_size)
@@ -649,14 +664,14 @@ def needs_two(a: int, b: int) -> None:
     del a, b
 
 
-@core
 @every_backend
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("count", [1, 20])
 def test_an_initializer_that_raises(backend: str, n_jobs: int, count: int) -> None:
+    """Always the same error, also when workers of the first call are still about to end."""
     parallel = Parallel(n_jobs=n_jobs, backend=backend, initializer=broken_initializer)
     for _ in range(3):
-        with pytest.raises(InitializerError, match="initializer.*FileNotFoundError") as caught:
+        with pytest.raises(InitializerError, match=r"initializer.*FileNotFoundError") as caught:
             parallel(delayed(abs)(-i) for i in range(count))
         assert isinstance(caught.value, BrokenProcessPool)
         assert isinstance(caught.value.__cause__, FileNotFoundError)
@@ -712,7 +727,6 @@ def test_an_executor_that_was_shut_down() -> None:
 # And empty input is no bad input.
 
 
-@core
 @every_backend
 @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
 def test_an_empty_iterable(backend: str, return_as: str) -> None:

@@ -1,15 +1,16 @@
-"""Functions from anywhere: lambdas, closures, methods, the caller's script, a notebook, a reloaded module."""
+"""Functions from anywhere: closures, methods, scripts, notebooks, modules that were reloaded."""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import operator
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,7 +65,7 @@ def script(tmp_path: Path) -> Scripts:
 
 
 @pytest.fixture
-def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder from which modules can be imported, and forgotten afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
@@ -74,21 +75,20 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             del sys.modules[name]
 
 
+_versions = itertools.count()
+
+
 def write(path: Path, text: str) -> None:
     """Write a module, in a way that no earlier bytecode of it passes for current."""
-    path.write_text(textwrap.dedent(text) + "\n" * write.count)
-    write.count += 1
+    path.write_text(textwrap.dedent(text) + "\n" * next(_versions))
     importlib.invalidate_caches()
-
-
-write.count = 0
 
 
 def imported(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-# --- functions that have no name in any module -----------------------------------------------
+# --- functions that have no name in any module ----------------------------------------------------
 
 
 @pytest.mark.core
@@ -126,7 +126,7 @@ def test_a_cell_is_read_when_the_task_is_yielded(batch_size: int | str) -> None:
 
     def tasks() -> Any:
         nonlocal value
-        for value in (0, 1, "two", None, [4], 1):
+        for value in (0, 1, "two", None, [4], 1):  # noqa: B007 - `read` uses it
             yield delayed(read)()
 
     assert Parallel(2, batch_size=batch_size)(tasks()) == [0, 1, "two", None, [4], 1]
@@ -315,7 +315,7 @@ def test_numpy_ufuncs_and_functions() -> None:
     assert [list(r) for r in Parallel(2)(delayed(generator)([x]) for x in range(2))] == [[1], [2]]
 
 
-# --- attributes of functions and classes that tasks use -----------------------------------------
+# --- attributes of functions and classes that tasks use -------------------------------------------
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -404,7 +404,7 @@ def test_a_cell_that_a_task_fills_does_not_reach_the_next_task() -> None:
     assert cache == {}
 
 
-# --- scripts ------------------------------------------------------------------------------------
+# --- scripts --------------------------------------------------------------------------------------
 
 EVERYTHING = """
     import collections
@@ -597,21 +597,27 @@ def test_workers_of_a_strict_interpreter_say_nothing(script: Scripts) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_script_with_a_guard_and_a_context(script: Scripts, method: str) -> None:
-    text = EVERYTHING + f"""
+    text = (
+        EVERYTHING
+        + f"""
     if __name__ == "__main__":
         import multiprocessing
         check(multiprocessing.get_context({method!r}))
         print("good")
     """
+    )
     assert script(text) == "good\n"
 
 
 def test_a_script_with_loky(script: Scripts) -> None:
-    text = EVERYTHING + """
+    text = (
+        EVERYTHING
+        + """
     if __name__ == "__main__":
         check("loky")
         print("good")
     """
+    )
     assert script(text) == "good\n"
 
 
@@ -620,7 +626,9 @@ def test_a_script_that_chooses_multiprocessing_through_standard_input(script: Sc
     assert script.through_stdin(text) == "good\n"
 
 
-@pytest.mark.parametrize("name", ["functools.lru_cache", "functools.cache", "functools.lru_cache()"])
+@pytest.mark.parametrize(
+    "name", ["functools.lru_cache", "functools.cache", "functools.lru_cache()"]
+)
 def test_a_cached_function_of_a_script(script: Scripts, name: str) -> None:
     text = f"""
         import functools
@@ -823,7 +831,9 @@ def test_an_instance_of_an_older_class_of_that_name(script: Scripts) -> None:
 
 
 def test_a_script_that_imports_a_module_beside_it(script: Scripts) -> None:
-    (script.folder / "beside.py").write_text("class Thing:\n    pass\ndef f(x):\n    return x, Thing()\n")
+    (script.folder / "beside.py").write_text(
+        "class Thing:\n    pass\ndef f(x):\n    return x, Thing()\n"
+    )
     text = """
         import beside
         from parallel_core import Parallel, delayed
@@ -852,7 +862,7 @@ def test_names_that_the_worker_has_in_its_own_main(script: Scripts) -> None:
     script(text)
 
 
-# --- a notebook ---------------------------------------------------------------------------------
+# --- a notebook -----------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(120)
@@ -871,7 +881,8 @@ def test_cells_of_a_notebook(tmp_path: Path) -> None:
         "@dataclasses.dataclass\nclass Thing:\n    n: int",
         "things = Parallel(2)(delayed(Thing)(x) for x in range(2))\n"
         "print(things, type(things[0]) is Thing)",
-        "print(list(Parallel(2, return_as='generator')(delayed(lambda t: t.n)(t) for t in things)))",
+        "run = Parallel(2, return_as='generator')\n"
+        "print(list(run(delayed(lambda t: t.n)(t) for t in things)))",
         "def g():\n    raise KeyError('from a cell')",
         "try:\n    Parallel(2)([delayed(g)()])\n"
         "except KeyError as error:\n    print(error, 'in g' in str(error.__cause__))",
@@ -928,11 +939,12 @@ def test_a_reloaded_module_is_not_run_in_its_old_form(on_path: Path) -> None:
 
 
 def test_a_module_imported_again_is_not_run_in_its_old_form(on_path: Path) -> None:
-    write(on_path / "again.py", "class Thing:\n    form = 'first'\ndef f():\n    return Thing()")
+    form = "class Thing:\n    form = {!r}\ndef f():\n    return Thing()"
+    write(on_path / "again.py", form.format("first"))
     module: Any = imported("again")
     old = module.f
     assert Parallel(2)([delayed(old)()])[0].form == "first"
-    write(on_path / "again.py", "class Thing:\n    form = 'second form'\ndef f():\n    return Thing()")
+    write(on_path / "again.py", form.format("second form"))
     del sys.modules["again"]
     new: Any = imported("again")
     (thing,) = Parallel(2)([delayed(new.f)()])
@@ -942,11 +954,12 @@ def test_a_module_imported_again_is_not_run_in_its_old_form(on_path: Path) -> No
 
 
 def test_a_module_used_by_the_edited_one_and_by_arguments(on_path: Path) -> None:
-    write(on_path / "below.py", "class Thing:\n    def form(self):\n        return 'first'")
+    form = "class Thing:\n    def form(self):\n        return {!r}"
+    write(on_path / "below.py", form.format("first"))
     write(on_path / "above.py", "import below\ndef f(thing):\n    return thing.form()")
     above: Any = imported("above")
     assert Parallel(2)([delayed(above.f)(above.below.Thing())]) == ["first"]
-    write(on_path / "below.py", "class Thing:\n    def form(self):\n        return 'the second form'")
+    write(on_path / "below.py", form.format("the second form"))
     importlib.reload(above.below)
     assert Parallel(2)([delayed(above.f)(above.below.Thing())]) == ["the second form"]
 
