@@ -111,6 +111,12 @@ def enter_level(level: int) -> Token[int]:
     return _level.set(level)
 
 
+def enter_task(level: int) -> None:
+    """Run what follows in this context as a task at `level`: outside of the caller's settings."""
+    _level.set(level)
+    _settings.set(_EMPTY)
+
+
 def leave_level(token: Token[int]) -> None:
     """Undo `enter_level`."""
     _level.reset(token)

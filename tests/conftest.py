@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +55,18 @@ def descriptors() -> dict[int, str]:
     return found
 
 
+def is_of_another(name: str) -> bool:
+    """Whether an entry of shared memory bears the number of a process that is not of this run."""
+    for number in map(int, re.findall(r"-(\d+)-", name)):
+        if (
+            number != os.getpid()
+            and number not in descendants()
+            and Path(f"/proc/{number}").exists()
+        ):
+            return True
+    return False
+
+
 def left_behind(
     processes: set[int], shared: set[str], open_before: dict[int, str], threads: set[int | None]
 ) -> list[str]:
@@ -64,7 +77,8 @@ def left_behind(
         if pid not in processes and "resource_tracker" not in name and "forkserver" not in name
     ]
     if SHARED_MEMORY.is_dir():
-        found += [f"/dev/shm/{name}" for name in set(os.listdir(SHARED_MEMORY)) - shared]
+        new = set(os.listdir(SHARED_MEMORY)) - shared
+        found += [f"/dev/shm/{name}" for name in new if not is_of_another(name)]
     found += [
         f"descriptor {number}: {target}"
         for number, target in descriptors().items()
@@ -90,6 +104,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     gc.collect()
     parallel_core.shutdown_workers()
+    gc.collect()  # loky's semaphores are unlinked with the objects that hold them
     deadline = time.monotonic() + PATIENCE
     while (found := left_behind(*before)) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -42,6 +42,15 @@ OWN = ["processes", "multiprocessing"]
 ALL = [*OWN, "loky", "threading", "sequential"]
 
 
+def some(backends: list[str]) -> list[Any]:
+    """Put the backends that start at once into the fast subset; the others are for the whole run."""
+    fast = ("processes", "threading", "sequential")
+    return [
+        pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
+        for backend in backends
+    ]
+
+
 def echo() -> Callable[[Any], Any]:
     return lambda value: value
 
@@ -89,8 +98,7 @@ def works(**options: Any) -> None:
 # --- what a task raises ---------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 def test_the_same_type_with_message_and_note(backend: str) -> None:
     def fail(x: int, why: str = "") -> None:
         raise LookupError(f"no {x}")
@@ -105,8 +113,7 @@ def test_the_same_type_with_message_and_note(backend: str) -> None:
     works(backend=backend)
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", [*OWN, "loky"])
+@pytest.mark.parametrize("backend", some([*OWN, "loky"]))
 def test_the_workers_traceback_is_the_cause(backend: str) -> None:
     def inner(x: int) -> float:
         return 1 / x  # the very line
@@ -396,8 +403,7 @@ def test_notes_of_a_task_are_kept() -> None:
     assert "task 0" in notes(caught.value)
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 @pytest.mark.parametrize("code", [0, 3, None, "a message"])
 def test_sys_exit_in_a_task(backend: str, code: Any) -> None:
     def leave(code: Any) -> None:
@@ -448,8 +454,7 @@ def test_a_task_that_raises_generator_exit_does_not_end_the_call_in_silence(
 # --- the caller's iterable ------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 @pytest.mark.parametrize(
     "error",
     [ValueError(1), TypeError("2"), SerializationError("3"), KeyError(), AttributeError("x"),
@@ -589,8 +594,7 @@ def test_a_callers_generator_that_calls_parallel_and_fails_there() -> None:
 # --- a failure cancels the rest at once -----------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", [*OWN, "loky"])
+@pytest.mark.parametrize("backend", some([*OWN, "loky"]))
 @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
 def test_a_failure_is_told_while_others_sleep_for_minutes(
     backend: str, return_as: str, tmp_path: Path
@@ -720,9 +724,8 @@ def test_failures_within_a_with_block() -> None:
 LEGS = ["pickle out", "unpickle there", "pickle back", "unpickle here"]
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("leg", LEGS)
-@pytest.mark.parametrize("backend", [*OWN, "loky"])
+@pytest.mark.parametrize("backend", some([*OWN, "loky"]))
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_the_four_legs(leg: str, backend: str, batch_size: int) -> None:
     def work(first: Any, second: Any) -> Any:
@@ -749,8 +752,7 @@ def test_the_four_legs(leg: str, backend: str, batch_size: int) -> None:
     works(backend=backend)
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", [*OWN, "loky"])
+@pytest.mark.parametrize("backend", some([*OWN, "loky"]))
 def test_the_part_at_fault_is_named(backend: str) -> None:
     lock = threading.Lock()
 
@@ -881,8 +883,7 @@ def test_a_function_that_does_not_unpickle_is_the_failure_of_its_first_task() ->
 # --- time limits ----------------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", [*OWN, "loky"])
+@pytest.mark.parametrize("backend", some([*OWN, "loky"]))
 @pytest.mark.parametrize("return_as", ["list", "generator"])
 def test_timeout(backend: str, return_as: str) -> None:
     def work(n: int) -> int:
@@ -987,9 +988,8 @@ DEATHS = {
 }
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("how", DEATHS)
-@pytest.mark.parametrize("backend", OWN)
+@pytest.mark.parametrize("backend", some(OWN))
 def test_a_task_that_ends_its_worker_is_named(how: str, backend: str) -> None:
     def work(n: int) -> int:
         if n == 13:
@@ -1184,8 +1184,7 @@ def test_a_grandchild_that_holds_the_socket_does_not_hide_a_death(tmp_path: Path
 # --- initializers ---------------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", [*OWN, "threading", "sequential"])
+@pytest.mark.parametrize("backend", some([*OWN, "threading", "sequential"]))
 @pytest.mark.parametrize("count", [1, 10])
 def test_an_initializer_that_raises(backend: str, count: int) -> None:
     def prepare(value: str) -> None:

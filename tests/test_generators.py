@@ -29,6 +29,15 @@ ALL = [*BACKENDS, "sequential"]
 KINDS = ["generator", "generator_unordered"]
 
 
+def some(backends: list[str]) -> list[Any]:
+    """Put the backends that start at once into the fast subset; the others are for the whole run."""
+    fast = ("processes", "threading", "sequential")
+    return [
+        pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
+        for backend in backends
+    ]
+
+
 def wait_until(true: Callable[[], Any], what: str) -> None:
     limit = time.monotonic() + LIMIT
     while not true():
@@ -114,8 +123,7 @@ def steady(read: Callable[[], int]) -> int:
 # --- results, as they come ------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 @pytest.mark.parametrize("return_as", KINDS)
 @pytest.mark.parametrize("count", [0, 1, 7, 2000])
 def test_all_results(backend: str, return_as: str, count: int) -> None:
@@ -149,8 +157,7 @@ def test_all_results_in_order_however_they_are_cut(
     assert list(results) == [divmod(n, 7) for n in range(500)]
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", some(BACKENDS))
 def test_results_come_before_the_last_task_is_done(backend: str, tmp_path: Path) -> None:
     path = str(tmp_path)
     results = Parallel(2, backend=backend, return_as="generator", batch_size=1)(
@@ -164,8 +171,7 @@ def test_results_come_before_the_last_task_is_done(backend: str, tmp_path: Path)
     assert list(results) == []
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", some(BACKENDS))
 def test_unordered_results_come_in_the_order_of_their_ends(backend: str, tmp_path: Path) -> None:
     path = str(tmp_path)
     results = Parallel(2, backend=backend, return_as="generator_unordered", batch_size=1)(
@@ -215,8 +221,7 @@ def test_a_big_result_does_not_wait_for_the_next_task(tmp_path: Path) -> None:
 # --- laziness -------------------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", some(BACKENDS))
 @pytest.mark.parametrize("return_as", KINDS)
 @pytest.mark.parametrize("pre_dispatch", [2, 5])
 def test_no_more_is_pulled_than_asked_for_while_the_consumer_rests(
@@ -249,8 +254,7 @@ def test_batches_count_not_tasks(backend: str, batch_size: int) -> None:
     results.close()
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", some(BACKENDS))
 def test_what_is_in_flight_goes_on_while_the_consumer_rests(backend: str, tmp_path: Path) -> None:
     path = str(tmp_path)
     results = Parallel(2, backend=backend, return_as="generator", batch_size=1, pre_dispatch=6)(
@@ -274,8 +278,7 @@ def test_nothing_runs_before_its_turn_with_one_job(tmp_path: Path) -> None:
     assert tasks.closed or tasks.pulled == 1
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 @pytest.mark.parametrize("return_as", KINDS)
 def test_an_infinite_iterable(backend: str, return_as: str) -> None:
     tasks = Counted(delayed(abs)(-n) for n in itertools.count())
@@ -309,8 +312,7 @@ def test_a_consumer_that_feeds_the_iterable() -> None:
 # --- ends -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 @pytest.mark.parametrize("return_as", KINDS)
 def test_exhausting_and_closing_are_quiet(backend: str, return_as: str) -> None:
     with warnings.catch_warnings():
@@ -330,8 +332,7 @@ def test_exhausting_and_closing_are_quiet(backend: str, return_as: str) -> None:
         gc.collect()
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 @pytest.mark.parametrize("return_as", KINDS)
 @pytest.mark.parametrize("take", [0, 3])
 def test_dropping_an_unfinished_generator_warns(backend: str, return_as: str, take: int) -> None:
@@ -371,8 +372,7 @@ def test_dropping_after_the_last_result_but_before_the_end() -> None:
     assert Parallel(2)([delayed(abs)(-1)]) == [1]
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", [*CHANNELS, "loky"])
+@pytest.mark.parametrize("backend", some([*CHANNELS, "loky"]))
 @pytest.mark.parametrize("how", ["close", "drop", "throw"])
 def test_closing_frees_workers_that_are_inside_a_task(
     backend: str, how: str, tmp_path: Path
@@ -437,8 +437,7 @@ def test_the_callers_generator_is_closed_with_the_results() -> None:
         assert events == ["closed"], backend
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 def test_a_second_call_on_a_running_instance(backend: str) -> None:
     parallel = Parallel(2, backend=backend, return_as="generator")
     first = parallel(delayed(abs)(-n) for n in range(100))
@@ -469,8 +468,7 @@ def test_a_list_call_from_within_its_own_generator_is_refused() -> None:
 # --- errors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_results_before_the_failing_task_are_had_first(backend: str, batch_size: int) -> None:
     def work(n: int) -> int:
@@ -536,8 +534,7 @@ def test_throwing_into_a_generator(backend: str) -> None:
 # --- with -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 def test_generators_within_a_with_block(backend: str) -> None:
     with Parallel(2, backend=backend, return_as="generator") as parallel:
         for count in (5, 0, 100):
@@ -578,8 +575,7 @@ def test_a_with_block_left_while_tasks_sleep(tmp_path: Path) -> None:
 # --- several at a time ----------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", some(BACKENDS))
 def test_two_generators_taken_in_turns(backend: str) -> None:
     one = Parallel(2, backend=backend, return_as="generator")(delayed(abs)(-n) for n in range(200))
     two = Parallel(2, backend=backend, return_as="generator")(
@@ -602,8 +598,7 @@ def test_a_generator_of_one_instance_within_calls_of_others() -> None:
         assert Parallel(2)(delayed(pow)(result, k) for k in range(3)) == [1, n, n**2]
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("backend", some(ALL))
 def test_a_generator_consumed_in_another_thread(backend: str) -> None:
     results = Parallel(2, backend=backend, return_as="generator")(
         delayed(abs)(-n) for n in range(500)

@@ -37,6 +37,15 @@ SHARED_MEMORY = Path("/dev/shm")
 OWN = ["processes", "multiprocessing"]
 
 
+def some(backends: list[str]) -> list[Any]:
+    """Put the backends that start at once into the fast subset; the others are for the whole run."""
+    fast = ("processes", "threading", "sequential")
+    return [
+        pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
+        for backend in backends
+    ]
+
+
 def wait_until(true: Callable[[], Any], what: str) -> None:
     limit = time.monotonic() + LIMIT
     while not true():
@@ -111,8 +120,7 @@ def mapped_boards() -> int:
 # --- leases and reuse -----------------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", OWN)
+@pytest.mark.parametrize("backend", some(OWN))
 def test_workers_are_used_again(backend: str) -> None:
     before = pids_of(Parallel(2, backend=backend))
     assert os.getpid() not in before
@@ -441,10 +449,9 @@ BUSY = {
 }
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("death", ["SIGKILL", "SIGTERM"])
 @pytest.mark.parametrize("busy", BUSY)
-@pytest.mark.parametrize("backend", ["processes", "fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("backend", some(["processes", "fork", "spawn", "forkserver"]))
 def test_workers_die_with_their_parent(tmp_path: Path, death: str, busy: str, backend: str) -> None:
     if backend != "processes" and (busy not in ("sleep", "regex") or death != "SIGKILL"):
         pytest.skip("the same code as with the default workers")
@@ -516,8 +523,7 @@ def test_workers_end_with_the_program_however_it_ends(tmp_path: Path, end: str) 
 # --- what workers inherit and follow --------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", OWN)
+@pytest.mark.parametrize("backend", some(OWN))
 def test_standard_input_is_not_the_workers(tmp_path: Path, backend: str) -> None:
     text = f"""
         import sys
@@ -608,8 +614,7 @@ def test_a_program_started_without_standard_streams(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "[0, 1, 2, 3, 4, 5]\n"
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", OWN)
+@pytest.mark.parametrize("backend", some(OWN))
 def test_warm_workers_follow_folder_path_and_argv(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

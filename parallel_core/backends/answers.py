@@ -23,21 +23,34 @@ def read_answer(batch: Batch, answer: Any) -> Completion:
             failed = Failure(start + first + index, error)
             break
     if failure is not None and failed is None:
-        index, leg, data, text = failure
-        failed = Failure(start + index, _task_error(batch, index, leg, data, text))
+        failed = Failure(start + failure[0], _task_error(batch, *failure))
     if failed is not None:
         del values[failed.position - start - first :]
     return Completion(batch, start + first, values, seconds, finished, failed)
 
 
-def _task_error(batch: Batch, index: int, leg: int, data: bytes, text: str) -> BaseException:
-    what = batch.describe(index)
+def initializer_error(data: bytes, text: str) -> BaseException:
+    """Return what to raise when the initializer raised in a worker."""
+    from parallel_core.errors import InitializerError
+
+    original = unpack(data, text, "raised by the initializer of a worker")
+    error = InitializerError(
+        f"the initializer raised in a worker: {type(original).__name__}: {original}"
+    )
+    error.__cause__ = original
+    return error
+
+
+def _task_error(
+    batch: Batch, index: int, leg: int, data: bytes, text: str, call: str | None
+) -> BaseException:
+    what = batch.describe(index, call)
     error = unpack(data, text, what)
     if leg != Phase.UNPICKLING:
         return error
+    reason = f"{type(error).__name__}: {error}"
     failed = SerializationError(
-        f"{what}: its function or arguments do not unpickle in the worker: "
-        f"{type(error).__name__}: {error}"
+        f"{what}: its function or arguments do not unpickle in the worker: {reason}"
     )
     failed.__cause__ = error
     return failed

@@ -109,6 +109,10 @@ class Session(ABC):
     def begin(self, call: str) -> None:
         """Start a call; `call` names its definitions."""
 
+    def is_current(self) -> bool:
+        """Whether the workers still fit the caller's process, for one more call."""
+        return True
+
     @abstractmethod
     def room(self, depth: int) -> bool:
         """Whether some worker has fewer than `depth` batches."""

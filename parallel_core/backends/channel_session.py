@@ -10,17 +10,18 @@ import select
 import time
 from typing import Any
 
-from parallel_core.backends.answers import read_answer
+from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import Completion, Failure, Session
 from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.failure import unpack
 from parallel_core.workers import messages
 from parallel_core.workers.birth import BirthError, Spawn
 from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
-from parallel_core.workers.setup import Surroundings, WorkerKey
-from parallel_core.workers.worker import Worker
+from parallel_core.workers.reloads import reloads
+from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
+from parallel_core.workers.team import Team
+from parallel_core.workers.worker import Worker, wait_for_end
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
@@ -38,7 +39,7 @@ class ChannelSession(Session):
         How many to lease.
     key : WorkerKey
         What the workers must be set up for.
-    surroundings : Surroundings
+    now : Surroundings
         What they are told about this process.
     spawn : callable, optional
         How new ones are born.
@@ -49,17 +50,18 @@ class ChannelSession(Session):
         pool: WorkerPool,
         n_jobs: int,
         key: WorkerKey,
-        surroundings: Surroundings,
+        now: Surroundings,
         spawn: Spawn | None,
     ) -> None:
         self._pool = pool
         self._n_jobs = n_jobs
         self._key = key
-        self._surroundings = surroundings
+        self._surroundings = now
         self._spawn = spawn
         self._call = ""
         self._spins = True
-        self._team = pool.lease(n_jobs, key, surroundings, spawn)
+        self._unusable = False  # the initializer failed, or workers do not come to life at all
+        self._team = pool.lease(n_jobs, key, now, spawn)
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
         self._news: list[Completion] = []
@@ -72,8 +74,15 @@ class ChannelSession(Session):
             worker.has_answered = False
         self._spins = True
 
+    def is_current(self) -> bool:
+        """Whether the workers are as new ones would be: nothing was reloaded, no folder changed."""
+        now = self._surroundings
+        return self._team.reloads == reloads() and now == surroundings(now.idle_seconds, now.level)
+
     def room(self, depth: int) -> bool:
         """Whether some worker has fewer than `depth` batches, and would soon get to another."""
+        if len(self._workers) < self.n_workers:
+            return True
         for worker in self._workers:
             queued = len(worker.sent)
             if not queued or (queued < depth and worker.has_answered):
@@ -82,17 +91,36 @@ class ChannelSession(Session):
 
     def submit(self, batch: Batch) -> None:
         """Send `batch` to the worker with the fewest; a worker that has left is replaced."""
-        while self._workers:  # none are left only when there is news of a failure
-            worker = min(self._workers, key=_load)
+        while True:
+            worker = min(self._workers, key=_load, default=None)
+            if (worker is None or worker.sent) and len(self._workers) < self.n_workers:
+                worker = self._replace() or worker
+            if worker is None:
+                return  # there is news of a failure
             try:
                 worker.submit(batch, self._call)
             except ChannelClosed:
                 worker.sent.pop()
-                self._bury(worker)
+                self._lose(worker)
                 continue
             if worker.channel.pending:
                 self._team.want_to_send(worker, True)
             return
+
+    def _replace(self) -> Worker | None:
+        """Return a new worker for one that has left, if there is to be one."""
+        if self._unusable:
+            return None
+        try:
+            fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
+        except BirthError as error:
+            self.n_workers = len(self._workers)
+            if not self._workers:
+                words = f"the last worker process is gone, and no other starts: {error}"
+                self._report(_died(words))
+            return None
+        self._team.add(fresh)
+        return fresh
 
     def wait(self, seconds: float | None) -> list[Completion]:
         """Wait for answers and deaths."""
@@ -104,10 +132,7 @@ class ChannelSession(Session):
             if worker is None:
                 continue  # buried by an event before this one
             if descriptor == worker.pidfd:
-                while worker in self._workers and self._read(worker):
-                    pass
-                if worker in self._workers:
-                    self._bury(worker)
+                self._lose(worker)
                 continue
             if event & select.POLLOUT:
                 self._flush(worker)
@@ -151,6 +176,7 @@ class ChannelSession(Session):
 
     def cancel(self) -> None:
         """Stop what is between two tasks, kill what is inside one."""
+        self._workers[:] = [worker for worker in self._workers if not worker.gone]
         busy = [worker for worker in self._workers if worker.sent]
         for worker in busy:
             worker.board.cancel()
@@ -166,6 +192,7 @@ class ChannelSession(Session):
                     worker.kill()
                     self._team.ignore(descriptor)
         stuck = [worker for worker in busy if worker.sent or not worker.alive()]
+        stuck = [worker for worker in stuck if worker in self._workers]
         for worker in stuck:
             self._team.remove(worker)
         self._pool.discard(stuck)
@@ -175,10 +202,15 @@ class ChannelSession(Session):
 
     def close(self) -> None:
         """Give the workers back."""
-        if any(worker.sent for worker in self._workers):
+        if any(worker.sent or worker.gone for worker in self._workers):
             self.cancel()
+        if self._unusable:
+            self._pool.discard(self._workers)
+            for worker in list(self._workers):
+                self._team.remove(worker)
         self._pool.release(self._team, self._n_jobs)
-        self._workers = []
+        self._team = Team(0)
+        self._workers = self._team.workers
 
     def _discard_answers(self, worker: Worker) -> None:
         for message in worker.channel.receive() or ():
@@ -214,7 +246,8 @@ class ChannelSession(Session):
         if kind == messages.READY:
             worker.ready = True
         elif kind == messages.UNUSABLE:
-            self._note_unusable(message[1], message[2])
+            self._unusable = True
+            self._report(initializer_error(message[1], message[2]))
         else:
             self._take_answer(worker, message)
 
@@ -228,47 +261,33 @@ class ChannelSession(Session):
             worker.has_answered = True
         self._news.append(completion)
 
-    def _note_unusable(self, data: bytes, text: str) -> None:
-        from parallel_core.errors import InitializerError
-
-        original = unpack(data, text, "raised by the initializer of a worker")
-        error = InitializerError(
-            f"the initializer raised in a worker: {type(original).__name__}: {original}"
-        )
-        error.__cause__ = original
-        self._report(error)
-
     def _report(self, error: BaseException, position: int = -1, batch: Batch | None = None) -> None:
         nothing = Batch(max(position, 0), 0, [], {}) if batch is None else batch
         failure = Failure(position, error)
         self._news.append(Completion(nothing, position, [], 0.0, True, failure))
 
+    def _lose(self, worker: Worker) -> None:
+        """Read what a worker that has ended had sent, then let it go."""
+        while worker in self._workers and self._read(worker):
+            pass
+        if worker in self._workers:
+            self._bury(worker)
+
     def _bury(self, worker: Worker) -> None:
-        """Replace a worker that has ended, and say what that did to the call."""
+        """Let go of a worker that has ended, and say what that did to the call."""
+        wait_for_end(worker, _GRACE)
+        words = worker.obituary()
         running = worker.running()
         phase = worker.board.running()[2]
-        words = worker.obituary()
         lost = list(worker.sent)
-        worker.sent.clear()
         self._team.remove(worker)
         self._pool.discard([worker])
-        words = worker.obituary() if words.startswith("closed") else words
         if not worker.ready:
-            if not any(news.failure for news in self._news):
+            if not self._unusable:
+                self._unusable = True
                 self._report(_died(f"a worker process {words} before it was ready to work"))
             return
-        try:
-            fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
-        except BirthError as error:
-            if not self._workers:
-                self._report(
-                    _died(f"the last worker process {words}, and no other starts: {error}")
-                )
-                return
-            self.n_workers -= 1
-        else:
-            self._team.add(fresh)
-        if running is not None and phase != Phase.IDLE and running[0] in lost:
+        if running is not None and phase != Phase.IDLE:
             sent, index, _, _ = running
             index = max(index, sent.answered)
             if index < sent.batch.size:

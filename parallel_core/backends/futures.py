@@ -15,7 +15,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from parallel_core import config
-from parallel_core.backends.answers import read_answer
+from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
     Backend,
     BackendUnavailable,
@@ -28,8 +28,11 @@ from parallel_core.backends.base import (
 from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import ReceivedDefinitions
+from parallel_core.tasks.failure import pack
+from parallel_core.tasks.pickling import dumps
 from parallel_core.workers.board import Board
 from parallel_core.workers.execute import Execution
+from parallel_core.workers.messages import UNUSABLE
 from parallel_core.workers.setup import run_initializer
 
 _CALLS = 8  # whose definitions an engine's worker keeps
@@ -37,13 +40,18 @@ _CALLS = 8  # whose definitions an engine's worker keeps
 _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
 
 
+#: What the initializer raised in this worker, if it did.
+_broken: list[tuple[bytes, str]] = []
 #: Globals that an initializer set in this worker.
 _state: dict[str, Any] = {}
 
 
 def initialize(data: bytes) -> None:
-    """Run the initializer of a call in an engine's worker."""
-    _state.update(run_initializer(data))
+    """Run the initializer of a call in an engine's worker; `run_batch` tells what it raises."""
+    try:
+        _state.update(run_initializer(data))
+    except BaseException as error:
+        _broken.append(pack(error, dumps))
 
 
 def run_batch(data: bytes) -> bytes:
@@ -51,6 +59,8 @@ def run_batch(data: bytes) -> bytes:
     import os
     import threading
 
+    if _broken:
+        return pickle.dumps([(UNUSABLE, *_broken[0])], 5)
     call, level, runs, sent = pickle.loads(data)
     where = (call, threading.get_ident())
     definitions = _received.get(where)
@@ -171,6 +181,10 @@ class FuturesSession(Session):
             answers = pickle.loads(future.result())
         except BaseException as error:
             return [self._broken(batch, error)]
+        if answers[0][0] == UNUSABLE:
+            self._backend.abort(self._executor)
+            failure = Failure(-1, initializer_error(*answers[0][1:]))
+            return [Completion(batch, batch.start, [], 0.0, True, failure)]
         return [read_answer(batch, answer) for answer in answers]
 
     def _broken(self, batch: Batch, error: BaseException) -> Completion:

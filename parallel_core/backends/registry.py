@@ -42,6 +42,7 @@ _factories: dict[str, Factory] = {
     "multiprocessing": _multiprocessing,
 }
 _default = "processes"
+_BUILT_IN = tuple(_factories.values())
 _STATELESS = (_processes, ThreadingBackend, SequentialBackend, _loky)
 _made: dict[str, Backend] = {}
 
@@ -110,7 +111,11 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
         return backend
     if isinstance(backend, str):
         factory = _factories.get(backend)
-        if factory in _STATELESS and not params:
+        if factory in _BUILT_IN and params:
+            raise TypeError(
+                f"the backend {backend!r} has no parameters {', '.join(sorted(params))}"
+            )
+        if factory in _STATELESS:
             made = _made.get(backend)
             if made is None:
                 made = _made[backend] = factory()

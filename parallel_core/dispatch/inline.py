@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from parallel_core.dispatch.plan import CallPlan
+from parallel_core.dispatch.source import close_generator
 from parallel_core.errors import add_note
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
@@ -49,18 +50,19 @@ class InlineDispatch:
         """Do nothing: a task runs when its result is wanted."""
 
     def abandon(self) -> None:
-        """Do nothing: nothing goes on."""
+        """Let the caller's generator clean up; nothing else goes on."""
+        close_generator(self._tasks)
 
     def run(self) -> list[Any]:
         """Return all results."""
         results, progress = self._results, self._progress
         append = results.append
         for item in self._tasks:
-            try:
+            if type(item) is tuple and len(item) == 3:
                 function, args, kwargs = item
-            except Exception:
-                function = None
-            if not callable(function):
+                if type(args) is not tuple or type(kwargs) is not dict or not callable(function):
+                    function, args, kwargs = check_task(item, len(results))
+            else:
                 function, args, kwargs = check_task(item, len(results))
             try:
                 append(function(*args, **kwargs))

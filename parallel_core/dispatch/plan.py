@@ -21,6 +21,22 @@ class ReturnAs(enum.Enum):
     UNORDERED = "generator_unordered"
 
 
+class Counters(NamedTuple):
+    """How far a call came.
+
+    Attributes
+    ----------
+    dispatched, completed : int
+        Numbers of tasks.
+    total : int or None
+        How many there are, if that became known.
+    """
+
+    dispatched: int
+    completed: int
+    total: int | None
+
+
 class CallPlan(NamedTuple):
     """The parameters of one call.
 
@@ -59,8 +75,11 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def check_pre_dispatch(given: object) -> None:
-    """Raise what `resolve_pre_dispatch` would raise, before any worker is started."""
-    resolve_pre_dispatch(given, 1)
+    """Raise ValueError for what no number of jobs would make valid."""
+    if isinstance(given, str) and "n_jobs" in given:
+        _evaluate(given, 1 << 20)
+    else:
+        resolve_pre_dispatch(given, 1)
 
 
 def resolve_pre_dispatch(given: object, n_jobs: int) -> int | None:
@@ -98,6 +117,8 @@ def resolve_pre_dispatch(given: object, n_jobs: int) -> int | None:
         value = given
     else:
         try:
+            if isinstance(given, bool):
+                raise TypeError
             value = operator.index(given)  # type: ignore[arg-type]  # the TypeError is the answer
         except TypeError:
             raise ValueError(_wrong_pre_dispatch(given, "it is no number")) from None
@@ -111,6 +132,8 @@ def _evaluate(text: str, n_jobs: int) -> float:
         if len(text) > 200:
             raise ValueError("it is too long")
         return _value(ast.parse(text.strip(), mode="eval").body, n_jobs)
+    except ZeroDivisionError:
+        return 0
     except (
         SyntaxError,
         ValueError,
@@ -174,7 +197,10 @@ def check_timeout(given: object) -> float | None:
         return None
     if isinstance(given, bool) or not hasattr(given, "__float__"):
         raise TypeError(f"timeout must be a number of seconds or None, not {given!r}")
-    seconds = float(given)
+    try:
+        seconds = float(given)
+    except OverflowError:
+        seconds = math.inf
     if not seconds > 0:
         raise ValueError(f"timeout must be a positive number of seconds or None, not {given!r}")
     return None if math.isinf(seconds) else seconds

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from time import monotonic
@@ -29,6 +30,8 @@ from parallel_core.dispatch.delivery import (
 )
 from parallel_core.dispatch.inline import named
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
+from parallel_core.dispatch.source import close_generator
+from parallel_core.errors import InvalidTaskError
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 
@@ -76,6 +79,7 @@ class PullDispatch:
         initializer: Callable[[], object] | None = None,
     ) -> None:
         self._iterator = iter(tasks)
+        self._ready: deque[Any] = deque()  # pulled before the threads were there
         self._plan = plan
         self._level = level
         self._initializer = initializer
@@ -98,7 +102,8 @@ class PullDispatch:
         self._keeps_results = plan.return_as is ReturnAs.LIST
 
     def start(self) -> None:
-        """Start the threads."""
+        """Pull the first tasks, as many as may be ahead, and start the threads."""
+        self._ready.extend(islice(self._iterator, self._plan.pre_dispatch))
         for number in range(self._plan.n_jobs):
             running = _Running()
             context = contextvars.copy_context()
@@ -164,6 +169,7 @@ class PullDispatch:
         with self._lock:
             self._stopped = True
             self._space.notify_all()
+        close_generator(self._iterator)
 
     @property
     def dispatched(self) -> int:
@@ -219,7 +225,7 @@ class PullDispatch:
 
     def _work(self, running: _Running) -> None:
         """Take and run tasks until there are no more: what each thread does."""
-        config.enter_level(self._level)
+        config.enter_task(self._level)
         try:
             if self._initializer is not None:
                 self._initialize()
@@ -254,8 +260,7 @@ class PullDispatch:
         limit = self._plan.pre_dispatch
         with self._space:
             while (
-                not self._keeps_results
-                and limit is not None
+                limit is not None
                 and self._batches >= limit
                 and not (self._stopped or self._exhausted)
             ):
@@ -264,7 +269,7 @@ class PullDispatch:
                 return 0, []
             start, size = self._position, self._size
             try:
-                items = list(islice(self._iterator, size))
+                items = self._next_items(size)
             except BaseException as error:
                 self._source_error = error
                 self._stop()
@@ -277,6 +282,15 @@ class PullDispatch:
                 self._batches += 1
             return start, items
 
+    def _next_items(self, size: int) -> list[Any]:
+        ready = self._ready
+        if not ready:
+            return list(islice(self._iterator, size))
+        items = [ready.popleft() for _ in range(min(size, len(ready)))]
+        if len(items) < size:
+            items.extend(islice(self._iterator, size - len(items)))
+        return items
+
     def _run(
         self, start: int, items: list[Any], running: _Running
     ) -> tuple[list[Any], Failure | None]:
@@ -288,19 +302,18 @@ class PullDispatch:
                 running.item, running.position = item, start + len(values)
                 running.since = monotonic()
             try:
-                function, args, kwargs = item
-                callable_here = callable(function)
-            except Exception:
-                callable_here = False
-            try:
-                if not callable_here:
+                if type(item) is tuple and len(item) == 3:
+                    function, args, kwargs = item
+                    if type(args) is not tuple or type(kwargs) is not dict:
+                        function, args, kwargs = check_task(item, start + len(values))
+                else:
                     function, args, kwargs = check_task(item, start + len(values))
                 append(function(*args, **kwargs))
             except BaseException as error:
                 running.since = 0.0
-                if callable_here:
-                    error = self._named(error, start + len(values), item)
-                return values, Failure(start + len(values), error)
+                return values, Failure(
+                    start + len(values), self._named(error, start + len(values), item)
+                )
             if self._stopped:
                 break
         running.since = 0.0
@@ -308,10 +321,12 @@ class PullDispatch:
 
     @staticmethod
     def _named(error: BaseException, position: int, item: Any) -> BaseException:
+        if isinstance(error, InvalidTaskError):
+            return error
         try:
             return named(error, position, item)
-        except Exception:
-            return error
+        except InvalidTaskError as invalid:  # it could not be called at all
+            return invalid
 
     def _finish(
         self, start: int, values: list[Any], failure: Failure | None, seconds: float
@@ -324,6 +339,7 @@ class PullDispatch:
             self.completed += len(values)
             if self._keeps_results or not values:
                 self._batches -= 1
+                self._space.notify()
             if self._waiting_for_news:
                 self._news.notify()
         if failure is not None:

@@ -69,6 +69,7 @@ class PushDispatch:
         self._in_flight = 0
         self._untaken: deque[int] = deque()  # sizes of finished batches not all taken yet
         self._taken = 0  # results that the consumer took, not counted against a batch yet
+        self._failure: Failure | None = None
         self.dispatched = 0
         self.completed = 0
         self._delivery: ListDelivery | OrderedDelivery | UnorderedDelivery
@@ -103,9 +104,13 @@ class PushDispatch:
         while True:
             values = delivery.take()
             if values is not None:
+                while self._backlog:  # whatever the consumer does meanwhile, this goes on
+                    self._submit()
                 yield values
                 self._note_taken(len(values))
                 self._fill()
+            elif self._failure is not None:
+                raise self._failure.error
             elif self._ended():
                 self._report()
                 return
@@ -141,7 +146,7 @@ class PushDispatch:
 
     def _fill(self) -> None:
         """Hand over and pull until there is no room or nothing more may be pulled."""
-        while True:
+        while self._failure is None:
             depth = self._depth()
             while self._backlog and self._session.room(depth):
                 self._submit()
@@ -180,6 +185,7 @@ class PushDispatch:
             failure, again = self._session.late(self._plan.timeout)
             if failure is not None:
                 self._fail(failure)
+                return
             seconds = again - time.monotonic()
         self._take_news(seconds)
         self._fill()
@@ -216,8 +222,11 @@ class PushDispatch:
             self._plan.progress()
 
     def _fail(self, failure: Failure) -> None:
+        """End the call; a generator first yields the results that were there before."""
+        self._failure = failure
         self.abandon()
-        raise failure.error
+        if self._plan.return_as is ReturnAs.LIST:
+            raise failure.error
 
 
 def _position(failure: Failure) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from itertools import islice
 from time import perf_counter
+from types import GeneratorType
 from typing import Any
 
 from parallel_core.errors import SerializationError
@@ -91,7 +93,7 @@ class TaskSource:
             try:
                 called, args, kwargs = item
                 if called is function and (watch is None or watch()):
-                    if kwargs:
+                    if kwargs or type(args) is not tuple or type(kwargs) is not dict:
                         pass
                     elif arity == 1:
                         (value,) = args
@@ -116,7 +118,24 @@ class TaskSource:
             append = payload.append
 
     def close(self) -> None:
-        """Close the caller's generator, as leaving a ``for`` loop over it would in time."""
-        closer = getattr(self._iterator, "close", None)
-        if closer is not None and type(self._iterator).__name__ == "generator":
-            closer()
+        """Let the caller's generator clean up."""
+        close_generator(self._iterator)
+
+
+def close_generator(iterator: object) -> None:
+    """Close `iterator` if it is a generator, as leaving a ``for`` loop over it would in time.
+
+    What it raises then is only warned of: something else has ended the call.
+    """
+    if not isinstance(iterator, GeneratorType):
+        return
+    try:
+        iterator.close()
+    except ValueError:  # it is being executed: by another thread, or further up in this one
+        pass
+    except Exception as error:
+        warnings.warn(
+            f"the iterable of tasks raised as it was closed: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )

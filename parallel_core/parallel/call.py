@@ -24,6 +24,7 @@ from parallel_core.config import UNSET, Unset, setting
 from parallel_core.dispatch.inline import InlineDispatch
 from parallel_core.dispatch.plan import (
     CallPlan,
+    Counters,
     ReturnAs,
     check_batch_size,
     check_pre_dispatch,
@@ -33,19 +34,9 @@ from parallel_core.dispatch.plan import (
 )
 from parallel_core.dispatch.push import PushDispatch
 from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import (
-    check_arrays,
-    check_hints,
-    check_idle_seconds,
-    check_initializer,
-    check_verbose,
-)
-from parallel_core.parallel.choice import (
-    check_thread_limit,
-    choose_backend,
-    split_params,
-    thread_environment,
-)
+from parallel_core.parallel.checks import check_arrays, check_hints, check_verbose
+from parallel_core.parallel.choice import choose_backend, split_params
+from parallel_core.parallel.options import worker_options
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
 _MESSAGE_OF_OVERRIDES = 10
@@ -180,15 +171,20 @@ class Parallel:
             check_pre_dispatch(pre_dispatch)
 
         given = None if isinstance(backend, Unset) else backend
-        if given is None and settings.backend_params:
-            backend_params = {**settings.backend_params, **backend_params}
         worker_params, factory_params = split_params(backend_params)
+        if factory_params and not isinstance(given, str):
+            raise TypeError(
+                f"unexpected parameters of Parallel: {', '.join(sorted(factory_params))}; only a "
+                "backend that is given by name takes parameters of its own"
+            )
+        if given is None and settings.backend_params:
+            worker_params = {**split_params(settings.backend_params)[0], **worker_params}
+        if given is not None and isinstance(require, Unset):
+            constraint = None  # the context's constraint is for calls that leave the choice to it
         choice = choose_backend(given, hint, constraint, factory_params)
-        if factory_params:
-            _check_factory_params(given, settings, factory_params)
         self._backend = choice.backend
         self._overridden = choice.overridden
-        self._options = _worker_options(worker_params)
+        self._options = worker_options(worker_params)
         self._managed = False
         self._session: Session | None = None
         self._dispatch: Any = None
@@ -292,6 +288,7 @@ class Parallel:
         progress = self._prepare_messages(backend, n_jobs)
         if n_jobs == 1 and backend.inline_when_single:
             backend = find_backend("sequential")
+        pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         if backend.style is Style.PUSH:
             try:
                 session = self._open(n_jobs)
@@ -304,7 +301,7 @@ class Parallel:
         plan = CallPlan(
             n_jobs,
             self._return_as,
-            resolve_pre_dispatch(self.pre_dispatch, n_jobs),
+            pre_dispatch,
             self._batch_size,
             self.timeout,
             progress,
@@ -329,6 +326,8 @@ class Parallel:
         return dispatch
 
     def _open(self, n_jobs: int) -> Session:
+        if self._session is not None and not self._session.is_current():
+            self._release()
         if self._session is None:
             self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
         return self._session
@@ -337,9 +336,12 @@ class Parallel:
         """End the call: with all its results, or by letting nothing of it go on."""
         self._running = False
         self._generator = None
+        dispatch = self._dispatch
+        if dispatch is not None:  # keep its figures, not its results
+            self._dispatch = Counters(dispatch.dispatched, dispatch.completed, dispatch.total)
         try:
-            if not complete and self._dispatch is not None:
-                self._dispatch.abandon()
+            if not complete and dispatch is not None:
+                dispatch.abandon()
         finally:
             if not self._managed or not complete:
                 self._release()
@@ -367,34 +369,9 @@ class Parallel:
 _print_progress = Parallel.print_progress
 
 
-def _worker_options(params: dict[str, Any]) -> WorkerOptions:
-    """Return the options for workers, checked."""
-    if not params:
-        return _PLAIN
-    initializer, initargs = params.get("initializer"), params.get("initargs", ())
-    check_initializer(initializer, initargs)
-    limit = check_thread_limit(params.get("inner_max_num_threads"))
-    return WorkerOptions(
-        initializer=initializer,
-        initargs=tuple(initargs),
-        idle_seconds=check_idle_seconds(params.get("idle_worker_timeout", _PLAIN.idle_seconds)),
-        environment=thread_environment(limit),
-    )
-
-
-_PLAIN = WorkerOptions()
-
-
-def _check_factory_params(given: Any, settings: config.Settings, params: dict[str, Any]) -> None:
-    """Refuse parameters that no factory was called with."""
-    chosen = settings.values.get("backend") if given is None else given
-    if chosen is None:
-        names = ", ".join(sorted(params))
-        raise TypeError(f"unexpected parameters {names}: no backend was chosen that takes them")
-
-
 def _check_iterable(iterable: Any) -> Iterable[Any]:
-    if hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__"):
+    kind = type(iterable)
+    if hasattr(kind, "__iter__") or (hasattr(kind, "__getitem__") and kind is not type):
         tasks: Iterable[Any] = iterable
         return tasks
     hint = ""
@@ -410,7 +387,7 @@ def _run_initializer(options: WorkerOptions) -> None:
     assert options.initializer is not None
     try:
         options.initializer(*options.initargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         from parallel_core.errors import InitializerError
 
         raise InitializerError(

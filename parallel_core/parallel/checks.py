@@ -7,6 +7,7 @@ from typing import Any
 
 from memmapping.sizes import parse_nbytes
 
+_FOR_EVER = 1e9
 _MMAP_MODES = (None, "r", "r+", "w+", "c")
 _PREFERENCES = (None, "processes", "threads")
 _REQUIREMENTS = (None, "sharedmem")
@@ -37,20 +38,27 @@ def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
 
 def check_verbose(verbose: Any) -> int:
     """Return `verbose` as an integer; else raise TypeError."""
-    if isinstance(verbose, (int, float)):
+    try:
+        if isinstance(verbose, (str, bytes)):
+            raise TypeError
         return int(verbose)
-    raise TypeError(f"verbose must be a number, not {verbose!r}")
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"verbose must be a whole number, not {verbose!r}") from None
 
 
 def check_idle_seconds(given: Any) -> float | None:
     """Return `idle_worker_timeout` in seconds; None means for ever."""
     if given is None:
         return None
-    if isinstance(given, bool) or not isinstance(given, (int, float)):
+    if isinstance(given, (bool, str)) or not hasattr(given, "__float__"):
         raise TypeError(f"idle_worker_timeout must be a number of seconds or None, not {given!r}")
-    if not given >= 0:
+    try:
+        seconds = float(given)
+    except OverflowError:
+        return None
+    if not seconds >= 0:
         raise ValueError(f"idle_worker_timeout must not be negative, not {given!r}")
-    return float(given)
+    return None if seconds > _FOR_EVER else seconds
 
 
 def check_initializer(initializer: Any, initargs: Any) -> None:

@@ -8,16 +8,6 @@ from parallel_core import config
 from parallel_core.backends.base import Backend
 from parallel_core.backends.registry import default_backend_name, find_backend
 
-#: Variables that limit the threads of numeric libraries; read at their first import.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 #: Parameters that every backend with workers understands; others go to a backend's factory.
 WORKER_PARAMS = ("initializer", "initargs", "idle_worker_timeout", "inner_max_num_threads")
 
@@ -87,21 +77,3 @@ def split_params(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     workers = {name: value for name, value in params.items() if name in WORKER_PARAMS}
     factory = {name: value for name, value in params.items() if name not in WORKER_PARAMS}
     return workers, factory
-
-
-def thread_environment(limit: int | None) -> tuple[tuple[str, str], ...]:
-    """Return the variables that limit threads in workers; one that the user has set wins."""
-    import os
-
-    if limit is None:
-        return ()
-    return tuple((name, str(limit)) for name in THREAD_VARIABLES if name not in os.environ)
-
-
-def check_thread_limit(limit: Any) -> int | None:
-    """Return `inner_max_num_threads` checked."""
-    if limit is None:
-        return None
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"inner_max_num_threads must be a positive integer or None, not {limit!r}")
-    return limit

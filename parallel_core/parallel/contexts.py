@@ -12,7 +12,8 @@ from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend
 from parallel_core.config import UNSET, Settings, Unset
 from parallel_core.parallel.checks import check_arrays, check_hints, check_verbose
-from parallel_core.parallel.choice import check_thread_limit, choose_backend, split_params
+from parallel_core.parallel.choice import choose_backend, split_params
+from parallel_core.parallel.options import worker_options
 
 
 class parallel_config:
@@ -86,11 +87,18 @@ class parallel_config:
         values = {name: value for name, value in given.items() if not isinstance(value, Unset)}
         _check(values)
         if inner_max_num_threads is not None:
-            backend_params["inner_max_num_threads"] = check_thread_limit(inner_max_num_threads)
+            backend_params["inner_max_num_threads"] = inner_max_num_threads
         if values.get("backend", "") is None:
             del values["backend"]
+        worker_params, factory_params = split_params(backend_params)
+        worker_options(worker_params)
+        if factory_params and not isinstance(values.get("backend"), str):
+            raise TypeError(
+                f"unexpected parameters: {', '.join(sorted(factory_params))}; only a backend that "
+                "is given by name takes parameters of its own"
+            )
         if "backend" in values:
-            values["backend"] = find_backend(values["backend"], split_params(backend_params)[1])
+            values["backend"] = find_backend(values["backend"], factory_params)
         self._token: Token[Settings] | None = config.push_settings(values, backend_params)
 
     def __enter__(self) -> parallel_config:
@@ -180,12 +188,13 @@ def get_active_backend(
     >>> get_active_backend(prefer="threads")
     (<ThreadingBackend 'threading'>, 1)
     """
+    values = config.current_settings().values
+    prefer = values.get("prefer") if prefer is None else prefer
+    require = values.get("require") if require is None else require
     check_hints(prefer, require)
     check_verbose(verbose)
-    settings = config.current_settings()
-    _, params = split_params(settings.backend_params)
-    n_jobs = settings.values.get("n_jobs")
-    return choose_backend(None, prefer, require, params).backend, 1 if n_jobs is None else n_jobs
+    n_jobs = values.get("n_jobs")
+    return choose_backend(None, prefer, require, {}).backend, 1 if n_jobs is None else n_jobs
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:

@@ -37,13 +37,18 @@ def _generate(
     name: str,
     itself: list[weakref.ref[_Results]],
 ) -> _Results:
-    complete = False
+    complete = at_rest = False
     try:
         yield
         for values in chunks:
-            yield from values
+            at_rest = True
+            for value in values:  # noqa: UP028 - `yield from` a list would break send()
+                yield value
+            at_rest = False
         complete = True
     except GeneratorExit:
+        if not at_rest and itself and itself[0]() is not None:
+            raise  # a task raised it
         # Weak references are cleared before a dropped generator is finalized; who calls close()
         # still holds it.
         if itself and itself[0]() is None:

@@ -16,6 +16,7 @@
 - `batch`: consecutive tasks in encoded form.
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
 - `failure`: an exception on its way from a worker to the caller.
+- `preview`: looking into a pickle without running it.
 - `wrapping`: `wrap_non_picklable_objects`.
 - `description`: words for a task in messages.
 """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 from parallel_core.tasks.definitions import Definition
 from parallel_core.tasks.description import describe_call, describe_task, function_name
+from parallel_core.tasks.preview import preview
 
 #: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task.
 PICKLED = -1
@@ -57,8 +57,13 @@ class Batch:
         self.definitions = definitions
         self.nbytes = nbytes
 
-    def describe(self, index: int) -> str:
-        """Return the words for task ``start + index``: its position and its shortened call."""
+    def describe(self, index: int, call: str | None = None) -> str:
+        """Return the words for task ``start + index``: its position and its shortened call.
+
+        `call` is the latter as the worker put it; without it, what can be told here is told.
+        """
+        if call is not None:
+            return describe_task(self.start + index, call)
         offset = index
         for run in self.runs:
             length = run_length(run)
@@ -73,7 +78,7 @@ class Batch:
         if arity >= 0:
             return describe_call(function, payload[offset * arity : (offset + 1) * arity], {})
         try:
-            *called, args, kwargs = pickle.loads(payload[offset])
+            *called, args, kwargs = preview(payload[offset])
         except Exception:
             return f"{function_name(function)}(...), of which the arguments cannot be shown"
         return describe_call(called[0] if called else function, args, kwargs)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+from _thread import get_ident
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -35,12 +36,12 @@ _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda 
 
 _calls = itertools.count(1)
 _defined: WeakValueDictionary[str, Definitions] = WeakValueDictionary()
-_received: dict[str, ReceivedDefinitions] = {}
+_received: dict[tuple[str, int], ReceivedDefinitions] = {}  # an engine may have many threads
 
 
 def resolve(call: str, token: int) -> object:
     """Return the function or class `token` of `call`; what a reference unpickles to."""
-    table = _received.get(call) or _defined.get(call)
+    table = _received.get((call, get_ident())) or _defined.get(call)
     if table is None:
         raise LookupError(f"definition {token} belongs to call {call}, which has ended")
     return table.resolve(token)
@@ -177,11 +178,12 @@ class ReceivedDefinitions:
         self._captures: dict[int, Capture] = {}
         self.volatile = False
         self._tokens: dict[int, int] = {}
-        _received[call] = self
+        self._thread = get_ident()
+        _received[call, self._thread] = self
 
     def close(self) -> None:
         """Be looked up no longer: the call has ended, or another one has begun."""
-        _received.pop(self._call, None)
+        _received.pop((self._call, self._thread), None)
 
     def receive(self, sent: dict[int, tuple[bytes, bool]], forget: tuple[int, ...]) -> None:
         """Take in definitions as ``{token: (data, volatile)}``, and drop others."""
@@ -198,8 +200,8 @@ class ReceivedDefinitions:
             pass
         data, volatile = self._received[token]
         obj = pickle.loads(data)
-        if isinstance(obj, FunctionType) and self._state and goes_by_value(obj):
-            obj.__globals__.update(self._state)
+        if self._state and goes_by_value(obj):
+            self._give_state(obj)
         self._loaded[token] = obj
         if isinstance(obj, type):
             self._tokens[id(obj)] = token
@@ -207,6 +209,14 @@ class ReceivedDefinitions:
             self._captures[token] = Capture(obj, dumps, frozenset(self._state))
             self.volatile = True
         return obj
+
+    def _give_state(self, obj: object) -> None:
+        """Let `obj`, or the methods of a class, see the globals that the initializer set."""
+        parts = vars(obj).values() if isinstance(obj, type) else (obj,)
+        for part in parts:
+            inner = getattr(part, "__func__", None) or getattr(part, "fget", None) or part
+            if isinstance(inner, FunctionType):
+                inner.__globals__.update(self._state)
 
     def restore(self) -> None:
         """After a task: forget the loaded form of what it changed."""

@@ -7,6 +7,7 @@ from types import MethodType
 from typing import Any
 
 from parallel_core.errors import InvalidTaskError
+from parallel_core.tasks.description import short_repr
 
 Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -51,9 +52,7 @@ def check_task(item: object, position: int) -> Task:
             return function, args, kwargs
         if callable(function) and isinstance(args, (tuple, list)) and isinstance(kwargs, dict):
             return function, tuple(args), kwargs
-    shown = repr(item)
-    if len(shown) > 100:
-        shown = shown[:97] + "..."
+    shown = short_repr(item)
     mend = "pass delayed(f)(x) for each x, not f(x)"
     if isinstance(item, MethodType) and item.__func__ is _delayed_call:
         mend = "it has not been given its arguments: write delayed(f)(x), not delayed(f(x))"

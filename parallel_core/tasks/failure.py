@@ -8,14 +8,16 @@ without calling ``__init__``. What cannot be rebuilt at all arrives as `RemoteEr
 
 from __future__ import annotations
 
+import builtins
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 from parallel_core.errors import RemoteError, RemoteTraceback, TaskExitError, add_note
 
+NoneType = type(None)
 Dumps = Callable[[object], bytes]
 
 
@@ -41,30 +43,74 @@ def pack(error: BaseException, dumps: Dumps) -> tuple[bytes, str]:
 
 
 def pickle_exception(error: BaseException, dumps: Dumps) -> bytes:
-    """Pickle `error` in the first form that can be read back."""
+    """Pickle `error` in the first form that can be read back as the same."""
     if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, (int, str)) else repr(error.code)
+        code: object = error.code
+        if not isinstance(code, (int, str, NoneType)):
+            code = repr(code)
         return pickle.dumps((_exited, (code,)))
-    cause, context = error.__cause__, error.__context__
-    attempts: list[Callable[[], object]] = [
-        lambda: error,
-        lambda: _Rebuilt(type(error), error.args, dict(error.__dict__)),
-        lambda: _Rebuilt(type(error), error.args, {}),
-        lambda: _Rebuilt(type(error), tuple(map(_plain, error.args)), {}),
-    ]
-    for attempt in attempts:
+    for form in _forms(error, dumps):
         try:
-            data = dumps(attempt())
-            back = pickle.loads(data)
+            data = dumps(form)
+            if _is_same(pickle.loads(data), error):
+                return data
         except Exception:  # the next form is tried
             continue
-        finally:
-            error.__cause__, error.__context__ = cause, context
-        if type(back) is type(error) or isinstance(back, _Rebuilt):
-            return data
-        if type(back).__qualname__ == type(error).__qualname__:
-            return data  # a class that went by value is another object when it comes back
     return pickle.dumps(RemoteError(_message(error), _type_name(error)))
+
+
+def _forms(error: BaseException, dumps: Dumps) -> Iterator[object]:
+    """Yield what may be pickled for `error`, the most faithful first."""
+    yield error
+    attributes = _attributes(error)
+    kind = type(error)
+    if isinstance(error, _group_class()):
+        members = [pickle_exception(member, dumps) for member in error.exceptions]
+        yield _Rebuilt(kind, (error.message, members), attributes, group=True)
+    yield _Rebuilt(kind, error.args, attributes)
+    kept = {name: value for name, value in attributes.items() if _pickles(value, dumps)}
+    yield _Rebuilt(kind, error.args, kept)
+    shown = tuple(arg if _pickles(arg, dumps) else repr(arg) for arg in error.args)
+    yield _Rebuilt(kind, shown, kept)
+
+
+def _is_same(back: object, error: BaseException) -> bool:
+    """Whether `back` is `error` as it should arrive; classes that go by value may have doubles."""
+    if isinstance(back, _Rebuilt):
+        return isinstance(back.exception(), BaseException)
+    if type(back).__qualname__ != type(error).__qualname__:
+        return False
+    return isinstance(back, BaseException) and str(back) == str(error)
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    """Return the attributes of `error`, those in slots included."""
+    found = {
+        name: getattr(error, name)
+        for cls in type(error).__mro__
+        for name in _slots(cls)
+        if hasattr(error, name)
+    }
+    return {**found, **error.__dict__}
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    """Return the names in the ``__slots__`` of `cls` itself."""
+    slots = cls.__dict__.get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+def _pickles(value: object, dumps: Dumps) -> bool:
+    try:
+        pickle.loads(dumps(value))
+    except Exception:
+        return False
+    return True
+
+
+def _group_class() -> Any:
+    return getattr(builtins, "BaseExceptionGroup", ())
 
 
 def unpack(data: bytes, text: str, note: str) -> BaseException:
@@ -101,28 +147,38 @@ class _Rebuilt:
     """An exception in parts, put together again without its ``__init__``."""
 
     def __init__(
-        self, cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]
+        self,
+        cls: type[BaseException],
+        args: tuple[Any, ...],
+        attributes: dict[str, Any],
+        group: bool = False,
     ) -> None:
         self.cls = cls
         self.args = args
         self.attributes = attributes
+        self.group = group
 
     def exception(self) -> BaseException:
+        args = self.args
+        if self.group:
+            message, members = args
+            args = (message, [_exception_of(pickle.loads(member)) for member in members])
         try:
-            error = self.cls.__new__(self.cls, *self.args)
+            error = self.cls.__new__(self.cls, *args)
         except Exception:
             error = BaseException.__new__(self.cls)
-        error.args = self.args
-        error.__dict__.update(self.attributes)
+        if not self.group:
+            error.args = args
+        for name, value in self.attributes.items():
+            try:
+                setattr(error, name, value)
+            except AttributeError:  # what can only be read stays as it is
+                continue
         return error
 
 
-def _plain(value: object) -> object:
-    try:
-        pickle.loads(pickle.dumps(value))
-    except Exception:
-        return repr(value)
-    return value
+def _exception_of(loaded: Any) -> Any:
+    return loaded.exception() if isinstance(loaded, _Rebuilt) else loaded
 
 
 def _message(error: BaseException) -> str:

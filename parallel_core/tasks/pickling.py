@@ -9,6 +9,7 @@ gave up, cloudpickle [1]_ does the work, which takes such functions and classes 
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import sys
@@ -86,6 +87,10 @@ def _reducing_pickler() -> type[CloudPickler]:
                 self.reduce_first = reduce_first
 
             def reducer_override(self, obj: Any) -> Any:
+                if isinstance(obj, _wrappers):
+                    reduced = _reduce_wrapper(obj)
+                    if reduced is not NotImplemented:
+                        return reduced
                 if self.reduce_first is not None:
                     reduced = self.reduce_first(obj)
                     if reduced is not NotImplemented:
@@ -94,6 +99,28 @@ def _reducing_pickler() -> type[CloudPickler]:
 
         _pickler_class = ReducingPickler
     return _pickler_class
+
+
+_wrappers = (type(functools.lru_cache(repr)), functools.cached_property)
+
+
+def _reduce_wrapper(obj: Any) -> Any:
+    """Reduce what cloudpickle would name or refuse: cached functions and properties of a script."""
+    if isinstance(obj, functools.cached_property):
+        return _cached_property, (obj.func, obj.attrname)
+    if goes_by_value(obj):
+        return _cached_function, (obj.__wrapped__, obj.cache_parameters())
+    return NotImplemented
+
+
+def _cached_function(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
+def _cached_property(function: Callable[[Any], Any], name: str | None) -> Any:
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
 
 
 def dumps_by_value(obj: object, reduce_first: Reducer | None = None) -> bytes:

@@ -16,10 +16,10 @@ from typing import Any
 
 from parallel_core import config
 from parallel_core.workers.board import Board
-from parallel_core.workers.channel import Channel
+from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import Surroundings, WorkerKey, birth_settings
 from parallel_core.workers.system import block_interrupts, no_processes, restore_interrupts
-from parallel_core.workers.worker import Process, Worker
+from parallel_core.workers.worker import Process, Worker, wait_for_end
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # The empty entry is the current folder, whose modules must not stand in for the library's.
@@ -73,7 +73,13 @@ def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None =
     os.close(read_end)
     os.close(page)
     worker = Worker(process, Channel(ours), board, lifeline, key)
-    worker.tell(surroundings, birth_settings(key.initializer))
+    try:
+        worker.tell(surroundings, birth_settings(key.initializer))
+    except ChannelClosed:
+        wait_for_end(worker, 1.0)
+        words = worker.obituary()
+        worker.end()
+        raise BirthError(f"the new process {words} before it was told anything") from None
     return worker
 
 

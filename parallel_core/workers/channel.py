@@ -73,17 +73,18 @@ class Channel:
             self._outbox.append(memoryview(data))
             self.flush()
 
-    def flush(self) -> None:
-        """Send what waits, as far as the socket takes it; raises as `send` does."""
+    def flush(self) -> bool:
+        """Send what waits, as far as the socket takes it; return whether some still waits."""
         while self._outbox:
             head = self._outbox[0]
             sent = self._send(head)
             if sent < len(head):
                 self._outbox[0] = head[sent:]
                 if sent == 0:
-                    return
+                    return True
             else:
                 self._outbox.popleft()
+        return False
 
     def _send(self, data: bytes | memoryview) -> int:
         try:

@@ -59,6 +59,7 @@ class Execution:
         self._pickled: list[int] = []
         self._flushed = monotonic()
         self._cut = False
+        self._failed_call: str | None = None
 
     def run(self, runs: list[Run]) -> None:
         """Run the tasks until the end, a failure or the limit; answers go out through `send`."""
@@ -75,7 +76,7 @@ class Execution:
             leg = int(words[PHASE])
             words[PHASE] = _PICKLING
             data, text = pack(error, self._definitions.dumps)
-            failure = (max(self._task - base, 1) - 1, leg, data, text)
+            failure = (max(self._task - base, 1) - 1, leg, data, text, self._failed_call)
             del error
         words[PHASE] = _PICKLING
         self._answer(True, failure)
@@ -132,6 +133,9 @@ class Execution:
                     self._keep(value, function, args, {})
                     del value
                     words[PHASE] = _RUNNING
+        except BaseException:
+            self._failed_call = describe_call(function, args, {})
+            raise
         finally:
             self._task = task
 
@@ -140,6 +144,9 @@ class Execution:
         words, times, clock, loads = self._board.words, self._board.times, monotonic, pickle.loads
         definitions = self._definitions
         task, flushed = self._task, self._flushed
+        function: Any = None
+        args: Any = ()
+        kwargs: Any = {}
         try:
             for data in payload:
                 times[SINCE] = now = clock()
@@ -162,9 +169,13 @@ class Execution:
                 words[PHASE] = _RUNNING
                 value = function(*args, **kwargs)
                 self._keep(value, function, args, kwargs)
-                del function, args, kwargs, value  # gone before the next task, as in a plain loop
+                function = args = kwargs = value = None  # gone before the next task begins
                 if definitions.volatile:
                     definitions.restore()
+        except BaseException:
+            if args is not None and function is not None and words[PHASE] != _UNPICKLING:
+                self._failed_call = describe_call(function, args, kwargs)
+            raise
         finally:
             self._task = task
 
@@ -176,7 +187,11 @@ class Execution:
             words[PHASE] = _UNPICKLING
             function = self._definitions.resolve(token)
             words[PHASE] = _RUNNING
-            self._keep(function(*args), function, args, {})
+            try:
+                self._keep(function(*args), function, args, {})
+            except BaseException:
+                self._failed_call = describe_call(function, args, {})
+                raise
             del function
             self._definitions.restore()
 

@@ -50,6 +50,10 @@ def main(connection: int, board: int, lifeline: int) -> None:
         channel.close()
 
 
+_FIRST_PATIENCE = 10.0  # seconds that a new worker waits for its first batch, at least
+_REST_MS = 20  # a parent that has read nothing for so long is doing something else
+
+
 class _Server:
     """The state of a worker between messages."""
 
@@ -61,6 +65,8 @@ class _Server:
         self._call = ""
         self._state: dict[str, Any] = {}
         self._refused = False
+        self._idle_seconds: float | None = None
+        self._is_new = True
 
     def serve(self) -> None:
         """Handle messages until there is a reason to end."""
@@ -123,6 +129,9 @@ class _Server:
 
     def _run(self, message: Any) -> None:
         _, number, call, base, runs, definitions, forget = message
+        if self._is_new:
+            self._is_new = False
+            self._channel.set_patience(self._idle_seconds)
         if call != self._call or self._definitions is None:
             if self._definitions is not None:
                 self._definitions.close()
@@ -130,7 +139,18 @@ class _Server:
             self._call = call
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
-        Execution(number, base, self._definitions, self._board, self._channel.send).run(runs)
+        Execution(number, base, self._definitions, self._board, self._send).run(runs)
+
+    def _send(self, message: Any) -> None:
+        """Send an answer; wait while the parent reads it, but not for a parent that is at rest."""
+        channel = self._channel
+        channel.send(message)
+        if channel.pending:
+            poller = select.poll()
+            poller.register(channel, select.POLLOUT)
+            while poller.poll(_REST_MS):
+                if not channel.flush():
+                    return
 
     def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
         try:
@@ -142,8 +162,12 @@ class _Server:
             data, text = pack(error, dumps)
             self._channel.send((messages.UNUSABLE, data, text))
             return False
-        self._channel.set_patience(now.idle_seconds)
-        if birth is not None:
+        self._idle_seconds = now.idle_seconds
+        if birth is None:
+            self._channel.set_patience(now.idle_seconds)
+        else:
+            if now.idle_seconds is not None:  # the caller may need a while for the first batch
+                self._channel.set_patience(max(now.idle_seconds, _FIRST_PATIENCE))
             self._state = state
             self._channel.send((messages.READY,))
         return True

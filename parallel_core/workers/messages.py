@@ -10,8 +10,9 @@
 
 `number` counts the batches of one worker and `base` its tasks; `first` is the index within the
 batch of the first of `values`; `pickled` lists which values are pickles (None: none, True: all);
-`failure` is None or ``(index, leg, data, text)``. `finished` says that nothing more will come for
-this batch: it was run to its end, or it failed, or a limit cut it short.
+`failure` is None or ``(index, leg, data, text, call)``, the last in words or None. `finished` says
+that nothing more will come for this batch: it was run to its end, or it failed, or a limit cut it
+short.
 """
 
 from __future__ import annotations

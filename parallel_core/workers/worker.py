@@ -136,6 +136,11 @@ class Worker:
                 return sent, number - sent.base - 1, since, phase
         return None
 
+    @property
+    def gone(self) -> bool:
+        """Whether it was let go of, as it is when this process ends."""
+        return self._lifeline < 0
+
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self.process.poll() is None
@@ -165,6 +170,7 @@ class Worker:
         """Close all descriptors; a process that still runs is killed by its lifeline."""
         if self._lifeline < 0:
             return
+        self.sent.clear()
         self.channel.close()
         self.board.close()
         os.close(self._lifeline)
