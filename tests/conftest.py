@@ -108,6 +108,7 @@ def nothing_left_behind() -> Iterator[None]:
     deadline = time.monotonic() + PATIENCE
     while (found := left_behind(*before)) and time.monotonic() < deadline:
         time.sleep(0.02)
+        gc.collect()
     assert not found, "left behind: " + "; ".join(found)
 
 

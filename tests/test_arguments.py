@@ -24,7 +24,7 @@ BATCH_SIZES = [1, 3, "auto", 1000]
 
 
 def some(backends: list[str]) -> list[Any]:
-    """Put the backends that start at once into the fast subset; the others are for the whole run."""
+    """Put the backends that start at once into the fast subset; the others are for all tests."""
     fast = ("processes", "threading", "sequential")
     return [
         pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend

@@ -43,7 +43,7 @@ ALL = [*OWN, "loky", "threading", "sequential"]
 
 
 def some(backends: list[str]) -> list[Any]:
-    """Put the backends that start at once into the fast subset; the others are for the whole run."""
+    """Put the backends that start at once into the fast subset; the others are for all tests."""
     fast = ("processes", "threading", "sequential")
     return [
         pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
@@ -280,7 +280,6 @@ EXCEPTIONS: list[tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]] = 
 ]
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("cls", "args", "kwargs"), EXCEPTIONS, ids=[cls.__name__ for cls, _, _ in EXCEPTIONS]
 )

@@ -30,7 +30,7 @@ KINDS = ["generator", "generator_unordered"]
 
 
 def some(backends: list[str]) -> list[Any]:
-    """Put the backends that start at once into the fast subset; the others are for the whole run."""
+    """Put the backends that start at once into the fast subset; the others are for all tests."""
     fast = ("processes", "threading", "sequential")
     return [
         pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
@@ -222,8 +222,7 @@ def test_a_big_result_does_not_wait_for_the_next_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", some(BACKENDS))
-@pytest.mark.parametrize("return_as", KINDS)
-@pytest.mark.parametrize("pre_dispatch", [2, 5])
+@pytest.mark.parametrize(("return_as", "pre_dispatch"), [(KINDS[0], 5), (KINDS[1], 2)])
 def test_no_more_is_pulled_than_asked_for_while_the_consumer_rests(
     backend: str, return_as: str, pre_dispatch: int
 ) -> None:

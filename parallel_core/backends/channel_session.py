@@ -205,9 +205,10 @@ class ChannelSession(Session):
         if any(worker.sent or worker.gone for worker in self._workers):
             self.cancel()
         if self._unusable:
-            self._pool.discard(self._workers)
-            for worker in list(self._workers):
+            unusable = list(self._workers)
+            for worker in unusable:
                 self._team.remove(worker)
+            self._pool.discard(unusable)
         self._pool.release(self._team, self._n_jobs)
         self._team = Team(0)
         self._workers = self._team.workers

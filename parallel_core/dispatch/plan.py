@@ -200,7 +200,7 @@ def check_timeout(given: object) -> float | None:
     try:
         seconds = float(given)
     except OverflowError:
-        seconds = math.inf
+        raise ValueError(f"timeout must be a number of seconds or None, not {given!r}") from None
     if not seconds > 0:
         raise ValueError(f"timeout must be a positive number of seconds or None, not {given!r}")
     return None if math.isinf(seconds) else seconds

@@ -23,6 +23,7 @@ from parallel_core.dispatch.delivery import (
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.dispatch.source import TaskSource
+from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definitions
 from parallel_core.tasks.encoding import BatchBuilder
@@ -88,6 +89,8 @@ class PushDispatch:
             if time.perf_counter() > until:
                 break
         self._fill()
+        if self._plan.return_as is not ReturnAs.LIST:
+            self._hand_over_all()
 
     def run(self) -> list[Any]:
         """Return all results, in order."""
@@ -104,8 +107,7 @@ class PushDispatch:
         while True:
             values = delivery.take()
             if values is not None:
-                while self._backlog:  # whatever the consumer does meanwhile, this goes on
-                    self._submit()
+                self._hand_over_all()
                 yield values
                 self._note_taken(len(values))
                 self._fill()
@@ -121,7 +123,10 @@ class PushDispatch:
         """End the call now; nothing of it goes on."""
         self._backlog.clear()
         self._session.cancel()
-        self._source.close()
+        error = self._source.close()
+        if error is not None and self._failure is not None:
+            words = f"{type(error).__name__}: {error}"
+            add_note(self._failure.error, f"the iterable of tasks raised as it was closed: {words}")
 
     @property
     def total(self) -> int | None:
@@ -155,6 +160,11 @@ class PushDispatch:
             self._pull()
             if self._in_flight:  # so that a worker which is done is known to be free
                 self._take_news(0.0)
+
+    def _hand_over_all(self) -> None:
+        """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
+        while self._backlog:
+            self._submit()
 
     def _depth(self) -> int:
         if self._plan.return_as is ReturnAs.LIST and self._sizer.long_tasks:

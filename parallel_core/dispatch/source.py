@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from itertools import islice
 from time import perf_counter
@@ -117,25 +116,19 @@ class TaskSource:
             arity, payload = builder.arity, builder.payload
             append = payload.append
 
-    def close(self) -> None:
-        """Let the caller's generator clean up."""
-        close_generator(self._iterator)
+    def close(self) -> Exception | None:
+        """Let the caller's generator clean up; see `close_generator`."""
+        return close_generator(self._iterator)
 
 
-def close_generator(iterator: object) -> None:
+def close_generator(iterator: object) -> Exception | None:
     """Close `iterator` if it is a generator, as leaving a ``for`` loop over it would in time.
 
-    What it raises then is only warned of: something else has ended the call.
+    What it raises then is returned: something else has ended the call.
     """
-    if not isinstance(iterator, GeneratorType):
-        return
-    try:
-        iterator.close()
-    except ValueError:  # it is being executed: by another thread, or further up in this one
-        pass
-    except Exception as error:
-        warnings.warn(
-            f"the iterable of tasks raised as it was closed: {type(error).__name__}: {error}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    if isinstance(iterator, GeneratorType):
+        try:
+            iterator.close()
+        except Exception as error:  # or it is being executed, by another thread or further up
+            return error
+    return None

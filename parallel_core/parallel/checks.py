@@ -38,12 +38,12 @@ def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
 
 def check_verbose(verbose: Any) -> int:
     """Return `verbose` as an integer; else raise TypeError."""
+    if isinstance(verbose, (str, bytes)) or not hasattr(verbose, "__int__"):
+        raise TypeError(f"verbose must be a number, not {verbose!r}")
     try:
-        if isinstance(verbose, (str, bytes)):
-            raise TypeError
         return int(verbose)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"verbose must be a whole number, not {verbose!r}") from None
+    except (ValueError, OverflowError):
+        raise ValueError(f"verbose must be a finite number, not {verbose!r}") from None
 
 
 def check_idle_seconds(given: Any) -> float | None:

@@ -12,12 +12,13 @@ import builtins
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
 
 from parallel_core.errors import RemoteError, RemoteTraceback, TaskExitError, add_note
 
 NoneType = type(None)
+_MEMBERS = (MemberDescriptorType, GetSetDescriptorType)
 Dumps = Callable[[object], bytes]
 
 
@@ -84,13 +85,18 @@ def _is_same(back: object, error: BaseException) -> bool:
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:
-    """Return the attributes of `error`, those in slots included."""
+    """Return the attributes of `error`, those in slots and those that C code keeps included."""
     found = {
         name: getattr(error, name)
         for cls in type(error).__mro__
         for name in _slots(cls)
         if hasattr(error, name)
     }
+    for cls in type(error).__mro__:
+        if cls.__module__ == "builtins" and cls is not BaseException:
+            for name, member in vars(cls).items():
+                if isinstance(member, _MEMBERS) and not name.startswith("__"):
+                    found[name] = getattr(error, name, None)
     return {**found, **error.__dict__}
 
 
@@ -172,7 +178,7 @@ class _Rebuilt:
         for name, value in self.attributes.items():
             try:
                 setattr(error, name, value)
-            except AttributeError:  # what can only be read stays as it is
+            except (AttributeError, TypeError):  # what can only be read stays as it is
                 continue
         return error
 

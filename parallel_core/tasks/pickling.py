@@ -14,7 +14,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.errors import SerializationError
@@ -95,22 +95,41 @@ def _reducing_pickler() -> type[CloudPickler]:
                     reduced = self.reduce_first(obj)
                     if reduced is not NotImplemented:
                         return reduced
-                return super().reducer_override(obj)
+                reduced = super().reducer_override(obj)
+                if isinstance(obj, type) and "__slots__" in vars(obj):
+                    _keep_slots(obj, reduced)
+                return reduced
 
         _pickler_class = ReducingPickler
     return _pickler_class
 
 
-_wrappers = (type(functools.lru_cache(repr)), functools.cached_property)
+_wrappers = (type(functools.lru_cache(repr)), functools.cached_property, MethodType)
 
 
 def _reduce_wrapper(obj: Any) -> Any:
     """Reduce what cloudpickle would name or refuse: cached functions and properties of a script."""
+    if isinstance(obj, MethodType):  # by its object, so that it keeps its class's globals
+        name = getattr(obj.__func__, "__name__", "")
+        if getattr(obj.__self__, name, None) == obj:
+            return getattr, (obj.__self__, name)
+        return NotImplemented
     if isinstance(obj, functools.cached_property):
         return _cached_property, (obj.func, obj.attrname)
     if goes_by_value(obj):
         return _cached_function, (obj.__wrapped__, obj.cache_parameters())
     return NotImplemented
+
+
+def _keep_slots(cls: type, reduced: Any) -> None:
+    """Have cloudpickle make a class with the slots of `cls`; by itself it forgets them.
+
+    Its way of making classes by value passes what their namespace starts with as a dictionary.
+    """
+    if isinstance(reduced, tuple) and len(reduced) > 1 and len(reduced[1]) > 3:
+        namespace = reduced[1][3]
+        if isinstance(namespace, dict):
+            namespace["__slots__"] = cls.__dict__["__slots__"]
 
 
 def _cached_function(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:

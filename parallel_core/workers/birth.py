@@ -9,6 +9,7 @@ start method.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -120,7 +121,8 @@ class ContextProcess:
 
     def kill(self) -> None:
         """Kill it."""
-        self._process.kill()
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 class PassedDescriptor:

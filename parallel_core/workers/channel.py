@@ -167,6 +167,13 @@ class Channel:
             raise ChannelClosed
         return read
 
+    def has_something(self) -> bool:
+        """Whether the other end has said something that is not read yet."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
     def refuse(self) -> None:
         """Tell the other end that nothing sent from now on will be read."""
         try:

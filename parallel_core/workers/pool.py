@@ -37,6 +37,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: dict[WorkerKey, list[Team]] = {}
         self._all: set[Worker] = set()
+        self._confirmed = False
         self._leased = 0
         self._peak = 0
         self._peak_before = 0
@@ -71,11 +72,34 @@ class WorkerPool:
         try:
             while len(team) < wanted:
                 team.add(self.replace(key, surroundings, spawn))
+            if not self._confirmed:
+                self._confirm(team)
         except BirthError:
             if not len(team):
                 self.release(team, wanted)
                 raise
         return team
+
+    def _confirm(self, team: Team) -> None:
+        """Wait, once in the life of this process, until a worker has come to life.
+
+        Raises
+        ------
+        BirthError
+            When all of them end without a word: workers cannot be had here.
+        """
+        while True:
+            team.poller.poll()
+            if any(worker.channel.has_something() for worker in team.workers):
+                self._confirmed = True
+                return
+            dead = [worker for worker in team.workers if not worker.alive()]
+            for worker in dead:
+                team.remove(worker)
+            words = [worker.obituary() for worker in dead]
+            self.discard(dead)
+            if not team.workers:
+                raise BirthError(f"the new worker processes {words[0]} at once")
 
     def replace(
         self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
