@@ -341,24 +341,6 @@ def test_get_active_backend_goes_by_the_same_rules(
         assert got == expected
 
 
-@pytest.mark.parametrize(
-    ("context", "parameters"),
-    [
-        ({"n_jobs": 3}, {"prefer": "threads"}),
-        ({"n_jobs": 3}, {"require": "sharedmem"}),
-        ({"n_jobs": 3, "backend": "loky"}, {"require": "sharedmem"}),
-    ],
-)
-def test_a_forced_change_to_threads_sets_one_job(
-    context: dict[str, Any], parameters: dict[str, Any]
-) -> None:
-    """As joblib 1.6 does: a number of jobs meant for processes is not one for threads."""
-    with parallel_config(**context):
-        assert Parallel(**parameters).n_jobs in (None, 1)
-        assert Parallel(n_jobs=2, **parameters).n_jobs == 2
-        assert get_active_backend(**parameters)[1] == 1
-
-
 def test_sharedmem_really_shares() -> None:
     shared: list[int] = []
     with parallel_backend("processes", n_jobs=2):

@@ -407,10 +407,6 @@ def test_delayed_gives_a_plain_tuple() -> None:
     assert maker(x=2) == (square, (), {"x": 2})
 
 
-def test_delayed_keeps_the_name_of_the_function() -> None:
-    assert delayed(square).__name__ == "square"  # as joblib's does, which some recipes show
-
-
 @quick_engines
 def test_the_caller_keeps_its_objects(name: str) -> None:
     mine = [1, 2]
@@ -730,28 +726,6 @@ def test_a_slow_generator(name: str) -> None:
             yield delayed(square)(i)
 
     assert Parallel(n_jobs=3, backend=name)(tasks()) == [i * i for i in range(8)]
-
-
-@pytest.mark.parametrize("name", ["processes", "threading", "loky"])
-@pytest.mark.parametrize("burst", [2, 3, 6])
-def test_tasks_run_while_the_generator_waits(name: str, burst: int, tmp_path: Path) -> None:
-    """What has been yielded goes on, all of it, while the generator is busy with the next.
-
-    A feed comes in bursts: some items at once, then nothing until they have been dealt with.
-    """
-
-    def tasks() -> Iterator[Any]:
-        for start in range(0, 3 * burst, burst):
-            paths = [tmp_path / str(start + i) for i in range(burst)]
-            for path in paths:
-                yield delayed(path.touch)()
-            assert wait_until(lambda paths=paths: all(path.exists() for path in paths))
-
-    parallel = Parallel(n_jobs=2, backend=name, batch_size=1, pre_dispatch=20)
-    assert parallel(tasks()) == [None] * 3 * burst
-
-
-# Workers stay.
 
 
 @engines("processes", "multiprocessing", "loky", "spawn", "forkserver")

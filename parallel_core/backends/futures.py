@@ -159,12 +159,12 @@ class FuturesSession(Session):
         return None, again
 
     def cancel(self) -> None:
-        """Cancel what has not begun; what runs is ended if the engine can do that."""
-        running = [future for future in self._in_flight if not future.cancel()]
+        """End what is in flight, as far as the engine can."""
+        unfinished = [future for future in self._in_flight if not future.done()]
         self._in_flight.clear()
         self._news = []
-        if running and not all(future.done() for future in running):
-            self._backend.abort(self._executor)
+        if unfinished:
+            self._backend.abort(self._executor, unfinished)
 
     def close(self) -> None:
         """Let go of the executor."""
@@ -182,7 +182,7 @@ class FuturesSession(Session):
         except BaseException as error:
             return [self._broken(batch, error)]
         if answers[0][0] == UNUSABLE:
-            self._backend.abort(self._executor)
+            self._backend.abort(self._executor, [])
             failure = Failure(-1, initializer_error(*answers[0][1:]))
             return [Completion(batch, batch.start, [], 0.0, True, failure)]
         return [read_answer(batch, answer) for answer in answers]
@@ -215,8 +215,10 @@ class FuturesBackend(Backend):
             When there is none to be had.
         """
 
-    def abort(self, executor: Executor) -> None:
-        """End what runs, if the engine can do that; by default it is left to run out."""
+    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
+        """End `futures`, if the engine can do that; by default what runs is left to run out."""
+        for future in futures:
+            future.cancel()
 
     def release(self, executor: Executor) -> None:
         """Let go of the executor after a call; by default it stays for the next one."""
@@ -299,7 +301,7 @@ class LokyBackend(FuturesBackend):
             return
         _kill(executor)
 
-    def abort(self, executor: Executor) -> None:
+    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
         """Kill its workers; the next call gets new ones."""
         _kill(executor)
 

@@ -95,8 +95,9 @@ def _attributes(error: BaseException) -> dict[str, Any]:
     for cls in type(error).__mro__:
         if cls.__module__ == "builtins" and cls is not BaseException:
             for name, member in vars(cls).items():
-                if isinstance(member, _MEMBERS) and not name.startswith("__"):
-                    found[name] = getattr(error, name, None)
+                value = getattr(error, name, None) if isinstance(member, _MEMBERS) else None
+                if value is not None and not name.startswith("__"):
+                    found[name] = value
     return {**found, **error.__dict__}
 
 

@@ -70,15 +70,29 @@ class WorkerPool:
         if unneeded:
             self._dismiss(unneeded)
         try:
-            while len(team) < wanted:
-                team.add(self.replace(key, surroundings, spawn))
+            self._fill(team, wanted, key, surroundings, spawn)
             if not self._confirmed:
                 self._confirm(team)
         except BirthError:
-            if not len(team):
-                self.release(team, wanted)
-                raise
+            self.release(team, wanted)
+            raise
         return team
+
+    def _fill(
+        self,
+        team: Team,
+        wanted: int,
+        key: WorkerKey,
+        surroundings: Surroundings,
+        spawn: Spawn | None,
+    ) -> None:
+        """Give birth to what `team` is short of, as far as the system lets us."""
+        try:
+            while len(team) < wanted:
+                team.add(self.replace(key, surroundings, spawn))
+        except BirthError:
+            if not len(team):
+                raise
 
     def _confirm(self, team: Team) -> None:
         """Wait, once in the life of this process, until a worker has come to life.
