@@ -37,7 +37,6 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: dict[WorkerKey, list[Team]] = {}
         self._all: set[Worker] = set()
-        self._confirmed = False
         self._leased = 0
         self._peak = 0
         self._peak_before = 0
@@ -71,7 +70,7 @@ class WorkerPool:
             self._dismiss(unneeded)
         try:
             self._fill(team, wanted, key, surroundings, spawn)
-            if not self._confirmed:
+            if not any(worker.ready for worker in team.workers):
                 self._confirm(team)
         except BirthError:
             self.release(team, wanted)
@@ -95,7 +94,7 @@ class WorkerPool:
                 raise
 
     def _confirm(self, team: Team) -> None:
-        """Wait, once in the life of this process, until a worker has come to life.
+        """Wait until one of the new workers has come to life.
 
         Raises
         ------
@@ -105,7 +104,6 @@ class WorkerPool:
         while True:
             team.poller.poll()
             if any(worker.channel.has_something() for worker in team.workers):
-                self._confirmed = True
                 return
             dead = [worker for worker in team.workers if not worker.alive()]
             for worker in dead:
