@@ -77,6 +77,8 @@ class ChannelSession(Session):
     def is_current(self) -> bool:
         """Whether the workers are as new ones would be: nothing was reloaded, no folder changed."""
         now = self._surroundings
+        if any(worker.gone for worker in self._workers):
+            return False  # this process is a fork of the one that leased them
         return self._team.reloads == reloads() and now == surroundings(now.idle_seconds, now.level)
 
     def room(self, depth: int) -> bool:
@@ -209,7 +211,7 @@ class ChannelSession(Session):
             for worker in unusable:
                 self._team.remove(worker)
             self._pool.discard(unusable)
-        self._pool.release(self._team, self._n_jobs)
+        self._pool.release(self._team, self._n_jobs, self._key)
         self._team = Team(0)
         self._workers = self._team.workers
 

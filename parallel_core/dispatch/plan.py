@@ -6,6 +6,7 @@ import ast
 import enum
 import math
 import operator
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -122,9 +123,11 @@ def resolve_pre_dispatch(given: object, n_jobs: int) -> int | None:
             value = operator.index(given)  # type: ignore[arg-type]  # the TypeError is the answer
         except TypeError:
             raise ValueError(_wrong_pre_dispatch(given, "it is no number")) from None
-    if not math.isfinite(value) or int(value) < 1:
-        raise ValueError(_wrong_pre_dispatch(given, f"it comes to {value:g}, which is less than 1"))
-    return int(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(_wrong_pre_dispatch(given, f"it comes to {value:g}"))
+    if int(value) < 1:
+        raise ValueError(_wrong_pre_dispatch(given, f"it comes to {value}, which is less than 1"))
+    return min(int(value), sys.maxsize)
 
 
 def _evaluate(text: str, n_jobs: int) -> float:
@@ -164,7 +167,9 @@ def _value(node: ast.AST, n_jobs: int) -> float:
         and not node.keywords
     ):
         values = [_value(argument, n_jobs) for argument in node.args]
-        if node.func.id == "int" and len(values) == 1:
+        if node.func.id == "int":
+            if len(values) > 1:
+                raise ValueError("int() takes one number")
             return int(values[0])
         return min(values) if node.func.id == "min" else max(values)
     raise ValueError(f"{ast.unparse(node)!r} is not arithmetic")

@@ -36,6 +36,22 @@ class BirthError(OSError):
 
 Spawn = Callable[[int, int, int, WorkerKey], Process]
 
+#: What a child forked during a birth must not keep: its own lifeline would never end.
+_our_ends: set[int] = set()
+
+
+def _close_our_ends() -> None:
+    for descriptor in _our_ends:
+        try:
+            os.close(descriptor)
+        except OSError:
+            continue
+    _our_ends.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_our_ends)
+
 
 def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None) -> Worker:
     """Start a worker and send it what it must know.
@@ -58,6 +74,7 @@ def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None =
     if reason is not None:
         raise BirthError(reason)
     opened: list[Callable[[], object]] = []
+    our_ends: set[int] = set()
     try:
         ours, theirs = socket.socketpair()
         opened += [ours.close, theirs.close]
@@ -65,11 +82,15 @@ def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None =
         opened += [lambda: os.close(read_end), lambda: os.close(lifeline)]
         board, page = Board.make()
         opened += [lambda: os.close(page), board.close]
+        our_ends = {ours.fileno(), lifeline}
+        _our_ends.update(our_ends)
         process = (spawn or spawn_subprocess)(theirs.fileno(), page, read_end, key)
     except (OSError, ValueError, RuntimeError) as error:
         for close in opened:
             close()
         raise BirthError(f"{type(error).__name__}: {error}") from error
+    finally:
+        _our_ends.difference_update(our_ends)
     theirs.close()
     os.close(read_end)
     os.close(page)

@@ -65,6 +65,7 @@ class _Server:
         self._call = ""
         self._state: dict[str, Any] = {}
         self._refused = False
+        self._told: Surroundings | None = None
         self._idle_seconds: float | None = None
         self._is_new = True
 
@@ -154,7 +155,8 @@ class _Server:
 
     def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
         try:
-            state = apply(now, birth)
+            state = apply(now, self._told, birth)
+            self._told = now
         except BaseException as error:
             from parallel_core.tasks.failure import pack
             from parallel_core.tasks.pickling import dumps

@@ -24,7 +24,17 @@ from parallel_core.workers.setup import Surroundings, WorkerKey
 from parallel_core.workers.team import Team
 from parallel_core.workers.worker import Worker
 
+_KINDS = 4  # of workers that are kept warm, those leased not counted
 _PATIENCE = 0.5  # seconds in which a worker that was asked to leave may run its atexit handlers
+
+
+class _Demand:
+    """How many workers of a kind are leased, and were at most in this round and the one before."""
+
+    __slots__ = ("leased", "peak", "peak_before")
+
+    def __init__(self) -> None:
+        self.leased = self.peak = self.peak_before = 0
 
 
 class WorkerPool:
@@ -37,9 +47,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: dict[WorkerKey, list[Team]] = {}
         self._all: set[Worker] = set()
-        self._leased = 0
-        self._peak = 0
-        self._peak_before = 0
+        self._demand: dict[WorkerKey, _Demand] = {}
 
     def lease(
         self, wanted: int, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
@@ -53,7 +61,7 @@ class WorkerPool:
         """
         current = reloads()
         with self._lock:
-            spare = self._note_demand(wanted)
+            spare = self._note_demand(wanted, key)
             teams = self._idle.get(key)
             if spare <= 0 and teams and len(teams[-1]) == wanted and teams[-1].reloads == current:
                 team = teams.pop()
@@ -73,7 +81,7 @@ class WorkerPool:
             if not any(worker.ready for worker in team.workers):
                 self._confirm(team)
         except BirthError:
-            self.release(team, wanted)
+            self.release(team, wanted, key)
             raise
         return team
 
@@ -122,12 +130,13 @@ class WorkerPool:
             self._all.add(worker)
         return worker
 
-    def release(self, team: Team, wanted: int) -> None:
-        """Take back the idle workers of a lease of `wanted`."""
+    def release(self, team: Team, wanted: int, key: WorkerKey) -> None:
+        """Take back the idle workers of a lease of `wanted` of the kind `key`."""
         with self._lock:
-            self._leased -= wanted
+            if key in self._demand:
+                self._demand[key].leased -= wanted
             if team.workers:
-                self._idle.setdefault(team.workers[0].key, []).append(team)
+                self._idle.setdefault(key, []).append(team)
 
     def discard(self, workers: list[Worker]) -> None:
         """Kill `workers` and let go of them."""
@@ -170,38 +179,39 @@ class WorkerPool:
         for worker in workers:
             worker.disown()
 
-    def _note_demand(self, wanted: int) -> int:
+    def _note_demand(self, wanted: int, key: WorkerKey) -> int:
         """Count what is in use; return how many idle workers neither this round nor the last needs.
 
-        A round lasts from a lease while nobody had any to the next such lease.
+        A round lasts from a lease of a kind of workers while nobody had any to the next such lease.
         """
-        if self._leased == 0:
-            self._peak_before, self._peak = self._peak, 0
-        before = self._leased
-        self._leased += wanted
-        self._peak = max(self._peak, self._leased)
-        idle = sum(len(team) for teams in self._idle.values() for team in teams)
-        return before + idle - max(self._peak, self._peak_before)
+        demand = self._demand.pop(key, None) or _Demand()
+        self._demand[key] = demand  # the latest comes last
+        if demand.leased == 0:
+            demand.peak_before, demand.peak = demand.peak, 0
+        before = demand.leased
+        demand.leased += wanted
+        demand.peak = max(demand.peak, demand.leased)
+        idle = sum(map(len, self._idle.get(key, ())))
+        return before + idle - max(demand.peak, demand.peak_before)
 
     def _assemble(
         self, wanted: int, key: WorkerKey, current: int, spare: int
     ) -> tuple[Team, list[Worker]]:
         """Return a team of idle workers, and those that should end: `spare`, and outdated ones."""
         unneeded: list[Worker] = []
-        kept: dict[WorkerKey, list[Worker]] = {}
-        for idle_key, teams in self._idle.items():
-            for team in teams:
-                target = kept.setdefault(idle_key, []) if team.reloads == current else unneeded
-                target += team.workers
-        mine = kept.pop(key, [])
+        mine: list[Worker] = []
+        for team in self._idle.pop(key, ()):
+            (mine if team.reloads == current else unneeded).extend(team.workers)
         taken, rest = mine[:wanted], mine[wanted:]
-        for workers in (*kept.values(), rest):
-            while workers and len(unneeded) < spare:
-                unneeded.append(workers.pop())
-        kept[key] = rest
-        self._idle = {
-            idle_key: [_team(workers, current)] for idle_key, workers in kept.items() if workers
-        }
+        while rest and len(unneeded) < spare:
+            unneeded.append(rest.pop())
+        if rest:
+            self._idle[key] = [_team(rest, current)]
+        kinds = list(self._demand)[:-_KINDS]
+        for old in [kind for kind in kinds if not self._demand[kind].leased]:
+            del self._demand[old]
+            for team in self._idle.pop(old, ()):
+                unneeded += team.workers
         return _team(taken, current), unneeded
 
     def _dismiss(self, workers: list[Worker]) -> None:
