@@ -6,7 +6,6 @@ import ast
 import enum
 import math
 import operator
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -123,11 +122,11 @@ def resolve_pre_dispatch(given: object, n_jobs: int) -> int | None:
             value = operator.index(given)  # type: ignore[arg-type]  # the TypeError is the answer
         except TypeError:
             raise ValueError(_wrong_pre_dispatch(given, "it is no number")) from None
-    if isinstance(value, float) and not math.isfinite(value):
+    if value in (math.inf, -math.inf) or value != value:
         raise ValueError(_wrong_pre_dispatch(given, f"it comes to {value:g}"))
     if int(value) < 1:
         raise ValueError(_wrong_pre_dispatch(given, f"it comes to {value}, which is less than 1"))
-    return min(int(value), sys.maxsize)
+    return int(value)
 
 
 def _evaluate(text: str, n_jobs: int) -> float:

@@ -13,6 +13,7 @@ ends.
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -103,7 +104,9 @@ class PullDispatch:
 
     def start(self) -> None:
         """Pull the first tasks, as many as may be ahead, and start the threads."""
-        self._ready.extend(islice(self._iterator, self._plan.pre_dispatch))
+        limit = self._plan.pre_dispatch
+        most = None if limit is None else min(limit, sys.maxsize)
+        self._ready.extend(islice(self._iterator, most))
         for number in range(self._plan.n_jobs):
             running = _Running()
             context = contextvars.copy_context()
