@@ -112,6 +112,12 @@ def nothing_left_behind() -> Iterator[None]:
     assert not found, "left behind: " + "; ".join(found)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is there now out of the garbage collections that follow each test."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Count what was skipped, so that it is seen."""
     skipped = terminalreporter.stats.get("skipped", [])

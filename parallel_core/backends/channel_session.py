@@ -206,14 +206,16 @@ class ChannelSession(Session):
         """Give the workers back."""
         if any(worker.sent or worker.gone for worker in self._workers):
             self.cancel()
-        if self._unusable:
-            unusable = list(self._workers)
-            for worker in unusable:
-                self._team.remove(worker)
-            self._pool.discard(unusable)
-        self._pool.release(self._team, self._n_jobs, self._key)
-        self._team = Team(0)
-        self._workers = self._team.workers
+        try:
+            if self._unusable:
+                unusable = list(self._workers)
+                for worker in unusable:
+                    self._team.remove(worker)
+                self._pool.discard(unusable)
+        finally:
+            self._pool.release(self._team, self._n_jobs, self._key)
+            self._team = Team(0)
+            self._workers = self._team.workers
 
     def _discard_answers(self, worker: Worker) -> None:
         for message in worker.channel.receive() or ():
@@ -248,6 +250,8 @@ class ChannelSession(Session):
         kind = message[0]
         if kind == messages.READY:
             worker.ready = True
+        elif kind == messages.BORN:
+            pass
         elif kind == messages.UNUSABLE:
             self._unusable = True
             self._report(initializer_error(message[1], message[2]))

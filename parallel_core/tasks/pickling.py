@@ -96,7 +96,7 @@ def _reducing_pickler() -> type[CloudPickler]:
                     if reduced is not NotImplemented:
                         return reduced
                 reduced = super().reducer_override(obj)
-                if isinstance(obj, type) and "__slots__" in vars(obj):
+                if isinstance(obj, type) and "__slots__" in vars(obj) and not _is_tuple(obj):
                     _keep_slots(obj, reduced)
                 return reduced
 
@@ -119,6 +119,10 @@ def _reduce_wrapper(obj: Any) -> Any:
     if goes_by_value(obj):
         return _cached_function, (obj.__wrapped__, obj.cache_parameters())
     return NotImplemented
+
+
+def _is_tuple(cls: type) -> bool:
+    return issubclass(cls, tuple)  # typing.NamedTuple sees to its own slots
 
 
 def _keep_slots(cls: type, reduced: Any) -> None:

@@ -154,6 +154,8 @@ class _Server:
                     return
 
     def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
+        if birth is not None:
+            self._channel.send((messages.BORN,))
         try:
             state = apply(now, self._told, birth)
             self._told = now

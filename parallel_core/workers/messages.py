@@ -3,7 +3,7 @@
 ::
 
     to the worker                                     to the parent
-    (SETUP, surroundings, birth settings or None)     (READY,)
+    (SETUP, surroundings, birth settings or None)     (BORN,), then (READY,)
     (BATCH, number, call, base, runs,                 (ANSWER, number, first, values, pickled,
      definitions, forget)                              seconds, finished, failure)
     (LEAVE,)                                          (UNUSABLE, data, text)
@@ -18,4 +18,4 @@ short.
 from __future__ import annotations
 
 SETUP, BATCH, LEAVE = 0, 1, 2
-READY, ANSWER, UNUSABLE = 10, 11, 12
+BORN, READY, ANSWER, UNUSABLE = 10, 11, 12, 13
