@@ -67,7 +67,7 @@ def _forms(error: BaseException, dumps: Dumps) -> Iterator[object]:
     kind = type(error)
     if isinstance(error, _group_class()):
         members = [pickle_exception(member, dumps) for member in error.exceptions]
-        yield _Rebuilt(kind, (error.message, members), attributes, group=True)
+        yield _Rebuilt(kind, (error.message, members), dict(error.__dict__), group=True)
     yield _Rebuilt(kind, error.args, attributes)
     kept = {name: value for name, value in attributes.items() if _pickles(value, dumps)}
     yield _Rebuilt(kind, error.args, kept)
