@@ -20,7 +20,6 @@ from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
-from parallel_core.workers.team import Team
 from parallel_core.workers.worker import Worker, wait_for_end
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
@@ -100,12 +99,12 @@ class ChannelSession(Session):
             if worker is None:
                 return  # there is news of a failure
             try:
-                worker.submit(batch, self._call)
+                waits = worker.submit(batch, self._call)
             except ChannelClosed:
                 worker.sent.pop()
                 self._lose(worker)
                 continue
-            if worker.channel.pending:
+            if waits:
                 self._team.want_to_send(worker, True)
             return
 
@@ -214,8 +213,7 @@ class ChannelSession(Session):
                 self._pool.discard(unusable)
         finally:
             self._pool.release(self._team, self._n_jobs, self._key)
-            self._team = Team(0)
-            self._workers = self._team.workers
+            self._workers = []
 
     def _discard_answers(self, worker: Worker) -> None:
         for message in worker.channel.receive() or ():

@@ -44,8 +44,8 @@ def check_n_jobs(n_jobs: object) -> int | None:
     TypeError
         For what is no number.
     """
-    if n_jobs is None:
-        return None
+    if n_jobs is None or (type(n_jobs) is int and n_jobs):
+        return n_jobs
     if isinstance(n_jobs, (str, bytes)):
         raise ValueError(
             f"n_jobs must be a number, such as 2, or -1 for all cores, or None; not {n_jobs!r}"

@@ -138,8 +138,10 @@ class PushDispatch:
         return self._in_flight + len(self._backlog) + len(self._untaken)
 
     def _may_pull(self) -> bool:
+        if self._source.exhausted:
+            return False
         limit = self._plan.pre_dispatch
-        return not self._source.exhausted and (limit is None or self._ahead < limit)
+        return limit is None or self._ahead < limit
 
     def _ended(self) -> bool:
         return self._source.exhausted and not self._in_flight and not self._backlog
@@ -152,9 +154,10 @@ class PushDispatch:
     def _fill(self) -> None:
         """Hand over and pull until there is no room or nothing more may be pulled."""
         while self._failure is None:
-            depth = self._depth()
-            while self._backlog and self._session.room(depth):
-                self._submit()
+            if self._backlog:
+                depth = self._depth()
+                while self._backlog and self._session.room(depth):
+                    self._submit()
             if not self._may_pull():
                 return
             self._pull()

@@ -15,6 +15,8 @@ _REQUIREMENTS = (None, "sharedmem")
 
 def check_hints(prefer: Any, require: Any) -> None:
     """Raise ValueError unless `prefer` and `require` are known and agree."""
+    if prefer is require is None:
+        return
     if prefer not in _PREFERENCES:
         raise ValueError(f"prefer must be 'processes', 'threads' or None, not {prefer!r}")
     if require not in _REQUIREMENTS:
@@ -28,6 +30,8 @@ def check_hints(prefer: Any, require: Any) -> None:
 
 def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
     """Raise ValueError or TypeError unless the parameters for large arrays make sense."""
+    if temp_folder is None and max_nbytes == "1M" and mmap_mode == "r":
+        return
     if temp_folder is not None and not isinstance(temp_folder, (str, os.PathLike)):
         raise TypeError(f"temp_folder must be a path or None, not {temp_folder!r}")
     if max_nbytes != "1M":
@@ -38,6 +42,8 @@ def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
 
 def check_verbose(verbose: Any) -> int:
     """Return `verbose` as an integer; else raise TypeError."""
+    if type(verbose) is int:
+        return verbose
     if isinstance(verbose, (str, bytes)) or not hasattr(verbose, "__int__"):
         raise TypeError(f"verbose must be a number, not {verbose!r}")
     try:

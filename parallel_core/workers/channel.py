@@ -50,8 +50,8 @@ class Channel:
         """Whether something waits to be sent."""
         return bool(self._outbox)
 
-    def send(self, message: Any) -> None:
-        """Send `message`, or as much of it as the socket takes now.
+    def send(self, message: Any) -> bool:
+        """Send `message`, or as much of it as the socket takes now; return whether some waits.
 
         Raises
         ------
@@ -62,16 +62,17 @@ class Channel:
         header = _HEADER.pack(len(data))
         if self._outbox:
             self._outbox.append(memoryview(header + data))
-            return
+            return self.flush()
         if len(data) < 65536:
             frame = header + data
             sent = self._send(frame)
-            if sent < len(frame):
-                self._outbox.append(memoryview(frame)[sent:])
-        else:
-            self._outbox.append(memoryview(header))
-            self._outbox.append(memoryview(data))
-            self.flush()
+            if sent == len(frame):
+                return False
+            self._outbox.append(memoryview(frame)[sent:])
+            return True
+        self._outbox.append(memoryview(header))
+        self._outbox.append(memoryview(data))
+        return self.flush()
 
     def flush(self) -> bool:
         """Send what waits, as far as the socket takes it; return whether some still waits."""

@@ -71,14 +71,12 @@ class _Server:
 
     def serve(self) -> None:
         """Handle messages until there is a reason to end."""
-        channel, inbox = self._channel, self._inbox
+        inbox = self._inbox
         while True:
             while inbox:
                 message = inbox.popleft()
                 if message[0] == messages.BATCH:
                     self._run(message)
-                    if channel.pending:
-                        channel.flush()
                 elif message[0] == messages.SETUP:
                     if not self._set_up(*message[1:]):
                         self._drain()
@@ -145,8 +143,7 @@ class _Server:
     def _send(self, message: Any) -> None:
         """Send an answer; wait while the parent reads it, but not for a parent that is at rest."""
         channel = self._channel
-        channel.send(message)
-        if channel.pending:
+        if channel.send(message):
             poller = select.poll()
             poller.register(channel, select.POLLOUT)
             while poller.poll(_REST_MS):

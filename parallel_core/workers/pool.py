@@ -68,22 +68,30 @@ class WorkerPool:
                 unneeded: list[Worker] = []
             else:
                 team, unneeded = self._assemble(wanted, key, current, spare)
-        for worker in list(team.workers):
-            try:
-                worker.tell(surroundings)
-            except ChannelClosed:
-                team.remove(worker)
-                unneeded.append(worker)
+        if team.told != surroundings:
+            unneeded += self._tell(team, surroundings)
         if unneeded:
             self._dismiss(unneeded)
         try:
             self._fill(team, wanted, key, surroundings, spawn)
-            if not any(worker.ready for worker in team.workers):
+            if not team.workers[0].ready and not any(worker.ready for worker in team.workers):
                 self._confirm(team)
         except BirthError:
             self.release(team, wanted, key)
             raise
         return team
+
+    def _tell(self, team: Team, surroundings: Surroundings) -> list[Worker]:
+        """Tell all members; return those that have left meanwhile."""
+        left = []
+        for worker in list(team.workers):
+            try:
+                worker.tell(surroundings)
+            except ChannelClosed:
+                team.remove(worker)
+                left.append(worker)
+        team.told = surroundings
+        return left
 
     def _fill(
         self,

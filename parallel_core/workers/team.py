@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 
+from parallel_core.workers.setup import Surroundings
 from parallel_core.workers.worker import Worker
 
 
@@ -20,21 +21,25 @@ class Team:
         Whose each descriptor is.
     reloads : int
         State of the caller's modules for which all members are good; see `workers.reloads`.
+    told : Surroundings or None
+        What all members know of the caller's process.
     """
 
-    __slots__ = ("by_descriptor", "poller", "reloads", "workers")
+    __slots__ = ("by_descriptor", "poller", "reloads", "told", "workers")
 
     def __init__(self, reloads: int) -> None:
         self.workers: list[Worker] = []
         self.poller = select.poll()
         self.by_descriptor: dict[int, Worker] = {}
         self.reloads = reloads
+        self.told: Surroundings | None = None
 
     def __len__(self) -> int:
         return len(self.workers)
 
     def add(self, worker: Worker) -> None:
         """Take `worker` in."""
+        self.told = None
         self.workers.append(worker)
         events = select.POLLIN | (select.POLLOUT if worker.channel.pending else 0)
         self.poller.register(worker.channel, events)

@@ -100,8 +100,11 @@ class Worker:
             self.channel.send((messages.SETUP, now, birth))
             self.told = now
 
-    def submit(self, batch: Batch, call: str) -> None:
-        """Send `batch` of `call`, with the definitions that the worker does not have yet."""
+    def submit(self, batch: Batch, call: str) -> bool:
+        """Send `batch` of `call`, with the definitions that the worker does not have yet.
+
+        Returns whether some of it still waits to be sent.
+        """
         if call != self._call:
             self._call = call
             self._known = {}
@@ -119,7 +122,9 @@ class Worker:
         self._batches += 1
         self._tasks += batch.size
         self.sent.append(sent)
-        self.channel.send((messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget))
+        return self.channel.send(
+            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget)
+        )
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
         spare = [token for token in self._known if token not in needed]
