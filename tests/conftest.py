@@ -13,35 +13,10 @@ from pathlib import Path
 import pytest
 
 import parallel_core
+from watching import descendants
 
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 5.0
-
-
-def descendants() -> dict[int, str]:
-    """Return the command lines of all processes below this one, zombies included."""
-    parents: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                stat = Path("/proc", entry, "stat").read_text()
-                line = Path("/proc", entry, "cmdline").read_bytes()
-            except OSError:
-                continue
-            fields = stat.rsplit(")", 1)[1].split()
-            parents[int(entry)] = int(fields[1])
-            names[int(entry)] = (
-                f"{fields[0]} {line.replace(bytes(1), b' ').decode(errors='replace')}"
-            )
-    found: dict[int, str] = {}
-    for pid in parents:
-        ancestor = pid
-        while ancestor in parents and ancestor != os.getpid():
-            ancestor = parents[ancestor]
-        if ancestor == os.getpid() and pid != ancestor:
-            found[pid] = names[pid]
-    return found
 
 
 def descriptors() -> dict[int, str]:

@@ -18,18 +18,10 @@ from typing import Any
 import pytest
 
 from parallel_core import Parallel, delayed
+from watching import some
 
 PROCESSES = ["processes", "loky", "multiprocessing"]
 BATCH_SIZES = [1, 3, "auto", 1000]
-
-
-def some(backends: list[str]) -> list[Any]:
-    """Put the backends that start at once into the fast subset; the others are for all tests."""
-    fast = ("processes", "threading", "sequential")
-    return [
-        pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
-        for backend in backends
-    ]
 
 
 class Holder:

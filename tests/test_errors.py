@@ -22,7 +22,6 @@ from typing import Any
 
 import pytest
 
-import parallel_core
 from parallel_core import Parallel, delayed
 from parallel_core.errors import (
     InitializerError,
@@ -34,21 +33,11 @@ from parallel_core.errors import (
     TaskTimeoutError,
     WorkerDiedError,
 )
+from watching import HOME, LIMIT, descendants, running, some, wait_until
 
-HOME = Path(parallel_core.__file__).parents[1]
-LIMIT = 50  # seconds after which something is given up; nothing takes nearly as long
 LONG = 300  # seconds that a task sleeps which is not to be waited for
 OWN = ["processes", "multiprocessing"]
 ALL = [*OWN, "loky", "threading", "sequential"]
-
-
-def some(backends: list[str]) -> list[Any]:
-    """Put the backends that start at once into the fast subset; the others are for all tests."""
-    fast = ("processes", "threading", "sequential")
-    return [
-        pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
-        for backend in backends
-    ]
 
 
 def echo() -> Callable[[Any], Any]:
@@ -70,20 +59,6 @@ def pid_after(seconds: float) -> int:
 
 
 pid_after.__module__ = "__main__"  # so that workers need no test module for it
-
-
-def wait_until(true: Callable[[], Any], what: str) -> None:
-    limit = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < limit, f"waited in vain until {what}"
-        time.sleep(0.005)
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def notes(error: BaseException) -> str:
@@ -1124,18 +1099,7 @@ def test_a_worker_killed_between_two_tasks_of_a_slow_generator(tmp_path: Path) -
 
 def worker_children() -> list[int]:
     """Return the pids of this process's workers."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                stat = Path("/proc", entry, "stat").read_text()
-                line = Path("/proc", entry, "cmdline").read_bytes()
-            except OSError:
-                continue
-            parent = int(stat.rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and b"parallel_core.workers" in line:
-                found.append(int(entry))
-    return found
+    return [pid for pid, line in descendants().items() if "parallel_core.workers" in line]
 
 
 def test_a_stopped_worker_does_not_stop_the_failure_of_another(tmp_path: Path) -> None:

@@ -30,34 +30,10 @@ from parallel_core.workers.board import NO_LIMIT, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution, decode
 from parallel_core.workers.pool import worker_pool
+from watching import HOME, LIMIT, running, some, wait_until
 
-HOME = Path(parallel_core.__file__).parents[1]
-LIMIT = 50  # seconds after which something is given up; nothing takes nearly as long
 SHARED_MEMORY = Path("/dev/shm")
 OWN = ["processes", "multiprocessing"]
-
-
-def some(backends: list[str]) -> list[Any]:
-    """Put the backends that start at once into the fast subset; the others are for all tests."""
-    fast = ("processes", "threading", "sequential")
-    return [
-        pytest.param(backend, marks=pytest.mark.core) if backend in fast else backend
-        for backend in backends
-    ]
-
-
-def wait_until(true: Callable[[], Any], what: str) -> None:
-    limit = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < limit, f"waited in vain until {what}"
-        time.sleep(0.005)
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def pid_after(seconds: float) -> int:
