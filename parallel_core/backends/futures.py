@@ -6,8 +6,10 @@ nothing depends on how the engine pickles.
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
+import threading
 import time
 from abc import abstractmethod
 from collections import OrderedDict
@@ -56,9 +58,6 @@ def initialize(data: bytes) -> None:
 
 def run_batch(data: bytes) -> bytes:
     """Run a batch wherever the engine put it; return its answers."""
-    import os
-    import threading
-
     if _broken:
         return pickle.dumps([(UNUSABLE, *_broken[0])], 5)
     call, level, runs, sent = pickle.loads(data)
@@ -284,6 +283,11 @@ class LokyBackend(FuturesBackend):
             )
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
+        if LokyBackend._used is None:
+            # Children of multiprocessing end without atexit handlers, on which loky relies.
+            from multiprocessing.util import Finalize
+
+            Finalize(None, LokyBackend.shutdown, exitpriority=100)
         LokyBackend._used = found
         LokyBackend._users += 1
         return found
@@ -304,6 +308,15 @@ class LokyBackend(FuturesBackend):
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
         """Kill its workers; the next call gets new ones."""
         _kill(executor)
+
+
+def _forget_loky() -> None:
+    """In a forked child: the executor is its parent's."""
+    LokyBackend._used, LokyBackend._users = None, 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_loky)
 
 
 def _kill(executor: Any) -> None:

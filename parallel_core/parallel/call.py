@@ -294,8 +294,9 @@ class Parallel:
                 session = self._open(n_jobs)
             except BackendUnavailable as error:
                 _warn_once(
+                    backend.name,
                     f"the backend {backend.name!r} cannot start worker processes here ({error}); "
-                    "threads are used instead"
+                    "threads are used instead",
                 )
                 backend = find_backend("threading")
         plan = CallPlan(
@@ -395,9 +396,9 @@ def _run_initializer(options: WorkerOptions) -> None:
         ) from error
 
 
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
+def _warn_once(about: str, message: str) -> None:
+    if about not in _warned:
+        _warned.add(about)
         warnings.warn(message, RuntimeWarning, stacklevel=_depth_of_caller())
 
 
