@@ -55,8 +55,8 @@ def candidate_folders(temp_folder: str | None = None) -> list[Folder]:
 
     try:
         found.append((tempfile.gettempdir(), "the system's temporary folder"))
-    except FileNotFoundError as error:
-        found.append((tempfile.gettempprefix(), f"the system's temporary folder: {error}"))
+    except FileNotFoundError:  # there is none that can be written to
+        found.append((os.curdir, "the current folder, for want of a temporary one"))
     return [_examine(path, reason) for path, reason in found]
 
 

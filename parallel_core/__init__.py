@@ -74,6 +74,8 @@ __all__ = ["__version__", "errors", *sorted(_HOMES)]  # noqa: PLE0604 - the name
 
 
 def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("parallel_core.errors")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

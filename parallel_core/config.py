@@ -106,20 +106,10 @@ def nesting_level() -> int:
     return max(_level.get(), _process_level)
 
 
-def enter_level(level: int) -> Token[int]:
-    """Run what follows in this context at `level`; undo with `leave_level`."""
-    return _level.set(level)
-
-
 def enter_task(level: int) -> None:
     """Run what follows in this context as a task at `level`: outside of the caller's settings."""
     _level.set(level)
     _settings.set(_EMPTY)
-
-
-def leave_level(token: Token[int]) -> None:
-    """Undo `enter_level`."""
-    _level.reset(token)
 
 
 def enter_worker(level: int) -> None:

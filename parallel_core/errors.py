@@ -132,7 +132,8 @@ def _engine_errors() -> dict[str, type[Exception]]:
 
 def __getattr__(name: str) -> type[Exception]:
     if name in ("InitializerError", "TaskTimeoutError", "WorkerDiedError"):
-        globals().update(_engine_errors())
+        for key, made in _engine_errors().items():
+            globals().setdefault(key, made)  # another thread may have been first
         found: type[Exception] = globals()[name]
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.tasks.batch import Batch
 
+#: Seconds; nobody can poll for ever in one go, and looking again once a day does no harm.
+LONGEST_WAIT = 86400.0
+
 
 class Style(enum.Enum):
     """How a backend gets its tasks."""

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from parallel_core.backends.answers import initializer_error, read_answer
-from parallel_core.backends.base import Completion, Failure, Session
+from parallel_core.backends.base import LONGEST_WAIT, Completion, Failure, Session
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.birth import BirthError, Spawn
@@ -24,6 +24,7 @@ from parallel_core.workers.worker import Worker, wait_for_end
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
+_MOST_LOSSES = 2  # workers that may end with a batch before one of them began it
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
 
@@ -153,7 +154,7 @@ class ChannelSession(Session):
                 if events:
                     self._spins = True
                     return events
-        return poll(None if seconds is None else max(0.0, seconds) * 1000)
+        return poll(None if seconds is None else max(0.0, min(seconds, LONGEST_WAIT)) * 1000)
 
     def late(self, limit: float) -> tuple[Failure | None, float]:
         """Look at the boards for a task over its time."""
@@ -189,7 +190,7 @@ class ChannelSession(Session):
                     if event & select.POLLOUT:
                         self._flush(worker)
                     self._discard_answers(worker)
-                except ChannelClosed:
+                except Exception:  # closed, or torn apart by an interrupt between two steps
                     worker.kill()
                     self._team.ignore(descriptor)
         stuck = [worker for worker in busy if worker.sent or not worker.alive()]
@@ -203,10 +204,17 @@ class ChannelSession(Session):
 
     def close(self) -> None:
         """Give the workers back."""
-        if any(worker.sent or worker.gone for worker in self._workers):
-            self.cancel()
+        clean = False
         try:
-            if self._unusable:
+            if any(worker.sent or worker.gone for worker in self._workers):
+                self.cancel()
+            clean = not self._unusable
+        finally:
+            self._give_back(clean)
+
+    def _give_back(self, clean: bool) -> None:
+        try:
+            if not clean:
                 unusable = list(self._workers)
                 for worker in unusable:
                     self._team.remove(worker)
@@ -221,6 +229,8 @@ class ChannelSession(Session):
                 worker.sent.popleft()
             elif message[0] == messages.READY:
                 worker.ready = True
+            elif message[0] == messages.UNUSABLE:
+                self._unusable = True
 
     def _flush(self, worker: Worker) -> None:
         try:
@@ -305,8 +315,13 @@ class ChannelSession(Session):
                 self._report(
                     _died(f"a worker process {words} at or before {what}"), sent.batch.start
                 )
-            else:
+                continue
+            sent.batch.losses += 1
+            if sent.batch.losses < _MOST_LOSSES:
                 self.submit(sent.batch)
+            else:
+                what = sent.batch.describe(0)
+                self._report(_died(f"a worker process {words} as it received {what}"))
 
 
 def _died(message: str) -> BaseException:

@@ -6,6 +6,7 @@ nothing depends on how the engine pickles.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import pickle
 import queue
@@ -19,6 +20,7 @@ from typing import Any
 from parallel_core import config
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
+    LONGEST_WAIT,
     Backend,
     BackendUnavailable,
     Completion,
@@ -43,7 +45,7 @@ _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
 
 
 #: What the initializer raised in this worker, if it did.
-_broken: list[tuple[bytes, str]] = []
+_initializer_errors: list[tuple[bytes, str]] = []
 #: Globals that an initializer set in this worker.
 _state: dict[str, Any] = {}
 
@@ -53,14 +55,19 @@ def initialize(data: bytes) -> None:
     try:
         _state.update(run_initializer(data))
     except BaseException as error:
-        _broken.append(pack(error, dumps))
+        _initializer_errors.append(pack(error, dumps))
 
 
 def run_batch(data: bytes) -> bytes:
     """Run a batch wherever the engine put it; return its answers."""
-    if _broken:
-        return pickle.dumps([(UNUSABLE, *_broken[0])], 5)
+    if _initializer_errors:
+        return pickle.dumps([(UNUSABLE, *_initializer_errors[0])], 5)
+    return contextvars.copy_context().run(_run_batch, data)
+
+
+def _run_batch(data: bytes) -> bytes:
     call, level, runs, sent = pickle.loads(data)
+    config.enter_task(level)
     where = (call, threading.get_ident())
     definitions = _received.get(where)
     if definitions is None:
@@ -71,11 +78,9 @@ def run_batch(data: bytes) -> bytes:
     board, descriptor = Board.make()
     os.close(descriptor)
     answers: list[Any] = []
-    token = config.enter_level(level)
     try:
         Execution(0, 0, definitions, board, answers.append).run(runs)
     finally:
-        config.leave_level(token)
         board.close()
     return pickle.dumps(answers, 5)
 
@@ -136,6 +141,8 @@ class FuturesSession(Session):
     def wait(self, seconds: float | None) -> list[Completion]:
         """Wait for a future to be done."""
         news, self._news = self._news, []
+        if seconds is not None:
+            seconds = max(0.0, min(seconds, LONGEST_WAIT))
         try:
             while not news and seconds != 0:
                 news += self._take(self._done.get(timeout=seconds))
@@ -167,9 +174,11 @@ class FuturesSession(Session):
 
     def close(self) -> None:
         """Let go of the executor."""
-        if self._in_flight:
-            self.cancel()
-        self._backend.release(self._executor)
+        try:
+            if self._in_flight:
+                self.cancel()
+        finally:
+            self._backend.release(self._executor)
 
     def _take(self, future: Future[bytes]) -> list[Completion]:
         entry = self._in_flight.pop(future, None)
@@ -306,8 +315,11 @@ class LokyBackend(FuturesBackend):
         _kill(executor)
 
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
-        """Kill its workers; the next call gets new ones."""
-        _kill(executor)
+        """Kill its workers, unless another call has some; the next call gets new ones."""
+        if LokyBackend._users > 1:
+            super().abort(executor, futures)
+        else:
+            _kill(executor)
 
 
 def _forget_loky() -> None:

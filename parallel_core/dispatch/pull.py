@@ -1,7 +1,7 @@
 """Threads that take tasks from the caller's iterable themselves.
 
-One lock guards the iterable, the positions and the results; a thread holds it to take some 50 µs
-of work at a time, and again to put the results in place. The caller's thread sleeps until there
+One lock guards the iterable, which may take its time; a thread holds it to take some 50 µs of work.
+Another guards everything else, and is never held for long. The caller's thread sleeps until there
 is something for it: results that its consumer waits for, progress, a failure, a task over its
 time, or the end.
 
@@ -84,7 +84,8 @@ class PullDispatch:
         self._plan = plan
         self._level = level
         self._initializer = initializer
-        self._lock = threading.Lock()
+        self._source_lock = threading.Lock()  # for the iterable, which may take its time
+        self._lock = threading.Lock()  # for everything else, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
         self._space = threading.Condition(self._lock)  # for threads that are too far ahead
         self._size = plan.batch_size or 1
@@ -172,7 +173,11 @@ class PullDispatch:
         with self._lock:
             self._stopped = True
             self._space.notify_all()
-        close_generator(self._iterator)
+        if self._source_lock.acquire(blocking=False):  # else a thread is in it, and will end
+            try:
+                close_generator(self._iterator)
+            finally:
+                self._source_lock.release()
 
     @property
     def dispatched(self) -> int:
@@ -214,7 +219,7 @@ class PullDispatch:
         now = monotonic()
         for slot in self._slots:
             since, position, item = slot.since, slot.position, slot.item
-            if since and now - since > limit and slot.position == position:
+            if since and now - since > limit and slot.since == since:
                 from parallel_core.errors import TaskTimeoutError
 
                 self.abandon()
@@ -239,6 +244,8 @@ class PullDispatch:
                 began = monotonic()
                 values, failure = self._run(start, items, running)
                 self._finish(start, values, failure, monotonic() - began)
+        except BaseException as error:  # nothing that happens here may go unsaid
+            self._fail(Failure(-1, error))
         finally:
             with self._lock:
                 self._alive -= 1
@@ -260,30 +267,34 @@ class PullDispatch:
 
     def _take(self) -> tuple[int, list[Any]]:
         """Return some tasks and the position of the first; none when it is time to end."""
-        limit = self._plan.pre_dispatch
-        with self._space:
-            while (
-                limit is not None
-                and self._batches >= limit
-                and not (self._stopped or self._exhausted)
-            ):
-                self._space.wait()
-            if self._stopped or self._exhausted:
-                return 0, []
-            start, size = self._position, self._size
+        with self._source_lock:
+            with self._space:
+                while self._must_wait():
+                    self._space.wait()
+                if self._stopped or self._exhausted:
+                    return 0, []
+                size = self._size
             try:
                 items = self._next_items(size)
             except BaseException as error:
-                self._source_error = error
-                self._stop()
+                with self._lock:
+                    self._source_error = error
+                    self._stop()
                 return 0, []
-            self._position += len(items)
-            if len(items) < size:
-                self._exhausted = True
-                self._space.notify_all()
-            if items:
-                self._batches += 1
-            return start, items
+            with self._lock:
+                start = self._position
+                self._position += len(items)
+                if len(items) < size:
+                    self._exhausted = True
+                    self._space.notify_all()
+                if items:
+                    self._batches += 1
+                return start, items
+
+    def _must_wait(self) -> bool:
+        limit = self._plan.pre_dispatch
+        ahead = limit is not None and self._batches >= limit
+        return ahead and not (self._stopped or self._exhausted)
 
     def _next_items(self, size: int) -> list[Any]:
         ready = self._ready
@@ -302,6 +313,7 @@ class PullDispatch:
         append = values.append
         for item in items:
             if timed:
+                running.since = 0.0
                 running.item, running.position = item, start + len(values)
                 running.since = monotonic()
             try:

@@ -63,8 +63,8 @@ class PushDispatch:
     ) -> None:
         self._session = session
         self._plan = plan
-        blind = plan.timeout is not None and not session.names_running
-        self._sizer = BatchSizer(1 if blind else plan.batch_size, aim_seconds)
+        self._blind = plan.timeout is not None and not session.names_running
+        self._sizer = BatchSizer(1 if self._blind else plan.batch_size, aim_seconds)
         self._source = TaskSource(tasks, BatchBuilder(definitions))
         self._backlog: deque[Batch] = deque()
         self._in_flight = 0
@@ -75,8 +75,8 @@ class PushDispatch:
         self.completed = 0
         self._delivery: ListDelivery | OrderedDelivery | UnorderedDelivery
         self._delivery = delivery_for(plan.return_as)
-        self._deepest = 1 if blind else 2
-        if plan.return_as is not ReturnAs.LIST and plan.pre_dispatch is not None:
+        self._deepest = 1 if self._blind else 2
+        if plan.return_as is not ReturnAs.LIST and plan.pre_dispatch and not self._blind:
             self._deepest = max(2, -(-plan.pre_dispatch // session.n_workers))
         self._definitions = definitions
         session.begin(definitions.call)
@@ -166,7 +166,7 @@ class PushDispatch:
 
     def _hand_over_all(self) -> None:
         """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
-        while self._backlog:
+        while self._backlog and (not self._blind or self._session.room(1)):
             self._submit()
 
     def _depth(self) -> int:

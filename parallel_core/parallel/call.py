@@ -285,7 +285,6 @@ class Parallel:
         backend = self._backend
         n_jobs = backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
         self._dispatch = None
-        progress = self._prepare_messages(backend, n_jobs)
         if n_jobs == 1 and backend.inline_when_single:
             backend = find_backend("sequential")
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
@@ -299,6 +298,7 @@ class Parallel:
                     "threads are used instead",
                 )
                 backend = find_backend("threading")
+        progress = self._prepare_messages(backend, n_jobs)
         plan = CallPlan(
             n_jobs,
             self._return_as,
@@ -338,6 +338,8 @@ class Parallel:
         self._running = False
         self._generator = None
         dispatch = self._dispatch
+        if isinstance(dispatch, Counters):
+            dispatch = None  # it has been finished before
         if dispatch is not None:  # keep its figures, not its results
             self._dispatch = Counters(dispatch.dispatched, dispatch.completed, dispatch.total)
         try:

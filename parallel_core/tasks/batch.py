@@ -39,9 +39,11 @@ class Batch:
         Every function and class that the runs name by token.
     nbytes : int
         About how many bytes of arguments it holds; small numbers are not counted.
+    losses : int
+        How many workers ended with it before they had begun it.
     """
 
-    __slots__ = ("definitions", "nbytes", "runs", "size", "start")
+    __slots__ = ("definitions", "losses", "nbytes", "runs", "size", "start")
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Batch:
         self.runs = runs
         self.definitions = definitions
         self.nbytes = nbytes
+        self.losses = 0
 
     def describe(self, index: int, call: str | None = None) -> str:
         """Return the words for task ``start + index``: its position and its shortened call.

@@ -74,6 +74,7 @@ class Capture:
         "_attributes",
         "_cells",
         "_dumps",
+        "_functions",
         "_globals",
         "_own",
         "_seen",
@@ -88,6 +89,7 @@ class Capture:
         self._globals: list[tuple[Mapping[str, Any], str, object]] = []
         self._cells: list[tuple[Any, object]] = []
         self._attributes: list[tuple[Mapping[str, Any], str, object]] = []
+        self._functions: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self._sizes: list[tuple[Mapping[str, Any], int]] = []  # for attributes that are added
         self._values: list[tuple[object, bytes]] = []
         self._follow(obj)
@@ -102,7 +104,10 @@ class Capture:
 
     def watch(self) -> Callable[[], bool]:
         """Return what says whether everything captured is as it was; it is called at every task."""
-        if self._cells or self._values or self._attributes or len(self._sizes) != 1:
+        several = len(self._functions) != 1 or len(self._sizes) != 1
+        if self._cells or self._values or self._attributes or several:
+            return self._unchanged
+        if self._functions[0][2] is not None or self._functions[0][3] is not None:
             return self._unchanged
         ((added, _),) = self._sizes  # the attributes of the function itself: none so far
         if not self._globals:
@@ -129,6 +134,13 @@ class Capture:
         for cell, value in self._cells:
             if _contents(cell) is not value:
                 return False
+        for function, code, defaults, named in self._functions:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not named
+            ):
+                return False
         return self.unchanged_by_task()
 
     def _follow(self, obj: object) -> None:
@@ -142,6 +154,7 @@ class Capture:
 
     def _follow_function(self, function: FunctionType) -> None:
         code = function.__code__
+        self._functions.append((function, code, function.__defaults__, function.__kwdefaults__))
         for name in names_loaded(code) - (self._own | names_stored(code)):
             value = function.__globals__.get(name, _MISSING)
             if value is _MISSING and hasattr(builtins, name):

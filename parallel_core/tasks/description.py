@@ -12,16 +12,8 @@ _MOST_ARGUMENTS = 8
 def short_repr(value: object, longest: int = _LONGEST_ARGUMENT) -> str:
     """Return ``repr(value)`` on one line, shortened; never raises, never prints a whole array."""
     kind = type(value)
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and len(shape) > 0 and hasattr(value, "dtype"):
-        size = "x".join(str(side) for side in shape)
-        return f"<{kind.__name__} {size} {getattr(value, 'dtype', '')}>"
     try:
-        if isinstance(value, (str, bytes, bytearray)) and len(value) > 4 * longest:
-            value = value[: 4 * longest]
-        elif isinstance(value, (list, tuple, set, frozenset, dict)) and len(value) > longest:
-            return f"<{kind.__name__} of {len(value)} items>"
-        text = repr(value)
+        text = _repr(value, kind.__name__, longest)
     except Exception as error:
         return f"<{kind.__name__}, whose repr raised {type(error).__name__}>"
     text = " ".join(text.split())
@@ -31,8 +23,27 @@ def short_repr(value: object, longest: int = _LONGEST_ARGUMENT) -> str:
     return text
 
 
+def _repr(value: object, kind: str, longest: int) -> str:
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape and hasattr(value, "dtype"):
+        size = "x".join(str(side) for side in shape)
+        return f"<{kind} {size} {value.dtype}>"
+    if isinstance(value, (str, bytes, bytearray)) and len(value) > 4 * longest:
+        value = value[: 4 * longest]
+    elif isinstance(value, (list, tuple, set, frozenset, dict)) and len(value) > longest:
+        return f"<{kind} of {len(value)} items>"
+    return repr(value)
+
+
 def function_name(function: object) -> str:
-    """Return the name under which a reader knows `function`."""
+    """Return the name under which a reader knows `function`; never raises."""
+    try:
+        return _function_name(function)
+    except Exception:
+        return f"<{type(function).__name__}>"
+
+
+def _function_name(function: object) -> str:
     name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
     if not isinstance(name, str):
         inner = getattr(function, "func", None)  # functools.partial and its kin

@@ -47,6 +47,7 @@ class BatchBuilder:
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
         self._start = 0
+        self._closed = 0  # tasks in all runs but the last
         self._by_name = True
         self._runs: list[Run] = []
         self._used: dict[int, Definition] = {}
@@ -60,12 +61,13 @@ class BatchBuilder:
         self.payload: list[Any] = []
 
     def __len__(self) -> int:
-        return sum(map(run_length, self._runs))
+        return self._closed + (run_length(self._runs[-1]) if self._runs else 0)
 
     def begin(self, start: int) -> None:
         """Start a batch whose first task has position `start`."""
         self._start = start
         self._runs = []
+        self._closed = 0
         self._used = {}
         self.nbytes = 0
         self._by_name = not modules_by_value()
@@ -158,6 +160,7 @@ class BatchBuilder:
             raise explain(what, obj, name, error) from error
 
     def _open(self, token: int, arity: int) -> None:
+        self._closed = len(self)
         self._run_token, self.arity, self.payload = token, arity, []
         self._runs.append((token, arity, self.payload))
         if token != NO_TOKEN and self._definition is not None:

@@ -81,7 +81,13 @@ def _is_same(back: object, error: BaseException) -> bool:
         return isinstance(back.exception(), BaseException)
     if type(back).__qualname__ != type(error).__qualname__:
         return False
-    return isinstance(back, BaseException) and str(back) == str(error)
+    if not isinstance(back, BaseException) or str(back) != str(error):
+        return False
+    before, after = _attributes(error), _attributes(back)
+    kept = before.keys() - error.__dict__.keys()  # what pickle by itself forgets
+    return before.keys() == after.keys() and all(
+        repr(before[name]) == repr(after[name]) for name in kept
+    )
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:

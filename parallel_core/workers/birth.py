@@ -26,7 +26,7 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 # The empty entry is the current folder, whose modules must not stand in for the library's.
 _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p] + [sys.argv[1]]; "
-    "from parallel_core.workers.main import boot; boot(*sys.argv[1:])"
+    "from parallel_core.workers.main import main; main(*map(int, sys.argv[2:]))"
 )
 
 
@@ -85,24 +85,35 @@ def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None =
         our_ends = {ours.fileno(), lifeline}
         _our_ends.update(our_ends)
         process = (spawn or spawn_subprocess)(theirs.fileno(), page, read_end, key)
-    except (OSError, ValueError, RuntimeError) as error:
+    except BaseException as error:
+        _our_ends.difference_update(our_ends)
         for close in opened:
             close()
-        raise BirthError(f"{type(error).__name__}: {error}") from error
-    finally:
-        _our_ends.difference_update(our_ends)
+        if isinstance(error, Exception):
+            raise BirthError(f"{type(error).__name__}: {error}") from error
+        raise
     theirs.close()
     os.close(read_end)
     os.close(page)
-    worker = Worker(process, Channel(ours), board, lifeline, key)
+    worker = Worker(process, Channel(ours), board, lifeline)
     try:
-        worker.tell(surroundings, birth_settings(key.initializer))
-    except ChannelClosed:
+        worker.tell(surroundings, birth_settings(key))
+    except BaseException as error:
+        settle(worker)
+        if not isinstance(error, ChannelClosed):
+            worker.kill()
         wait_for_end(worker, 1.0)
         words = worker.obituary()
         worker.end()
-        raise BirthError(f"the new process {words} before it was told anything") from None
+        if isinstance(error, ChannelClosed):
+            raise BirthError(f"the new process {words} before it was told anything") from None
+        raise
     return worker
+
+
+def settle(worker: Worker) -> None:
+    """Note that `worker` is known to its pool, which sees to its descriptors from now on."""
+    _our_ends.difference_update(worker.ends())
 
 
 def spawn_subprocess(connection: int, board: int, lifeline: int, key: WorkerKey) -> Process:

@@ -67,7 +67,7 @@ class Board:
         return board, descriptor
 
     def running(self) -> tuple[int, float, Phase]:
-        """Return the number of the task started last, since when, and the phase; consistent."""
+        """Return the number of the task started last, since when at the earliest, and the phase."""
         while True:
             number = self.words[STARTED]
             since, phase = self.times[SINCE], self.words[PHASE]

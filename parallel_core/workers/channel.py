@@ -1,4 +1,4 @@
-"""Frames over one socket, the same on both ends; neither end ever blocks on sending.
+"""Frames over one socket, the same on both ends; sending never blocks, receiving only on request.
 
 A frame is its length (8 bytes, little endian) and a pickle. What the socket does not take at
 once waits in `_outbox`; whoever polls the descriptor asks for POLLOUT while `pending` is true.

@@ -88,6 +88,7 @@ class Execution:
             self._run_pickled(token, payload)
             return
         self._board.words[PHASE] = _UNPICKLING
+        self._board.words[STARTED] = self._task + 1  # whose death it would be
         try:
             function = self._definitions.resolve(token)
         except BaseException:

@@ -1,6 +1,6 @@
 """What runs in a worker process: receive, run, answer, until told to leave or left alone.
 
-The loop never blocks on sending: while an answer waits for the parent to read, the next batch runs.
+An answer is sent while the parent reads it; when the parent rests, the next batch runs meanwhile.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import sys
 from collections import deque
 from typing import Any
 
@@ -18,7 +17,7 @@ from parallel_core.workers import messages
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution
-from parallel_core.workers.setup import BirthSettings, Surroundings, apply
+from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
 from parallel_core.workers.system import arm_lifeline
 
 
@@ -66,6 +65,7 @@ class _Server:
         self._state: dict[str, Any] = {}
         self._refused = False
         self._told: Surroundings | None = None
+        self._kept: frozenset[bytes] = frozenset()
         self._idle_seconds: float | None = None
         self._is_new = True
 
@@ -153,9 +153,12 @@ class _Server:
     def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
         if birth is not None:
             self._channel.send((messages.BORN,))
+        if birth is not None:
+            self._kept = frozenset(os.fsencode(name) for name in birth.environment)
+        apply(now, self._told, self._kept)
+        self._told = now
         try:
-            state = apply(now, self._told, birth)
-            self._told = now
+            state = prepare(birth) if birth is not None else {}
         except BaseException as error:
             from parallel_core.tasks.failure import pack
             from parallel_core.tasks.pickling import dumps
@@ -172,13 +175,3 @@ class _Server:
             self._state = state
             self._channel.send((messages.READY,))
         return True
-
-
-def boot(root: str, connection: str, board: str, lifeline: str) -> None:
-    """Start from the command line of `birth`: three descriptors as text."""
-    del root
-    main(int(connection), int(board), int(lifeline))
-
-
-if __name__ == "__main__":
-    boot(*sys.argv[1:])

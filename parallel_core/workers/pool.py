@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import threading
 from collections.abc import Callable
 
-from parallel_core.workers.birth import BirthError, Spawn, give_birth
+from parallel_core.workers.birth import BirthError, Spawn, give_birth, settle
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey
@@ -68,15 +69,19 @@ class WorkerPool:
                 unneeded: list[Worker] = []
             else:
                 team, unneeded = self._assemble(wanted, key, current, spare)
-        if team.told != surroundings:
-            unneeded += self._tell(team, surroundings)
-        if unneeded:
-            self._dismiss(unneeded)
         try:
+            if team.told != surroundings:
+                unneeded += self._tell(team, surroundings)
+            if unneeded:
+                self._dismiss(unneeded)
             self._fill(team, wanted, key, surroundings, spawn)
             if not team.workers[0].ready and not any(worker.ready for worker in team.workers):
                 self._confirm(team)
-        except BirthError:
+        except BaseException:
+            members = list(team.workers)
+            for worker in members:
+                team.remove(worker)
+            self.discard(members)
             self.release(team, wanted, key)
             raise
         return team
@@ -118,7 +123,13 @@ class WorkerPool:
             When all of them end without a word: workers cannot be had here.
         """
         while True:
-            team.poller.poll()
+            for descriptor, event in team.poller.poll():
+                worker = team.by_descriptor[descriptor]
+                if event & select.POLLOUT:  # a large initializer, on its way
+                    try:
+                        team.want_to_send(worker, worker.channel.flush())
+                    except ChannelClosed:
+                        team.ignore(descriptor)
             if any(worker.channel.has_something() for worker in team.workers):
                 return
             dead = [worker for worker in team.workers if not worker.alive()]
@@ -136,6 +147,7 @@ class WorkerPool:
         worker = give_birth(key, surroundings, spawn)
         with self._lock:
             self._all.add(worker)
+        settle(worker)
         return worker
 
     def release(self, team: Team, wanted: int, key: WorkerKey) -> None:

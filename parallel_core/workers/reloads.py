@@ -13,10 +13,13 @@ import sysconfig
 from types import ModuleType
 
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_not_users = (
-    _OWN,
-    os.path.join(os.path.dirname(_OWN), "memmapping"),
-    *filter(None, map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))),
+_not_users = tuple(
+    folder + os.sep
+    for folder in (
+        _OWN,
+        os.path.join(os.path.dirname(_OWN), "memmapping"),
+        *filter(None, map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))),
+    )
 )
 
 
@@ -27,6 +30,7 @@ class _Watch:
         self.count = 0
         self.specs: dict[str, object] = {}
         self.modules = -1
+        self.latest = ""
 
 
 _watch = _Watch()
@@ -40,13 +44,14 @@ def reloads() -> int:
         if module is not None and getattr(module, "__spec__", spec) is not spec:
             watch.modules = -1
             break
-    if len(modules) != watch.modules:
+    if len(modules) != watch.modules or next(reversed(modules)) != watch.latest:
         _look_again(watch)
     return watch.count
 
 
 def _look_again(watch: _Watch) -> None:
     watch.modules = len(sys.modules)
+    watch.latest = next(reversed(sys.modules))
     specs: dict[str, object] = {}
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)

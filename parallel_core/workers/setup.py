@@ -52,10 +52,13 @@ class BirthSettings(NamedTuple):
         For proxies of `multiprocessing` managers among the arguments.
     initializer : bytes or None
         The pickle of ``(function, arguments)``.
+    environment : tuple of str
+        Names of variables that are the worker's own, whatever the caller's process has.
     """
 
     authkey: bytes | None
     initializer: bytes | None
+    environment: tuple[str, ...]
 
 
 def surroundings(idle_seconds: float | None, level: int) -> Surroundings:
@@ -78,29 +81,27 @@ def surroundings(idle_seconds: float | None, level: int) -> Surroundings:
     )
 
 
-def birth_settings(initializer: bytes | None) -> BirthSettings:
+def birth_settings(key: WorkerKey) -> BirthSettings:
     """Return what a worker should be told at birth."""
     managers = sys.modules.get("multiprocessing.managers")
-    key = None
+    authkey = None
     if managers is not None:
         process: Any = sys.modules["multiprocessing.process"]
-        key = bytes(process.current_process().authkey)
-    return BirthSettings(key, initializer)
+        authkey = bytes(process.current_process().authkey)
+    return BirthSettings(authkey, key.initializer, tuple(name for name, _ in key.environment))
 
 
-def apply(
-    now: Surroundings, before: Surroundings | None, birth: BirthSettings | None
-) -> dict[str, Any]:
-    """Make it so in this process; return the globals that the initializer set, if it ran now.
+def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]) -> None:
+    """Make it so in this process.
 
-    Variables that have not changed since `before` stay as they are here. Raises whatever the
-    initializer raises.
+    Variables that have not changed since `before` stay as they are here, and so do those in `kept`.
     """
-    if before is not None and now.environment != before.environment:
-        for name in before.environment.keys() - now.environment.keys():
+    known = dict(os.environb) if before is None else before.environment
+    if now.environment != known:
+        for name in known.keys() - now.environment.keys() - kept:
             os.environb.pop(name, None)
         for name, value in now.environment.items():
-            if before.environment.get(name) != value:
+            if known.get(name) != value and name not in kept:
                 os.environb[name] = value
     sys.path[:] = now.path
     sys.argv = list(now.argv)
@@ -110,8 +111,13 @@ def apply(
         except OSError:
             pass
     config.enter_worker(now.level)
-    if birth is None:
-        return {}
+
+
+def prepare(birth: BirthSettings) -> dict[str, Any]:
+    """Run the initializer, if there is one; return the globals that it set.
+
+    Raises whatever the initializer raises.
+    """
     if birth.authkey is not None:
         from multiprocessing.process import current_process
 

@@ -13,7 +13,7 @@ from parallel_core.tasks.definitions import Definition
 from parallel_core.workers import messages
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
-from parallel_core.workers.setup import BirthSettings, Surroundings, WorkerKey
+from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import open_pidfd, signal_name
 
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
@@ -71,19 +71,14 @@ class Worker:
         Its page.
     lifeline : int
         The write end of the pipe whose closing kills it.
-    key : WorkerKey
-        What it is set up for.
     """
 
-    def __init__(
-        self, process: Process, channel: Channel, board: Board, lifeline: int, key: WorkerKey
-    ) -> None:
+    def __init__(self, process: Process, channel: Channel, board: Board, lifeline: int) -> None:
         self.process = process
         self.pid = process.pid
         self.pidfd = open_pidfd(process.pid)
         self.channel = channel
         self.board = board
-        self.key = key
         self.sent: deque[SentBatch] = deque()
         self.ready = False
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
@@ -140,6 +135,10 @@ class Worker:
             if sent.base < number <= sent.base + sent.batch.size:
                 return sent, number - sent.base - 1, since, phase
         return None
+
+    def ends(self) -> tuple[int, int]:
+        """Return our ends of the channel and of the lifeline."""
+        return self.channel.fileno(), self._lifeline
 
     @property
     def gone(self) -> bool:
