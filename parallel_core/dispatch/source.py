@@ -91,8 +91,13 @@ class TaskSource:
         for item in islice(self._iterator, count):
             try:
                 called, args, kwargs = item
-                if called is function and (watch is None or watch()):
-                    if kwargs or type(args) is not tuple or type(kwargs) is not dict:
+                if (
+                    called is function
+                    and (watch is None or watch())
+                    and type(args) is tuple
+                    and type(kwargs) is dict
+                ):
+                    if kwargs:
                         pass
                     elif arity == 1:
                         (value,) = args
@@ -102,11 +107,10 @@ class TaskSource:
                     elif arity == len(args) > 1 and small.issuperset(map(type, args)):
                         payload += args
                         continue
-                    if type(args) is tuple and type(kwargs) is dict:
-                        builder.add_arguments(args, kwargs)
-                        arity, payload = builder.arity, builder.payload
-                        append = payload.append
-                        continue
+                    builder.add_arguments(args, kwargs)
+                    arity, payload = builder.arity, builder.payload
+                    append = payload.append
+                    continue
             except SerializationError:
                 raise
             except Exception:  # another form of task; `check_task` says if it is none at all
