@@ -48,7 +48,9 @@ def test_a_module_that_ends_every_worker_which_imports_it(
     monkeypatch.syspath_prepend(str(tmp_path))
     import deadly_module
 
-    with pytest.raises(WorkerDiedError, match=r"exit code 3 at task [0-3] of the call: deadly_module"):
+    with pytest.raises(
+        WorkerDiedError, match=r"exit code 3 at task [0-3] of the call: deadly_module"
+    ):
         Parallel(2)(delayed(deadly_module.f)(n) for n in range(4))
     del sys.modules["deadly_module"]
     assert Parallel(2)(delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
