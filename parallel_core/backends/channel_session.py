@@ -194,7 +194,6 @@ class ChannelSession(Session):
                     worker.kill()
                     self._team.ignore(descriptor)
         stuck = [worker for worker in busy if worker.sent or not worker.alive()]
-        stuck = [worker for worker in stuck if worker in self._workers]
         for worker in stuck:
             self._team.remove(worker)
         self._pool.discard(stuck)
@@ -276,8 +275,8 @@ class ChannelSession(Session):
             worker.has_answered = True
         self._news.append(completion)
 
-    def _report(self, error: BaseException, position: int = -1, batch: Batch | None = None) -> None:
-        nothing = Batch(max(position, 0), 0, [], {}) if batch is None else batch
+    def _report(self, error: BaseException, position: int = -1) -> None:
+        nothing = Batch(max(position, 0), 0, [], {})
         failure = Failure(position, error)
         self._news.append(Completion(nothing, position, [], 0.0, True, failure))
 
@@ -293,7 +292,6 @@ class ChannelSession(Session):
         wait_for_end(worker, _GRACE)
         words = worker.obituary()
         running = worker.running()
-        phase = worker.board.running()[2]
         lost = list(worker.sent)
         self._team.remove(worker)
         self._pool.discard([worker])
@@ -302,7 +300,7 @@ class ChannelSession(Session):
                 self._unusable = True
                 self._report(_died(f"a worker process {words} before it was ready to work"))
             return
-        if running is not None and phase != Phase.IDLE:
+        if running is not None and running[3] != Phase.IDLE:
             sent, index, _, _ = running
             index = max(index, sent.answered)
             if index < sent.batch.size:
