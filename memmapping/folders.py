@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 SHARED_MEMORY = "/dev/shm"
+_CGROUPS = "/sys/fs/cgroup"
 
 
 class Folder(NamedTuple):
@@ -57,10 +59,11 @@ def candidate_folders(temp_folder: str | None = None) -> list[Folder]:
         found.append((tempfile.gettempdir(), "the system's temporary folder"))
     except FileNotFoundError:  # there is none that can be written to
         found.append((os.curdir, "the current folder, for want of a temporary one"))
-    return [_examine(path, reason) for path, reason in found]
+    return [examine(path, reason) for path, reason in found]
 
 
-def _examine(path: str, reason: str) -> Folder:
+def examine(path: str, reason: str) -> Folder:
+    """Return `path` with its room, or what is wrong with it, as it is now."""
     if not os.path.exists(path):
         return Folder(path, reason, None, "it does not exist")
     if not os.path.isdir(path):
@@ -73,23 +76,64 @@ def _examine(path: str, reason: str) -> Folder:
         return Folder(path, reason, None, f"its room is unknown: {error}")
     free = room.f_bavail * room.f_frsize
     if path == SHARED_MEMORY:
-        left = _cgroup_room()
+        left = cgroup_room()
         free = free if left is None else min(free, left)
     return Folder(path, reason, free, None)
 
 
-def _cgroup_room() -> int | None:
-    """Return the bytes that the memory cgroup of this process has left, if it has a limit."""
+def cgroup_room() -> int | None:
+    """Return the bytes that the memory cgroups of this process have left, if there is a limit.
+
+    What only caches files counts as room: the kernel gives it up before it calls for a victim.
+    """
+    rooms = [room for folder in _cgroup_folders() if (room := _room_in(folder)) is not None]
+    return min(rooms, default=None)
+
+
+def _cgroup_folders() -> Iterator[str]:
+    """Yield the folders of this process's memory cgroup and of those around it."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root = _CGROUPS
+        elif "memory" in controllers.split(","):
+            root = f"{_CGROUPS}/memory"
+        else:
+            continue
+        while True:
+            yield root + path.rstrip("/")
+            if path in ("/", ""):
+                break
+            path = os.path.dirname(path)
+
+
+def _room_in(folder: str) -> int | None:
     for limit_file, used_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
-            with open(limit_file) as limit, open(used_file) as used:
-                return max(0, int(limit.read()) - int(used.read()))
+            with open(f"{folder}/{limit_file}") as limit, open(f"{folder}/{used_file}") as used:
+                return max(0, int(limit.read()) - int(used.read()) + _cached(folder))
         except (OSError, ValueError):  # no such cgroup, or "max"
             continue
     return None
+
+
+def _cached(folder: str) -> int:
+    """Return the bytes of files in memory that are no shared memory."""
+    total = 0
+    try:
+        with open(f"{folder}/memory.stat") as file:
+            for line in file:
+                name, _, value = line.partition(" ")
+                if name in ("active_file", "inactive_file"):
+                    total += int(value)
+    except (OSError, ValueError):
+        return 0
+    return total

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
     from parallel_core.errors import ParallelError as ParallelError
+    from parallel_core.errors import PerformanceHint as PerformanceHint
     from parallel_core.errors import RemoteError as RemoteError
     from parallel_core.errors import SerializationError as SerializationError
     from parallel_core.errors import TaskExitError as TaskExitError
@@ -54,6 +55,7 @@ _HOMES = {
     "InvalidTaskError": "errors",
     "Parallel": "parallel.call",
     "ParallelError": "errors",
+    "PerformanceHint": "errors",
     "RemoteError": "errors",
     "SerializationError": "errors",
     "TaskExitError": "errors",

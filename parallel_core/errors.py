@@ -12,12 +12,15 @@ they are first asked for: importing those two packages would double the import t
 from __future__ import annotations
 
 import pickle
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 __all__ = [
     "InitializerError",
     "InvalidTaskError",
     "ParallelError",
+    "PerformanceHint",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -25,6 +28,9 @@ __all__ = [
     "TaskTimeoutError",
     "WorkerDiedError",
 ]
+
+
+_OUR_PACKAGES = (__name__.partition(".")[0] + ".", "memmapping.")
 
 
 class ParallelError(Exception):
@@ -67,6 +73,10 @@ class RemoteError(ParallelError):
         self.type_name = type_name
 
 
+class PerformanceHint(UserWarning):
+    """Says how a call could be much faster; given once."""
+
+
 class RemoteTraceback(Exception):
     """The traceback of a worker as text; the ``__cause__`` of what a task raised."""
 
@@ -91,6 +101,16 @@ def add_note(error: BaseException, note: str) -> None:
         except AttributeError:
             return
     notes.append(note)
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Give a warning that points at the code which called the library."""
+    depth, frame = 1, sys._getframe(0)
+    while frame.f_back is not None:
+        if not frame.f_globals.get("__name__", "").startswith(_OUR_PACKAGES):
+            break
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=depth)
 
 
 if TYPE_CHECKING:

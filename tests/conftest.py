@@ -32,7 +32,7 @@ def descriptors() -> dict[int, str]:
 
 def is_of_another(name: str) -> bool:
     """Whether an entry of shared memory bears the number of a process that is not of this run."""
-    for number in map(int, re.findall(r"-(\d+)-", name)):
+    for number in map(int, re.findall(r"[-_](\d+)[-_]", name)):
         if (
             number != os.getpid()
             and number not in descendants()
@@ -57,7 +57,8 @@ def left_behind(
     found += [
         f"descriptor {number}: {target}"
         for number, target in descriptors().items()
-        if open_before.get(number) != target and ("parallel-core" in target or "pidfd" in target)
+        if open_before.get(number) != target
+        and any(name in target for name in ("parallel-core", "pidfd", "/dev/shm/#", "userfaultfd"))
     ]
     found += [
         f"thread {thread.name}"

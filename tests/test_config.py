@@ -31,6 +31,7 @@ from parallel_core import (
     wrap_non_picklable_objects,
 )
 from parallel_core.backends.base import Session, Style, WorkerOptions
+from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.futures import FuturesBackend
 
 core = pytest.mark.core
@@ -1001,4 +1002,6 @@ def test_the_number_of_threads_in_workers() -> None:
     with parallel_config("processes", n_jobs=2, inner_max_num_threads=3):
         got = Parallel()(delayed(limits)() for _ in range(4))
         assert set(got) == {tuple(value or "3" for value in inherited)}
-    assert set(Parallel(n_jobs=2)(delayed(limits)() for _ in range(4))) == {inherited}
+    shared = str(threads_per_worker(2, None))
+    got = Parallel(n_jobs=2)(delayed(limits)() for _ in range(4))
+    assert set(got) == {tuple(value or shared for value in inherited)}

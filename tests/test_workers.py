@@ -126,7 +126,7 @@ def test_workers_of_different_kinds_are_kept_apart() -> None:
     kinds = [
         Parallel(2),
         Parallel(2, initializer=int),
-        parallel_with_limit(),
+        Parallel(2, initializer=int, initargs=("7",)),
         Parallel(2, backend="multiprocessing"),
     ]
     pids = [pids_of(parallel) for parallel in kinds]
@@ -134,17 +134,10 @@ def test_workers_of_different_kinds_are_kept_apart() -> None:
 
 
 def test_two_kinds_of_calls_in_turns_keep_their_workers() -> None:
-    plain, limited = Parallel(2), parallel_with_limit()
-    before = pids_of(plain), pids_of(limited)
+    plain, prepared = Parallel(2), Parallel(2, initializer=int)
+    before = pids_of(plain), pids_of(prepared)
     for _ in range(3):
-        assert (pids_of(plain), pids_of(limited)) == before
-
-
-def parallel_with_limit() -> Parallel:
-    from parallel_core import parallel_config
-
-    with parallel_config(backend="processes", n_jobs=2, inner_max_num_threads=1):
-        return Parallel()
+        assert (pids_of(plain), pids_of(prepared)) == before
 
 
 @pytest.mark.core

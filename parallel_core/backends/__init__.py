@@ -15,5 +15,5 @@
 - `base`: the interface: `Backend`, `Session`, `Completion`, `CallOptions`.
 - `answers`: what a worker said becomes a `Completion`.
 - `registry`: names, and what else may be passed as ``backend=``.
-- `cores`: how many cores there are for us, and what ``n_jobs=-2`` means.
+- `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.
 """

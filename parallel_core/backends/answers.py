@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 from parallel_core.backends.base import Completion, Failure
@@ -9,16 +10,18 @@ from parallel_core.errors import SerializationError, add_note
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.failure import unpack
 from parallel_core.workers.board import Phase
-from parallel_core.workers.execute import decode
+from parallel_core.workers.execute import decode, loads_with_buffers
+from parallel_core.workers.messages import PARCEL_ANSWER
 
 
 def read_answer(batch: Batch, answer: Any) -> Completion:
     """Unpickle the results in `answer` (see `workers.messages`); a failure ends them."""
-    _, _, first, values, pickled, seconds, finished, failure = answer
+    kind, _, first, values, pickled, seconds, finished, failure = answer
     start = batch.start
     failed: Failure | None = None
     if pickled is not None:
-        for index, error in decode(values, pickled):
+        loads = loads_with_buffers if kind == PARCEL_ANSWER else pickle.loads
+        for index, error in decode(values, pickled, loads):
             add_note(error, batch.describe(first + index))
             failed = Failure(start + first + index, error)
             break

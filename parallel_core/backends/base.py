@@ -33,14 +33,14 @@ class WorkerOptions(NamedTuple):
         Its arguments.
     idle_seconds : float or None
         After how long an idle worker may end; None: never.
-    environment : tuple of (str, str)
-        Variables to set before the first import.
+    thread_limit : int or None
+        How many threads numeric libraries may use in each; None: their share of the cores.
     """
 
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     idle_seconds: float | None = 300.0
-    environment: tuple[tuple[str, str], ...] = ()
+    thread_limit: int | None = None
 
 
 class Failure(NamedTuple):
@@ -152,6 +152,9 @@ class Backend:
         How it gets its tasks.
     supports_sharedmem : bool
         Whether tasks share the memory of the caller.
+    opens_files : bool
+        Whether its workers can open what this process has open: large arrays go to them in
+        shared memory.
     aim_seconds : float
         How long a batch should take; the cheaper handing over is, the shorter.
     inline_when_single : bool
@@ -161,6 +164,7 @@ class Backend:
     name: str = ""
     style: Style = Style.PUSH
     supports_sharedmem: bool = False
+    opens_files: bool = False
     aim_seconds: float = 0.5
     inline_when_single: bool = False
 

@@ -79,7 +79,9 @@ class ChannelSession(Session):
         now = self._surroundings
         if any(worker.gone for worker in self._workers):
             return False  # this process is a fork of the one that leased them
-        return self._team.reloads == reloads() and now == surroundings(now.idle_seconds, now.level)
+        return self._team.reloads == reloads() and now == surroundings(
+            now.idle_seconds, now.level, now.threads
+        )
 
     def room(self, depth: int) -> bool:
         """Whether some worker has fewer than `depth` batches, and would soon get to another."""
@@ -99,6 +101,8 @@ class ChannelSession(Session):
                 worker = self._replace() or worker
             if worker is None:
                 return  # there is news of a failure
+            if batch.uses:
+                self._pool.listen()
             try:
                 waits = worker.submit(batch, self._call)
             except ChannelClosed:
@@ -224,7 +228,7 @@ class ChannelSession(Session):
 
     def _discard_answers(self, worker: Worker) -> None:
         for message in worker.channel.receive() or ():
-            if message[0] == messages.ANSWER and message[6]:
+            if message[0] in (messages.ANSWER, messages.PARCEL_ANSWER) and message[6]:
                 worker.sent.popleft()
             elif message[0] == messages.READY:
                 worker.ready = True

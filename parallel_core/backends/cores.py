@@ -1,16 +1,24 @@
-"""How many cores there are for us, and what a number of jobs means."""
+"""How many cores there are for us, what a number of jobs means, and its share of the cores."""
 
 from __future__ import annotations
 
 import math
 import operator
+import os
+import time
+from collections.abc import Iterator, Mapping
+
+from parallel_core.workers.threads import enclosing_limit, general_limit, process_environment
+
+_CGROUPS = "/sys/fs/cgroup"
+_QUOTA_SECONDS = 1.0  # for which a quota that was read is good; reading takes as long as a call
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
     """Return the number of cores that this process may use.
 
     Counts what the scheduler's affinity mask, the cgroup's quota and ``LOKY_MAX_CPU_COUNT``
-    leave, by way of loky.
+    leave.
 
     Parameters
     ----------
@@ -28,10 +36,116 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     >>> cpu_count() >= cpu_count(only_physical_cores=True) >= 1
     True
     """
-    from loky.backend.context import cpu_count as count
+    cores = _usable_cores(process_environment())
+    if only_physical_cores:
+        from loky.backend.context import cpu_count as count
 
-    cores: int = count(only_physical_cores=only_physical_cores)
+        cores = min(cores, count(only_physical_cores=True))
     return cores
+
+
+def threads_per_worker(n_jobs: int, limit: int | None) -> int:
+    """Return how many threads numeric libraries may use in each of `n_jobs` worker processes.
+
+    Parameters
+    ----------
+    n_jobs : int
+        How many, resolved.
+    limit : int or None
+        What the caller said.
+
+    Returns
+    -------
+    int
+        `limit`, or a share of the cores such that workers and threads together do not exceed
+        them. In a worker, no more than it has got itself; by default, no more than an
+        ``OMP_NUM_THREADS`` of the user's allows.
+    """
+    environment = process_environment()
+    enclosing = enclosing_limit(environment)
+    if limit is not None:
+        return limit if enclosing is None else min(limit, enclosing)
+    cores = _usable_cores(environment)
+    if enclosing is not None and enclosing < cores:
+        cores = enclosing
+    share = cores // n_jobs or 1
+    general = general_limit(environment)
+    return share if general is None else min(share, general)
+
+
+def _usable_cores(environment: Mapping[bytes, bytes]) -> int:
+    """Return what affinity, the cgroup and the user's variable leave; cheap enough for each call.
+
+    loky counts the same way, and takes longer to import than two workers to start.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on this system
+        cores = os.cpu_count() or 1
+    quota = _quota()
+    if quota is not None and quota < cores:
+        cores = quota
+    value = environment.get(b"LOKY_MAX_CPU_COUNT")
+    if value:
+        try:
+            cores = min(cores, int(value))
+        except ValueError:
+            raise ValueError(
+                f"LOKY_MAX_CPU_COUNT must be a number, not {os.fsdecode(value)!r}"
+            ) from None
+    return max(1, cores)
+
+
+_last_quota: tuple[float, int | None] = (-math.inf, None)
+
+
+def _quota() -> int | None:
+    """Return how many cores the quotas of the cgroups around this process amount to, rounded up."""
+    global _last_quota
+    now = time.monotonic()
+    since, quota = _last_quota
+    if now - since > _QUOTA_SECONDS:
+        quotas = [cores for folder in _cgroup_folders() if (cores := _quota_in(folder)) is not None]
+        quota = min(quotas, default=None)
+        _last_quota = now, quota
+    return quota
+
+
+def _cgroup_folders() -> Iterator[str]:
+    """Yield the folders of this process's CPU cgroups and of those around them."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root = _CGROUPS
+        elif "cpu" in controllers.split(","):
+            root = f"{_CGROUPS}/cpu"
+        else:
+            continue
+        while path.strip("/"):
+            yield root + path
+            path = os.path.dirname(path)
+        yield root
+
+
+def _quota_in(folder: str) -> int | None:
+    try:
+        try:
+            with open(f"{folder}/cpu.max") as file:
+                quota, period = file.read().split()
+        except FileNotFoundError:
+            with open(f"{folder}/cpu.cfs_quota_us") as file:
+                quota = file.read()
+            with open(f"{folder}/cpu.cfs_period_us") as file:
+                period = file.read()
+        cores = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # there is none, or it says "max"
+        return None
+    return cores if cores > 0 else None
 
 
 def check_n_jobs(n_jobs: object) -> int | None:

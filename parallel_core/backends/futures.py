@@ -10,6 +10,7 @@ import contextvars
 import os
 import pickle
 import queue
+import sys
 import threading
 import time
 from abc import abstractmethod
@@ -29,6 +30,7 @@ from parallel_core.backends.base import (
     Style,
     WorkerOptions,
 )
+from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import ReceivedDefinitions
@@ -38,6 +40,7 @@ from parallel_core.workers.board import Board
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.messages import UNUSABLE
 from parallel_core.workers.setup import run_initializer
+from parallel_core.workers.threads import ThreadLimit, follow, thread_limit
 
 _CALLS = 8  # whose definitions an engine's worker keeps
 
@@ -48,6 +51,8 @@ _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
 _initializer_errors: list[tuple[bytes, str]] = []
 #: Globals that an initializer set in this worker.
 _state: dict[str, Any] = {}
+#: What this worker was told of threads.
+_threads: ThreadLimit | None = None
 
 
 def initialize(data: bytes) -> None:
@@ -66,8 +71,10 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    call, level, runs, sent = pickle.loads(data)
+    call, level, threads, runs, sent = pickle.loads(data)
     config.enter_task(level)
+    if threads is not None:
+        _follow(threads)
     where = (call, threading.get_ident())
     definitions = _received.get(where)
     if definitions is None:
@@ -78,11 +85,32 @@ def _run_batch(data: bytes) -> bytes:
     board, descriptor = Board.make()
     os.close(descriptor)
     answers: list[Any] = []
+    references: Any = sys.modules.get("memmapping.references")
+    if references is not None:  # one mapping of each array for all tasks of the batch
+        references.keeper.begin()
     try:
         Execution(0, 0, definitions, board, answers.append).run(runs)
     finally:
         board.close()
+        _let_go()
     return pickle.dumps(answers, 5)
+
+
+def _let_go() -> None:
+    """Let go of memory maps; nobody tells this worker when a call ends."""
+    references: Any = sys.modules.get("memmapping.references")
+    if references is not None:
+        references.keeper.drop()
+    sharing: Any = sys.modules.get("memmapping.sharing")
+    if sharing is not None:
+        sharing.forget_stale()
+
+
+def _follow(threads: ThreadLimit) -> None:
+    global _threads
+    if threads != _threads:
+        follow(threads, _threads)
+        _threads = threads
 
 
 class FuturesSession(Session):
@@ -98,16 +126,25 @@ class FuturesSession(Session):
         How many batches it runs at a time.
     level : int
         Nesting level of the tasks.
+    options : WorkerOptions
+        What its workers should be like.
     """
 
     names_running = False
 
     def __init__(
-        self, backend: FuturesBackend, executor: Executor, n_jobs: int, level: int
+        self,
+        backend: FuturesBackend,
+        executor: Executor,
+        n_jobs: int,
+        level: int,
+        options: WorkerOptions,
     ) -> None:
         self._backend = backend
         self._executor = executor
         self._level = level
+        self._options = options
+        self._threads: ThreadLimit | None = None
         self.n_workers = n_jobs
         self._call = ""
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
@@ -118,6 +155,7 @@ class FuturesSession(Session):
         """Start a call."""
         self._call = call
         self._news = []
+        self._threads = self._backend.thread_limit(self.n_workers, self._options)
 
     def room(self, depth: int) -> bool:
         """Whether fewer than `depth` batches for each worker are in flight."""
@@ -129,7 +167,7 @@ class FuturesSession(Session):
             token: (definition.data, definition.volatile)
             for token, definition in batch.definitions.items()
         }
-        data = pickle.dumps((self._call, self._level, batch.runs, definitions), 5)
+        data = pickle.dumps((self._call, self._level, self._threads, batch.runs, definitions), 5)
         try:
             future: Future[bytes] = self._executor.submit(run_batch, data)
         except Exception as error:
@@ -223,6 +261,10 @@ class FuturesBackend(Backend):
             When there is none to be had.
         """
 
+    def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
+        """Return the limit of threads for its workers; None where they are not ours to limit."""
+        return None
+
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
         """End `futures`, if the engine can do that; by default what runs is left to run out."""
         for future in futures:
@@ -233,7 +275,7 @@ class FuturesBackend(Backend):
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
         """Return a session over `executor`."""
-        return FuturesSession(self, self.executor(n_jobs, options), n_jobs, level)
+        return FuturesSession(self, self.executor(n_jobs, options), n_jobs, level, options)
 
 
 class ExecutorBackend(FuturesBackend):
@@ -247,6 +289,7 @@ class ExecutorBackend(FuturesBackend):
 
     def __init__(self, executor: Executor) -> None:
         self.name = type(executor).__name__
+        self.opens_files = _is_process_pool(executor)
         self._executor = executor
 
     def effective_n_jobs(self, n_jobs: int) -> int:
@@ -272,6 +315,7 @@ class LokyBackend(FuturesBackend):
     _users = 0
 
     name = "loky"
+    opens_files = True
     aim_seconds = 0.2
     inline_when_single = True
 
@@ -288,7 +332,6 @@ class LokyBackend(FuturesBackend):
                 timeout=options.idle_seconds,
                 initializer=None if options.initializer is None else initialize,
                 initargs=() if options.initializer is None else (pickle_initializer(options),),
-                env=dict(options.environment) or None,
             )
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
@@ -300,6 +343,10 @@ class LokyBackend(FuturesBackend):
         LokyBackend._used = found
         LokyBackend._users += 1
         return found
+
+    def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
+        """Return the limit; told with each batch, since loky's `env` means new processes."""
+        return thread_limit(threads_per_worker(n_jobs, options.thread_limit))
 
     def release(self, executor: Executor) -> None:
         """Leave the executor to the next call."""
@@ -320,6 +367,15 @@ class LokyBackend(FuturesBackend):
             super().abort(executor, futures)
         else:
             _kill(executor)
+
+
+def _is_process_pool(executor: Executor) -> bool:
+    """Whether the workers of `executor` are processes on this machine, with the same user."""
+    for name in ("concurrent.futures.process", "loky.process_executor"):
+        module: Any = sys.modules.get(name)
+        if module is not None and isinstance(executor, module.ProcessPoolExecutor):
+            return True
+    return False
 
 
 def _forget_loky() -> None:

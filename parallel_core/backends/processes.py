@@ -13,10 +13,12 @@ from parallel_core.backends.base import (
     WorkerOptions,
 )
 from parallel_core.backends.channel_session import ChannelSession
+from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.workers.birth import BirthError, Spawn, spawn_from
 from parallel_core.workers.pool import worker_pool
 from parallel_core.workers.setup import WorkerKey, surroundings
+from parallel_core.workers.threads import import_only_variables
 
 
 class ProcessesBackend(Backend):
@@ -29,6 +31,7 @@ class ProcessesBackend(Backend):
     """
 
     style = Style.PUSH
+    opens_files = True
     aim_seconds = 0.01
     inline_when_single = True
 
@@ -43,11 +46,13 @@ class ProcessesBackend(Backend):
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
         """Lease workers of the local pool."""
+        threads = threads_per_worker(n_jobs, options.thread_limit)
+        environment = import_only_variables(threads)
         key = self._plain_key
-        if options.initializer is not None or options.environment:
+        if options.initializer is not None or environment:
             initializer = None if options.initializer is None else pickle_initializer(options)
-            key = WorkerKey(self._start_method, initializer, options.environment)
-        now = surroundings(options.idle_seconds, level)
+            key = WorkerKey(self._start_method, initializer, environment)
+        now = surroundings(options.idle_seconds, level, threads)
         try:
             return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn)
         except BirthError as error:

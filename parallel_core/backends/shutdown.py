@@ -10,7 +10,8 @@ from parallel_core.workers.pool import end_idle_workers
 def shutdown_workers() -> int:
     """End the idle workers of this process now, and free what they hold.
 
-    Calls that are running keep theirs. The next call starts new workers. Where the backend
+    Shared memory that is kept for the arrays of the next call is freed as well. Calls that are
+    running keep theirs. The next call starts new workers. Where the backend
     ``"loky"`` was used, loky's reusable executor is shut down too, unless it is at work.
 
     Returns
@@ -29,4 +30,8 @@ def shutdown_workers() -> int:
     futures = sys.modules.get("parallel_core.backends.futures")
     if futures is not None:
         futures.LokyBackend.shutdown()
-    return end_idle_workers()
+    ended = end_idle_workers()
+    store = sys.modules.get("memmapping.store")
+    if store is not None:
+        store.free_kept_memory()
+    return ended

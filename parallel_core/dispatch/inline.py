@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from parallel_core.errors import add_note
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.failure import exited
+from parallel_core.tasks.handles import to_call
 
 
 class InlineDispatch:
@@ -57,6 +59,7 @@ class InlineDispatch:
         """Return all results."""
         results, progress = self._results, self._progress
         append = results.append
+        modules = sys.modules
         for item in self._tasks:
             if type(item) is tuple and len(item) == 3:
                 function, args, kwargs = item
@@ -65,6 +68,8 @@ class InlineDispatch:
             else:
                 function, args, kwargs = check_task(item, len(results))
             try:
+                if "memmapping.sharing" in modules:
+                    args, kwargs = to_call(args, kwargs)
                 append(function(*args, **kwargs))
             except BaseException as error:
                 raise_named(error, len(results), item)
@@ -78,6 +83,7 @@ class InlineDispatch:
         for item in self._tasks:
             function, args, kwargs = check_task(item, self._passed)
             try:
+                args, kwargs = to_call(args, kwargs)
                 value = function(*args, **kwargs)
             except BaseException as error:
                 raise_named(error, self._passed, item)

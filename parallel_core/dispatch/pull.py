@@ -35,6 +35,7 @@ from parallel_core.dispatch.source import close_generator
 from parallel_core.errors import InvalidTaskError
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
+from parallel_core.tasks.handles import to_call
 
 _AIM_SECONDS = 5e-5
 _MOST = 512
@@ -311,6 +312,7 @@ class PullDispatch:
         timed = self._plan.timeout is not None
         values: list[Any] = []
         append = values.append
+        may_share = "memmapping.sharing" in sys.modules
         for item in items:
             if timed:
                 running.since = 0.0
@@ -323,6 +325,8 @@ class PullDispatch:
                         function, args, kwargs = check_task(item, start + len(values))
                 else:
                     function, args, kwargs = check_task(item, start + len(values))
+                if may_share:
+                    args, kwargs = to_call(args, kwargs)
                 append(function(*args, **kwargs))
             except BaseException as error:
                 running.since = 0.0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import sys
-import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
 from parallel_core.backends.base import (
@@ -33,14 +31,22 @@ from parallel_core.dispatch.plan import (
     resolve_pre_dispatch,
 )
 from parallel_core.dispatch.push import PushDispatch
+from parallel_core.errors import warn_caller
 from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import check_arrays, check_hints, check_verbose
+from parallel_core.parallel.checks import (
+    check_arrays,
+    check_hints,
+    check_temp_folder,
+    check_verbose,
+)
 from parallel_core.parallel.choice import choose_backend, split_params
 from parallel_core.parallel.options import worker_options
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
+if TYPE_CHECKING:
+    from memmapping.reducer import ArrayReducer
+
 _MESSAGE_OF_OVERRIDES = 10
-_PACKAGE = __name__.partition(".")[0] + "."
 _warned: set[str] = set()
 
 
@@ -89,7 +95,7 @@ class Parallel:
     idle_worker_timeout : float or None, default 300
         Seconds after which an idle worker ends.
     **backend_params
-        Further parameters of the backend, such as `inner_max_num_threads`.
+        Further parameters of the backend, such as `inner_max_num_threads`; see `parallel_config`.
 
     Attributes
     ----------
@@ -187,6 +193,7 @@ class Parallel:
         self._options = worker_options(worker_params)
         self._managed = False
         self._session: Session | None = None
+        self._arrays: ArrayReducer | None = None
         self._dispatch: Any = None
         self._generator: weakref.ref[Generator[Any, None, None]] | None = None
         self._running = False
@@ -289,6 +296,7 @@ class Parallel:
             backend = find_backend("sequential")
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         if backend.style is Style.PUSH:
+            check_temp_folder(self.temp_folder)
             try:
                 session = self._open(n_jobs)
             except BackendUnavailable as error:
@@ -320,7 +328,8 @@ class Parallel:
                 initializer = functools.partial(self._options.initializer, *self._options.initargs)
             dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
         else:
-            definitions = Definitions(stored_globals(self._options.initializer))
+            arrays = self._array_reducer if backend.opens_files else None
+            definitions = Definitions(stored_globals(self._options.initializer), arrays)
             dispatch = PushDispatch(tasks, session, plan, backend.aim_seconds, definitions)
         self._dispatch = dispatch
         dispatch.start()
@@ -332,6 +341,16 @@ class Parallel:
         if self._session is None:
             self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
         return self._session
+
+    def _array_reducer(self) -> ArrayReducer:
+        """Return what makes references of large arrays, the same for all calls of a session."""
+        if self._arrays is None:
+            from memmapping.reducer import ArrayReducer
+
+            self._arrays = ArrayReducer(
+                self.max_nbytes, self.mmap_mode, self.temp_folder, warn=_warn_of_no_room
+            )
+        return self._arrays
 
     def _finish(self, complete: bool) -> None:
         """End the call: with all its results, or by letting nothing of it go on."""
@@ -348,8 +367,13 @@ class Parallel:
         finally:
             if not self._managed or not complete:
                 self._release()
+            elif self._arrays is not None:
+                self._arrays.end_call()
 
     def _release(self) -> None:
+        if self._arrays is not None:
+            arrays, self._arrays = self._arrays, None
+            arrays.close()
         if self._session is not None:
             session, self._session = self._session, None
             session.close()
@@ -398,15 +422,11 @@ def _run_initializer(options: WorkerOptions) -> None:
         ) from error
 
 
+def _warn_of_no_room(message: str) -> None:
+    warn_caller(message, RuntimeWarning)
+
+
 def _warn_once(about: str, message: str) -> None:
     if about not in _warned:
         _warned.add(about)
-        warnings.warn(message, RuntimeWarning, stacklevel=_depth_of_caller())
-
-
-def _depth_of_caller() -> int:
-    """Return the `stacklevel` that makes a warning point at the code that called the library."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
-        depth, frame = depth + 1, frame.f_back
-    return depth
+        warn_caller(message, RuntimeWarning)

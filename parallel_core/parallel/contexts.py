@@ -41,7 +41,9 @@ class parallel_config:
     require : "sharedmem", optional
         As for `Parallel`.
     inner_max_num_threads : int, optional
-        Threads that numeric libraries may use in each worker process.
+        Threads that numeric libraries may use in each worker process; by default, and in calls
+        that name a backend themselves, its share of the cores. Variables such as
+        ``OMP_NUM_THREADS`` that you have set win. Warm workers follow when it changes.
     **backend_params
         Parameters of the backend: `initializer`, `initargs`, `idle_worker_timeout`, or those that
         the factory of a registered backend takes.
@@ -131,7 +133,7 @@ class parallel_backend(parallel_config):
     n_jobs : int, default -1
         As for `Parallel`: all cores.
     inner_max_num_threads : int, optional
-        Threads that numeric libraries may use in each worker process.
+        As for `parallel_config`.
     **backend_params
         Parameters of the backend, as in ``parallel_backend("custom", endpoint="http://compute")``.
 

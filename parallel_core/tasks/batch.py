@@ -8,7 +8,8 @@ from parallel_core.tasks.definitions import Definition
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 from parallel_core.tasks.preview import preview
 
-#: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task.
+#: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task; where buffers of
+#: it lie in shared memory, a tuple of the pickle and the list of their references.
 PICKLED = -1
 #: `token` of a run whose pickles are ``(function, args, kwargs)``: no function in common.
 NO_TOKEN = -1
@@ -41,9 +42,11 @@ class Batch:
         About how many bytes of arguments it holds; small numbers are not counted.
     losses : int
         How many workers ended with it before they had begun it.
+    uses : list
+        What has to be kept until the batch is done: segments that the runs refer to.
     """
 
-    __slots__ = ("definitions", "losses", "nbytes", "runs", "size", "start")
+    __slots__ = ("definitions", "losses", "nbytes", "runs", "size", "start", "uses")
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Batch:
         self.definitions = definitions
         self.nbytes = nbytes
         self.losses = 0
+        self.uses: list[Any] = []
 
     def describe(self, index: int, call: str | None = None) -> str:
         """Return the words for task ``start + index``: its position and its shortened call.
@@ -97,3 +101,4 @@ class Batch:
         self.size += following.size
         self.definitions.update(following.definitions)
         self.nbytes += following.nbytes
+        self.uses += following.uses

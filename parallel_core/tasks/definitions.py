@@ -16,10 +16,11 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import sys
 from _thread import get_ident
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from parallel_core.tasks.capture import Capture, names_stored
@@ -27,10 +28,16 @@ from parallel_core.tasks.pickling import (
     MAIN,
     PICKLING_ERRORS,
     PROTOCOL,
+    HandOver,
+    TaskPickler,
     dumps,
     dumps_by_value,
     goes_by_value,
+    needs_value,
 )
+
+if TYPE_CHECKING:
+    from memmapping.reducer import ArrayReducer
 
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
 
@@ -45,6 +52,12 @@ def resolve(call: str, token: int) -> object:
     if table is None:
         raise LookupError(f"definition {token} belongs to call {call}, which has ended")
     return table.resolve(token)
+
+
+def may_hold_arrays() -> bool:
+    """Whether an argument can have anything to do with shared memory, in this program."""
+    modules = sys.modules
+    return "numpy" in modules or "memmapping.sharing" in modules
 
 
 class Definition:
@@ -62,9 +75,11 @@ class Definition:
         Whether it captured values that a task could change in place.
     watch : callable or None
         Says whether what it captured is unchanged; None when nothing can change.
+    uses : list
+        What has to be kept for the arrays that it captured.
     """
 
-    __slots__ = ("data", "obj", "requires", "token", "volatile", "watch")
+    __slots__ = ("data", "obj", "requires", "token", "uses", "volatile", "watch")
 
     def __init__(
         self,
@@ -73,8 +88,10 @@ class Definition:
         data: bytes,
         requires: tuple[Definition, ...],
         capture: Capture | None,
+        uses: list[Any] | None = None,
     ) -> None:
         self.token = token
+        self.uses = uses
         self.obj = obj
         self.data = data
         self.requires = requires
@@ -91,16 +108,33 @@ class Definitions:
     ----------
     own : frozenset of str
         Globals that the call's initializer sets in each worker.
+    make_arrays : callable, optional
+        Returns the reducer for large arrays, when there is first need of it.
     """
 
-    def __init__(self, own: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        own: frozenset[str] = frozenset(),
+        make_arrays: Callable[[], ArrayReducer] | None = None,
+    ) -> None:
         self.call = f"{os.getpid()}.{next(_calls)}"
         self._own = own
+        self._make_arrays = make_arrays
+        self._arrays: ArrayReducer | None = None
+        self._pickler: TaskPickler | None = None
+        self._comparer: TaskPickler | None = None
         self._tokens = itertools.count()
         self._cache: dict[int, Definition] = {}
         self._referred: dict[int, object] = {}
         self._making: set[int] = set()
         self._used: dict[int, Definition] = {}
+
+    @property
+    def arrays(self) -> ArrayReducer | None:
+        """The reducer for large arrays; None while there can be none, or where none may be."""
+        if self._arrays is None and self._make_arrays is not None and may_hold_arrays():
+            self._arrays = self._make_arrays()
+        return self._arrays
 
     def resolve(self, token: int) -> object:
         """Return the caller's own class for a reference that came back in a result."""
@@ -123,22 +157,56 @@ class Definitions:
     def _by_value(self, obj: object) -> Definition:
         self._making.add(id(obj))
         outer, self._used = self._used, {}
+        uses: list[Any] = []
+        arrays = self.arrays
+        if arrays is not None:
+            outer_uses, arrays.uses = arrays.uses, uses
         try:
             data = dumps_by_value(obj, self._reduce)
-            capture = Capture(obj, lambda value: dumps(value, self._reduce), self._own)
+            capture = Capture(obj, self._dumps_captured, self._own)
             requires = tuple(self._used.values())
         finally:
             self._used = outer
+            if arrays is not None:
+                arrays.uses = outer_uses
             self._making.discard(id(obj))
-        definition = Definition(next(self._tokens), obj, data, requires, capture)
+        definition = Definition(next(self._tokens), obj, data, requires, capture, uses)
         if isinstance(obj, type):
             self._referred[definition.token] = obj
             _defined[self.call] = self  # only calls with references are looked up
         return definition
 
     def dumps(self, obj: object) -> bytes:
-        """Pickle `obj`, classes that go by value as references; see `take_used`."""
-        return dumps(obj, self._reduce)
+        """Pickle `obj`: classes that go by value and large arrays as references.
+
+        See `take_used` for the former and `arrays` for the latter.
+        """
+        arrays = self.arrays
+        if arrays is None:
+            return dumps(obj, self._reduce)
+        if self._pickler is None:
+            self._pickler = TaskPickler(arrays.reduce, arrays.hand_over)
+        return self._dumps_by(self._pickler, obj, arrays.hand_over)
+
+    def _dumps_captured(self, value: object) -> bytes:
+        """Pickle what a function captured, for comparison: buffers stay within."""
+        arrays = self.arrays
+        if arrays is None:
+            return dumps(value, self._reduce)
+        if self._comparer is None:
+            self._comparer = TaskPickler(arrays.reduce, _keep_within)
+        return self._dumps_by(self._comparer, value, _keep_within)
+
+    def _dumps_by(self, pickler: TaskPickler, obj: object, hand_over: HandOver) -> bytes:
+        try:
+            data = pickler.dumps(obj)
+            if not needs_value(data):
+                return data
+        except PICKLING_ERRORS:
+            pass
+        if self._arrays is not None:
+            self._arrays.buffers.clear()
+        return dumps_by_value(obj, self._reduce, hand_over)
 
     def take_used(self) -> dict[int, Definition]:
         """Return the definitions that pickles made since the last call refer to."""
@@ -146,12 +214,39 @@ class Definitions:
         return used
 
     def _reduce(self, obj: object) -> Any:
+        if self._arrays is not None:
+            reduced = self._arrays.reduce(obj)
+            if reduced is not NotImplemented:
+                return reduced
         if isinstance(obj, type) and id(obj) not in self._making and goes_by_value(obj):
             definition = self.define(obj)
             for needed in (definition, *definition.requires):
                 self._used[needed.token] = needed
             return resolve, (self.call, definition.token)
         return NotImplemented
+
+
+def _dumps_received(value: object) -> bytes:
+    """Pickle what a function captured, in a worker: arrays that tasks cannot change by name."""
+    if "memmapping.references" not in sys.modules:
+        return dumps(value)
+    try:
+        data = TaskPickler(_reduce_received, _keep_within).dumps(value)
+        if not needs_value(data):
+            return data
+    except PICKLING_ERRORS:
+        pass
+    return dumps_by_value(value, _reduce_received)
+
+
+def _reduce_received(obj: object) -> Any:
+    references: Any = sys.modules["memmapping.references"]
+    return references.reduce_if_mapped(obj)
+
+
+def _keep_within(buffer: pickle.PickleBuffer) -> bool:
+    del buffer
+    return True
 
 
 class ReceivedDefinitions:
@@ -206,7 +301,7 @@ class ReceivedDefinitions:
         if isinstance(obj, type):
             self._tokens[id(obj)] = token
         if volatile:
-            self._captures[token] = Capture(obj, dumps, frozenset(self._state))
+            self._captures[token] = Capture(obj, _dumps_received, frozenset(self._state))
             self.volatile = True
         return obj
 
@@ -229,10 +324,11 @@ class ReceivedDefinitions:
         try:
             data = pickle.dumps(obj, PROTOCOL)
         except PICKLING_ERRORS:
-            return dumps_by_value(obj, self._reduce)
-        return data if MAIN not in data else dumps_by_value(obj, self._reduce)
+            return dumps_by_value(obj, self.reduce)
+        return data if MAIN not in data else dumps_by_value(obj, self.reduce)
 
-    def _reduce(self, obj: object) -> Any:
+    def reduce(self, obj: object) -> Any:
+        """Return how a class that came from the caller is pickled, for ``reducer_override``."""
         if isinstance(obj, type):
             token = self._tokens.get(id(obj))
             if token is not None:

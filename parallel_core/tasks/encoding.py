@@ -11,12 +11,13 @@ import pickle
 import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel_core.tasks.batch import NO_TOKEN, PICKLED, Batch, Run, run_length
 from parallel_core.tasks.capture import SCALARS, refers_by_name
-from parallel_core.tasks.definitions import Definition, Definitions
+from parallel_core.tasks.definitions import Definition, Definitions, may_hold_arrays
 from parallel_core.tasks.description import describe_call, describe_task, function_name
+from parallel_core.tasks.handles import to_send
 from parallel_core.tasks.pickling import (
     MAIN,
     PROTOCOL,
@@ -24,6 +25,10 @@ from parallel_core.tasks.pickling import (
     modules_by_value,
     why_not_picklable,
 )
+from parallel_core.tasks.repeats import LARGE, RepeatedArguments
+
+if TYPE_CHECKING:
+    from memmapping.reducer import ArrayReducer
 
 _LEARNED = 1000  # types remembered; a program may make more
 
@@ -49,6 +54,8 @@ class BatchBuilder:
         self._start = 0
         self._closed = 0  # tasks in all runs but the last
         self._by_name = True
+        self._arrays: ArrayReducer | None = None
+        self._repeats = RepeatedArguments()
         self._runs: list[Run] = []
         self._used: dict[int, Definition] = {}
         self.nbytes = 0
@@ -71,11 +78,15 @@ class BatchBuilder:
         self._used = {}
         self.nbytes = 0
         self._by_name = not modules_by_value()
+        self._arrays = self._definitions.arrays
         self.arity = PICKLED  # so that the first task goes through `add`
 
     def finish(self, size: int) -> Batch:
         """Return the batch of the `size` tasks added since `begin`."""
-        return Batch(self._start, size, self._runs, self._used, self.nbytes)
+        batch = Batch(self._start, size, self._runs, self._used, self.nbytes)
+        if self._arrays is not None and self._arrays.uses:
+            batch.uses, self._arrays.uses = self._arrays.uses, []
+        return batch
 
     def add(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -98,16 +109,19 @@ class BatchBuilder:
         """Encode a task of the current `function`, which has just been watched."""
         nbytes = -1 if kwargs else plain_size(args)
         if nbytes < 0:
+            if self.arity != PICKLED or self._run_token != self.token or not self._runs:
+                self._open(self.token, PICKLED)
+            if self._arrays is not None or may_hold_arrays():
+                self._add_with_arrays(args, kwargs)
+                return
             try:
                 data = pickle.dumps((args, kwargs), PROTOCOL)
                 if MAIN in data or not self._by_name:
                     data = self._dumps((args, kwargs))
             except Exception:
                 data = self._dumps_or_explain(self.token, self.function, args, kwargs)
-            if self.arity != PICKLED or self._run_token != self.token or not self._runs:
-                self._open(self.token, PICKLED)
-            self.payload.append(data)
-            self.nbytes += len(data)
+            self._append(data)
+            self._note_size(data, args, kwargs)
             return
         arity = len(args)
         if arity != self.arity or self._run_token != self.token or not self._runs:
@@ -118,15 +132,42 @@ class BatchBuilder:
         else:
             self.payload.append(None)
 
+    def _add_with_arrays(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Encode a task of which an argument may be, or hold, a large array."""
+        args, kwargs = to_send(args, kwargs)
+        data = self._dumps_or_explain(self.token, self.function, args, kwargs)
+        self._append(data)
+        self._note_size(data, args, kwargs)
+
+    def _note_size(self, data: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(data) >= LARGE:
+            self._repeats.note(self.function, args, kwargs, len(data))
+
+    def _append(self, data: bytes) -> None:
+        """Add the pickle of a task, with the buffers that belong to it."""
+        self.nbytes += len(data)
+        arrays = self._arrays = self._definitions.arrays
+        if arrays is None:
+            self.payload.append(data)
+            return
+        if arrays.copied_nbytes:
+            self.nbytes += arrays.copied_nbytes
+            arrays.copied_nbytes = 0
+        if arrays.buffers:
+            self.payload.append((data, arrays.buffers))
+            arrays.buffers = []
+        else:
+            self.payload.append(data)
+
     def _add_with_function(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         """Encode a task whose function, a bound method say, is one more argument."""
+        args, kwargs = to_send(args, kwargs)
         data = self._dumps_or_explain(NO_TOKEN, function, args, kwargs)
         if self._run_token != NO_TOKEN or not self._runs:
             self._open(NO_TOKEN, PICKLED)
-        self.payload.append(data)
-        self.nbytes += len(data)
+        self._append(data)
 
     def _define(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

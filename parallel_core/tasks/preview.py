@@ -51,6 +51,8 @@ class _Shown:
 
 class _Previewer(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if module == "memmapping.references" and name == "open_array":
+            return _show_array
         shown = name if module in ("builtins", "__main__") else f"{module}.{name}"
         return type("_Shown", (_Shown,), {"name": shown})
 
@@ -58,17 +60,24 @@ class _Previewer(pickle.Unpickler):
         return f"<{pid}>"
 
 
-def preview(data: bytes) -> Any:
-    """Return what `data` holds, objects of any class replaced by something with a short repr.
+def _show_array(*reference: Any) -> Any:
+    shape = reference[5]
+    return type("_Shown", (_Shown,), {"name": f"numpy.memmap of shape {shape}"})()
+
+
+def preview(pickled: bytes | tuple[bytes, list[Any]]) -> Any:
+    """Return what `pickled` (see `batch`) holds, objects replaced by something with a short repr.
 
     Raises
     ------
     Exception
-        When `data` is not a pickle, or one that cannot be followed without running it.
+        When it is not a pickle, or one that cannot be followed without running it.
 
     Examples
     --------
     >>> preview(pickle.dumps((1, "a", [2.5], io.BytesIO(b"x"))))
     (1, 'a', [2.5], <_io.BytesIO>)
     """
-    return _Previewer(io.BytesIO(data)).load()
+    data, references = pickled if isinstance(pickled, tuple) else (pickled, [])
+    buffers = [f"<buffer of {nbytes} bytes>" for _, _, nbytes in references]
+    return _Previewer(io.BytesIO(data), buffers=buffers).load()

@@ -18,6 +18,7 @@
 - `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context.
 - `worker`: the parent's handle on one worker, and how it ends.
 - `main`, `execute`: what runs in the child.
+- `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
 - `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
 - `system`: the seam to the operating system.
 """

@@ -2,7 +2,9 @@
 
 Finished results leave every `FLUSH_SECONDS`, a failure at once. Each task starts with its number
 and time on the board and a look at the limit. Results that cannot change ride in the answer as
-they are; any other is pickled when its task returns, so that no later task can change it.
+they are; any other is pickled when its task returns, so that no later task can change it. Larger
+ones are pickled around their arrays and buffers: of middling size these are copied, to leave with
+others; large ones are sent from where they lie, so they leave before the next task begins.
 """
 
 from __future__ import annotations
@@ -11,24 +13,46 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core.errors import SerializationError
-from parallel_core.tasks.batch import NO_TOKEN, Run
+from parallel_core.tasks.batch import NO_TOKEN, Run, run_length
+from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.capture import SCALARS
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
-from parallel_core.tasks.encoding import is_scalar
+from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import explain
+from parallel_core.tasks.read_only import note_read_only
+from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
-from parallel_core.workers.messages import ANSWER
+from parallel_core.workers.messages import ANSWER, PARCEL_ANSWER
+
+if TYPE_CHECKING:
+    from memmapping.reducer import BufferReference
 
 FLUSH_SECONDS = 0.02
 
 Send = Callable[[Any], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
 _IDLE, _UNPICKLING, _RUNNING, _PICKLING = map(int, Phase)
+
+
+class Parcels(NamedTuple):
+    """How answers with buffers leave.
+
+    Attributes
+    ----------
+    send : callable
+        Takes each, and its buffers. They are views: when it returns, nothing that happens to the
+        objects may change what it was given.
+    shelf : Shelf
+        Where smaller ones are kept until then.
+    """
+
+    send: Callable[[Any, list[Buffer]], None]
+    shelf: Shelf
 
 
 class Execution:
@@ -44,16 +68,29 @@ class Execution:
         This worker's page, or a private one where nobody looks.
     send : callable
         Takes each answer.
+    parcels : Parcels, optional
+        Takes each answer that has buffers; without it there are none.
     """
 
     def __init__(
-        self, number: int, base: int, definitions: ReceivedDefinitions, board: Board, send: Send
+        self,
+        number: int,
+        base: int,
+        definitions: ReceivedDefinitions,
+        board: Board,
+        send: Send,
+        parcels: Parcels | None = None,
     ) -> None:
         self._number = number
         self._task = base
         self._definitions = definitions
         self._board = board
         self._send = send
+        self._parcels = parcels
+        pickler = ResultPickler if parcels is None else ParcelPickler
+        self._pickler = pickler(definitions.reduce)
+        self._buffers: list[Buffer] = []
+        self._end = base
         self._first = 0
         self._values: list[Any] = []
         self._pickled: list[int] = []
@@ -65,6 +102,7 @@ class Execution:
         """Run the tasks until the end, a failure or the limit; answers go out through `send`."""
         failure = None
         base = self._task
+        self._end = base + sum(map(run_length, runs))
         words = self._board.words
         self._board.times[SINCE] = self._flushed
         try:
@@ -108,7 +146,7 @@ class Execution:
 
     def _run_plain(self, function: Callable[..., Any], argument_lists: Iterable[Any]) -> None:
         words, times, clock = self._board.words, self._board.times, monotonic
-        values, scalars = self._values, SCALARS
+        values, small, scalars = self._values, SMALL, SCALARS
         append = values.append
         task, flushed = self._task, self._flushed
         words[PHASE] = _RUNNING
@@ -128,11 +166,15 @@ class Execution:
                         append = values.append
                     flushed = self._flushed = now
                 value = function(*args)
-                if type(value) in scalars:
+                kind = type(value)
+                if kind in small or (kind in scalars and len(value) < BESIDE):
                     append(value)
                 else:
                     self._keep(value, function, args, {})
                     del value
+                    if values is not self._values:  # it was large, and has left
+                        values, flushed = self._values, self._flushed
+                        append = values.append
                     words[PHASE] = _RUNNING
         except BaseException:
             self._failed_call = describe_call(function, args, {})
@@ -140,9 +182,9 @@ class Execution:
         finally:
             self._task = task
 
-    def _run_pickled(self, token: int, payload: list[bytes]) -> None:
+    def _run_pickled(self, token: int, payload: list[Any]) -> None:
         """Run tasks whose arguments were pickled one by one."""
-        words, times, clock, loads = self._board.words, self._board.times, monotonic, pickle.loads
+        words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
         task, flushed = self._task, self._flushed
         function: Any = None
@@ -171,11 +213,13 @@ class Execution:
                 value = function(*args, **kwargs)
                 self._keep(value, function, args, kwargs)
                 function = args = kwargs = value = None  # gone before the next task begins
+                flushed = self._flushed
                 if definitions.volatile:
                     definitions.restore()
-        except BaseException:
+        except BaseException as error:
             if args is not None and function is not None and words[PHASE] != _UNPICKLING:
                 self._failed_call = describe_call(function, args, kwargs)
+                note_read_only(error, function, args, kwargs)
             raise
         finally:
             self._task = task
@@ -190,8 +234,9 @@ class Execution:
             words[PHASE] = _RUNNING
             try:
                 self._keep(function(*args), function, args, {})
-            except BaseException:
+            except BaseException as error:
                 self._failed_call = describe_call(function, args, {})
+                note_read_only(error, function, args, {})
                 raise
             del function
             self._definitions.restore()
@@ -212,40 +257,92 @@ class Execution:
         return True
 
     def _keep(self, value: object, function: object, args: Any, kwargs: dict[str, Any]) -> None:
-        """Put a result among those to be sent, as it is now."""
+        """Put a result among those to be sent, as it is now; a large one takes them all along."""
         kind = type(value)
-        if kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value)):
+        rides = kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value))
+        if rides and not _is_large(value):
             self._values.append(value)
             return
         self._board.words[PHASE] = _PICKLING
         try:
-            data = self._definitions.dumps(value)
+            pickled = self._pickler.dumps(value)
         except Exception as error:
             call = describe_call(function, args, kwargs)
             raise explain(f"the result of {call}", value, "the result", error) from error
         self._pickled.append(len(self._values))
-        self._values.append(data)
+        if isinstance(pickled, bytes):
+            self._values.append(pickled)
+            return
+        self._values.append(pickled.entry)
+        assert self._parcels is not None
+        copies = self._parcels.shelf.put(pickled.buffers)
+        self._buffers += pickled.buffers if copies is None else copies
+        if copies is None and self._board.words[STARTED] < self._end:
+            self._answer(False, None)  # after the last task, the end of the batch goes with it
 
     def _answer(self, finished: bool, failure: Any) -> None:
-        values, pickled = self._values, self._pickled
+        values, pickled, buffers = self._values, self._pickled, self._buffers
         marked: Any = None
         if pickled:
             marked = True if len(pickled) == len(values) else pickled
-        seconds = monotonic() - self._flushed
-        self._send((ANSWER, self._number, self._first, values, marked, seconds, finished, failure))
+        now = monotonic()
+        seconds = now - self._flushed
+        first = self._first
+        self._flushed = now
         self._first += len(values)
-        self._values, self._pickled = [], []
+        self._values, self._pickled, self._buffers = [], [], []
+        kind = PARCEL_ANSWER if buffers else ANSWER
+        answer = (kind, self._number, first, values, marked, seconds, finished, failure)
+        if self._parcels is not None and buffers:
+            self._parcels.send(answer, buffers)
+            self._parcels.shelf.clear()
+        else:
+            self._send(answer)
 
 
-def decode(values: list[Any], pickled: Any) -> Iterator[tuple[int, SerializationError]]:
-    """Unpickle in place the values of an answer; yield the index of each that fails, and why."""
+def _is_large(value: Any) -> bool:
+    return isinstance(value, (str, bytes)) and len(value) >= BESIDE
+
+
+def loads_task(data: bytes | tuple[bytes, list[BufferReference]]) -> Any:
+    """Unpickle the arguments of a task; buffers that lie in shared memory are opened."""
+    if isinstance(data, bytes):
+        return pickle.loads(data)
+    from memmapping.references import open_buffer
+
+    return pickle.loads(data[0], buffers=[open_buffer(*reference) for reference in data[1]])
+
+
+def decode(
+    values: list[Any], pickled: Any, loads: Callable[[Any], Any] = pickle.loads
+) -> Iterator[tuple[int, Exception]]:
+    """Unpickle in place the values of an answer; yield the index of each that fails, and why.
+
+    Parameters
+    ----------
+    values, pickled
+        As in the answer; see `messages`.
+    loads : callable
+        Unpickles one; `loads_with_buffers` for the answers that have some.
+    """
     indices = range(len(values)) if pickled is True else pickled
     for index in indices:
         try:
-            values[index] = pickle.loads(values[index])
+            values[index] = loads(values[index])
+        except MemoryError as error:
+            failed: Exception = MemoryError(
+                f"the result does not fit into the memory of this process: {error}"
+            )
+            failed.__cause__ = error
+            yield index, failed
         except Exception as error:
             failed = SerializationError(
                 f"the result does not unpickle in this process: {type(error).__name__}: {error}"
             )
             failed.__cause__ = error
             yield index, failed
+
+
+def loads_with_buffers(pickled: Any) -> Any:
+    """Unpickle one value of an answer that came with buffers."""
+    return pickle.loads(pickled) if type(pickled) is bytes else unpack(pickled)

@@ -1,6 +1,6 @@
 """What runs in a worker process: receive, run, answer, until told to leave or left alone.
 
-An answer is sent while the parent reads it; when the parent rests, the next batch runs meanwhile.
+An answer is sent while the parent reads it; when the parent rests, the next task runs meanwhile.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections import deque
 from typing import Any
 
+from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.workers import messages
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
-from parallel_core.workers.execute import Execution
+from parallel_core.workers.execute import Execution, Parcels
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
 from parallel_core.workers.system import arm_lifeline
 
@@ -41,6 +43,7 @@ def main(connection: int, board: int, lifeline: int) -> None:
     page = Board(board)
     os.close(board)
     channel = Channel(socket.socket(fileno=connection))
+    channel.set_send_patience(_REST_SECONDS)
     try:
         _Server(channel, page).serve()
     except ChannelClosed:
@@ -49,8 +52,14 @@ def main(connection: int, board: int, lifeline: int) -> None:
         channel.close()
 
 
+def _mappings() -> Any:
+    """Return what keeps memory maps open between two tasks, in a worker that has any."""
+    references: Any = sys.modules.get("memmapping.references")
+    return None if references is None else references.keeper
+
+
 _FIRST_PATIENCE = 10.0  # seconds that a new worker waits for its first batch, at least
-_REST_MS = 20  # a parent that has read nothing for so long is doing something else
+_REST_SECONDS = 0.02  # a parent that has read nothing for so long is doing something else
 
 
 class _Server:
@@ -59,6 +68,7 @@ class _Server:
     def __init__(self, channel: Channel, board: Board) -> None:
         self._channel = channel
         self._board = board
+        self._parcels = Parcels(self._send_parcel, Shelf())
         self._inbox: deque[Any] = deque()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
@@ -81,6 +91,8 @@ class _Server:
                     if not self._set_up(*message[1:]):
                         self._drain()
                         return
+                elif message[0] == messages.RELEASE:
+                    self._release(*message[1:])
                 else:
                     self._drain()
                     return
@@ -138,17 +150,41 @@ class _Server:
             self._call = call
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
-        Execution(number, base, self._definitions, self._board, self._send).run(runs)
+        mappings = _mappings()
+        if mappings is not None:
+            mappings.begin()
+        Execution(number, base, self._definitions, self._board, self._send, self._parcels).run(runs)
 
-    def _send(self, message: Any) -> None:
+    def _release(self, of_call: bool, closed: list[str]) -> None:
+        """Let go of the arrays and functions of a call that has ended, and of shared objects."""
+        if of_call:
+            if self._definitions is not None:
+                self._definitions.close()
+                self._definitions, self._call = None, ""
+            mappings = _mappings()
+            if mappings is not None:
+                mappings.drop()
+        sharing: Any = sys.modules.get("memmapping.sharing")
+        if sharing is not None:
+            for token in closed:
+                sharing.forget(token)
+
+    def _send(self, answer: Any) -> None:
         """Send an answer; wait while the parent reads it, but not for a parent that is at rest."""
         channel = self._channel
-        if channel.send(message):
-            poller = select.poll()
-            poller.register(channel, select.POLLOUT)
-            while poller.poll(_REST_MS):
-                if not channel.flush():
-                    return
+        rests = channel.pending and not channel.has_room()
+        if channel.send(answer) and not rests:
+            channel.flush_patiently()
+
+    def _send_parcel(self, answer: Any, buffers: list[Buffer]) -> None:
+        """Send an answer with buffers likewise; what a resting parent leaves over is copied."""
+        channel = self._channel
+        rests = channel.pending and not channel.has_room()
+        if channel.send_parcel(answer, buffers) and (rests or channel.flush_patiently()):
+            try:
+                channel.own()
+            except MemoryError:  # so the parent has to read it first
+                self._drain()
 
     def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
         if birth is not None:

@@ -7,15 +7,20 @@
     (BATCH, number, call, base, runs,                 (ANSWER, number, first, values, pickled,
      definitions, forget)                              seconds, finished, failure)
     (LEAVE,)                                          (UNUSABLE, data, text)
+    (RELEASE, of a call, tokens)
 
 `number` counts the batches of one worker and `base` its tasks; `first` is the index within the
 batch of the first of `values`; `pickled` lists which values are pickles (None: none, True: all);
 `failure` is None or ``(index, leg, data, text, call)``, the last in words or None. `finished` says
 that nothing more will come for this batch: it was run to its end, or it failed, or a limit cut it
-short.
+short. PARCEL_ANSWER is an ANSWER with buffers: a value whose pickle has some beside it is a tuple
+of the pickle and those; see `tasks.results.Parcel`.
+
+RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
+objects were closed, by their `tokens`.
 """
 
 from __future__ import annotations
 
-SETUP, BATCH, LEAVE = 0, 1, 2
-BORN, READY, ANSWER, UNUSABLE = 10, 11, 12, 13
+SETUP, BATCH, LEAVE, RELEASE = 0, 1, 2, 3
+BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER = 10, 11, 12, 13, 14

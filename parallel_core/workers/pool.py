@@ -15,8 +15,11 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from parallel_core.workers.birth import BirthError, Spawn, give_birth, settle
 from parallel_core.workers.channel import ChannelClosed
@@ -49,6 +52,8 @@ class WorkerPool:
         self._idle: dict[WorkerKey, list[Team]] = {}
         self._all: set[Worker] = set()
         self._demand: dict[WorkerKey, _Demand] = {}
+        self._listens = False
+        self._closed: deque[str] = deque()  # shared objects, until the workers have been told
 
     def lease(
         self, wanted: int, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
@@ -152,11 +157,50 @@ class WorkerPool:
 
     def release(self, team: Team, wanted: int, key: WorkerKey) -> None:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
+        self._tell_closed()
+        for worker in list(team.workers):
+            try:
+                worker.release_memory()
+            except ChannelClosed:
+                pass  # it has left; the next lease sees that
         with self._lock:
             if key in self._demand:
                 self._demand[key].leased -= wanted
             if team.workers:
                 self._idle.setdefault(key, []).append(team)
+
+    def listen(self) -> None:
+        """Have workers told of shared objects that are closed, from the first one on."""
+        sharing: Any = sys.modules.get("memmapping.sharing")
+        if sharing is not None and not self._listens:
+            self._listens = True
+            sharing.when_closed(self.note_closed)
+
+    def note_closed(self, token: str) -> None:
+        """Have all workers let go of a shared object; a finalizer may call this at any moment."""
+        self._closed.append(token)
+        self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        """Tell idle workers at once, and note it for the others, unless the lock is taken."""
+        while self._closed and self._lock.acquire(blocking=False):
+            try:
+                tokens = [self._closed.popleft() for _ in range(len(self._closed))]
+                idle = {
+                    worker
+                    for teams in self._idle.values()
+                    for team in teams
+                    for worker in team.workers
+                }
+                for worker in self._all:
+                    worker.to_forget += tokens
+                    if worker in idle and not worker.channel.pending:
+                        try:
+                            worker.release_memory()
+                        except ChannelClosed:
+                            pass
+            finally:
+                self._lock.release()
 
     def discard(self, workers: list[Worker]) -> None:
         """Kill `workers` and let go of them."""

@@ -16,6 +16,7 @@ from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import open_pidfd, signal_name
 
+_LARGE = 1 << 16  # bytes of a definition that a worker should not hold between two calls
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
 
@@ -83,6 +84,8 @@ class Worker:
         self.ready = False
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
         self.told: Surroundings | None = None
+        self.holds_memory = False  # arrays of a call, or large functions
+        self.to_forget: deque[str] = deque()  # shared objects that were closed while it was leased
         self._lifeline = lifeline
         self._batches = 0
         self._tasks = 0
@@ -94,6 +97,16 @@ class Worker:
         if now != self.told:
             self.channel.send((messages.SETUP, now, birth))
             self.told = now
+
+    def release_memory(self) -> None:
+        """Have the worker let go of what belongs to a call that has ended."""
+        if not self.holds_memory and not self.to_forget:
+            return
+        closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
+        if self.holds_memory:
+            self._call, self._known = "", {}
+        self.channel.send((messages.RELEASE, self.holds_memory, closed))
+        self.holds_memory = False
 
     def submit(self, batch: Batch, call: str) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
@@ -111,6 +124,10 @@ class Worker:
                 new = new or {}
                 new[token] = (definition.data, definition.volatile)
                 known[token] = None
+                if len(definition.data) > _LARGE:
+                    self.holds_memory = True
+        if batch.uses:
+            self.holds_memory = True
         if len(known) > _KNOWN:
             forget = self._forget(batch.definitions)
         sent = SentBatch(batch, self._batches, self._tasks)

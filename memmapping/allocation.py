@@ -1,0 +1,146 @@
+"""Arrays that are born in shared memory, and so never need a copy to get there."""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from memmapping.arrays import memmap_over
+from memmapping.folders import candidate_folders
+from memmapping.references import remember
+from memmapping.segments import PAGE
+from memmapping.store import segment_store
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+
+def empty(
+    shape: int | tuple[int, ...],
+    dtype: DTypeLike = float,
+    order: Literal["C", "F"] = "C",
+    temp_folder: str | None = None,
+) -> np.memmap[Any, Any]:
+    """Return a new array in shared memory, for tasks to read and to fill in place.
+
+    Passed to a task it arrives as a reference to the same memory: nothing is copied, and what
+    the task writes is there for everybody. All of it is reserved now, so that writing to it
+    later cannot fail. The memory is free when nobody refers to the array any more, here or in a
+    worker, and at the latest when the processes end.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Its shape.
+    dtype : dtype, default float
+        Of its elements; not objects.
+    order : {"C", "F"}, default "C"
+        How they lie in memory.
+    temp_folder : str, optional
+        Where to have it rather than in ``/dev/shm``.
+
+    Returns
+    -------
+    numpy.memmap
+        Writable; its content is zeros.
+
+    Raises
+    ------
+    OSError
+        When no folder has room for it.
+    TypeError
+        For a dtype that holds Python objects.
+
+    Examples
+    --------
+    >>> from memmapping import empty
+    >>> from parallel_core import Parallel, delayed
+    >>> out = empty(4)
+    >>> def fill(out, i):
+    ...     out[i] = i**2
+    >>> _ = Parallel(n_jobs=2)(delayed(fill)(out, i) for i in range(4))
+    >>> print(out)
+    [0. 1. 4. 9.]
+    """
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise TypeError(f"an array of {kind} cannot lie in shared memory: it holds Python objects")
+    if order not in ("C", "F"):
+        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    dimensions = _dimensions(shape)
+    nbytes = kind.itemsize
+    for size in dimensions:
+        nbytes *= size
+    length = max(-(-nbytes // PAGE), 1) * PAGE
+    store = segment_store()
+    folders = candidate_folders(temp_folder)
+    while True:
+        segment = store.take(length, folders, lasting=True)
+        try:
+            segment.reserve()
+            break
+        except OSError as error:
+            folders = store.after_failure(folders, segment, error)
+    mapping = mmap.mmap(segment.fd, length)
+    remember(mapping, segment.origin, "r+", segment)
+    return memmap_over(mapping, 0, kind, dimensions, order, filename=None, mode="r+")
+
+
+def zeros(
+    shape: int | tuple[int, ...],
+    dtype: DTypeLike = float,
+    order: Literal["C", "F"] = "C",
+    temp_folder: str | None = None,
+) -> np.memmap[Any, Any]:
+    """Return a new array of zeros in shared memory; see `empty`.
+
+    Examples
+    --------
+    >>> from memmapping import zeros
+    >>> zeros((2, 3), "int8").sum()
+    memmap(0)
+    """
+    return empty(shape, dtype, order, temp_folder)
+
+
+def empty_like(
+    array: Any, dtype: DTypeLike | None = None, temp_folder: str | None = None
+) -> np.memmap[Any, Any]:
+    """Return a new array in shared memory with the shape, order and type of `array`; see `empty`.
+
+    Parameters
+    ----------
+    array : array_like
+        The model.
+    dtype : dtype, optional
+        Another type of elements.
+    temp_folder : str, optional
+        Where to have it rather than in ``/dev/shm``.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> from memmapping import empty_like
+    >>> made = empty_like(numpy.ones((2, 3), order="F"))
+    >>> made.shape, made.dtype, made.flags.f_contiguous
+    ((2, 3), dtype('float64'), True)
+    """
+    model = np.asarray(array)
+    order: Literal["C", "F"]
+    order = "F" if model.flags.f_contiguous and not model.flags.c_contiguous else "C"
+    return empty(model.shape, model.dtype if dtype is None else dtype, order, temp_folder)
+
+
+def _dimensions(shape: Any) -> tuple[int, ...]:
+    import operator
+
+    try:
+        given = tuple(shape) if np.iterable(shape) else (shape,)
+        dimensions = tuple(operator.index(size) for size in given)
+    except TypeError:
+        raise TypeError(f"shape must be an integer or a tuple of integers, not {shape!r}") from None
+    if any(size < 0 for size in dimensions):
+        raise ValueError(f"shape must not have negative sizes: {shape!r}")
+    return dimensions

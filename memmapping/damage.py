@@ -1,0 +1,10 @@
+"""What is raised for bytes that are not, or no longer, what `memmapping` wrote."""
+
+from __future__ import annotations
+
+
+class DamagedFileError(ValueError):
+    """A file, or memory, does not hold what it should: it is cut short, changed, or another's.
+
+    The message names the file, and says what is wrong and where.
+    """

@@ -1,0 +1,193 @@
+"""Which pages of memory were written since the last look? The kernel knows.
+
+`userfaultfd(2)` in asynchronous write-protect mode [1]_ marks pages; the kernel takes the mark
+off a page at its first write, without stopping the writer; ``PAGEMAP_SCAN`` [2]_ finds the pages
+without a mark and marks them again in the same step. Both work unprivileged from Linux 6.7 on,
+but for containers whose seccomp profile refuses them.
+
+What it can tell is what *this process* wrote. So only private anonymous memory is watched, which
+nobody else can write; and memory that a device writes to by itself (registered for DMA before it
+was watched) is beyond its knowledge.
+
+.. [1] https://docs.kernel.org/admin-guide/mm/userfaultfd.html
+.. [2] https://docs.kernel.org/admin-guide/mm/pagemap.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import struct
+
+from memmapping.segments import PAGE
+
+_SYSCALL = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 364, "s390x": 355}
+_USER_MODE_ONLY = 1
+_FEATURES = 1 << 0 | 1 << 13 | 1 << 15  # PAGEFAULT_FLAG_WP, WP_UNPOPULATED, WP_ASYNC
+_MODE_WP = 2
+_IS_WPALLOWED, _IS_WRITTEN = 1 << 0, 1 << 1
+_WP_MATCHING, _CHECK_WPASYNC = 1 << 0, 1 << 1
+_REGIONS = 1024
+
+
+def _request(direction: int, kind: int, number: int, size: int) -> int:
+    return (direction << 30) | (size << 16) | (kind << 8) | number
+
+
+_UFFDIO_API = _request(3, 0xAA, 0x3F, 24)
+_UFFDIO_REGISTER = _request(3, 0xAA, 0x00, 32)
+_UFFDIO_WRITEPROTECT = _request(3, 0xAA, 0x06, 24)
+_PAGEMAP_SCAN = _request(3, ord("f"), 16, 96)
+
+#: A part of memory: its first address, and the one after its last.
+Span = tuple[int, int]
+
+
+class Unwatchable(OSError):
+    """The kernel does not tell about these pages, or not any more."""
+
+
+class PageWatch:
+    """Tells which pages of this process were written; one for each who wants to know.
+
+    Raises
+    ------
+    Unwatchable
+        When the kernel cannot tell, or must not.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._pagemap = -1
+        number = _SYSCALL.get(platform.machine())
+        if number is None:
+            raise Unwatchable("no number of userfaultfd is known for this machine")
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = libc.syscall(number, os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY)
+        if fd < 0:
+            code = ctypes.get_errno()
+            raise Unwatchable(code, f"userfaultfd: {os.strerror(code)}")
+        self._fd = fd
+        try:
+            _control(fd, _UFFDIO_API, bytearray(struct.pack("QQQ", 0xAA, _FEATURES, 0)))
+            self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            self._regions = (ctypes.c_uint64 * (3 * _REGIONS))()
+            self._scan(0, PAGE, _IS_WPALLOWED, 0)  # is there such a request at all?
+        except OSError as error:
+            self.close()
+            raise Unwatchable(error.errno, str(error)) from error
+
+    def start(self, span: Span) -> None:
+        """Watch the pages of `span`, whose ends lie between pages, from now on.
+
+        Raises
+        ------
+        Unwatchable
+            When this memory cannot be watched: it is watched by somebody else, or not private.
+        """
+        first, end = span
+        _control(
+            self._fd,
+            _UFFDIO_REGISTER,
+            bytearray(struct.pack("QQQQ", first, end - first, _MODE_WP, 0)),
+        )
+        _control(
+            self._fd,
+            _UFFDIO_WRITEPROTECT,
+            bytearray(struct.pack("QQQ", first, end - first, 1)),
+        )
+
+    def written(self, span: Span) -> list[Span]:
+        """Return what was written within `span` since it was watched or since the last look.
+
+        Raises
+        ------
+        Unwatchable
+            When it cannot be told; then anything may have been.
+        """
+        return self._scan(*span, _IS_WRITTEN, _WP_MATCHING | _CHECK_WPASYNC)
+
+    def _scan(self, first: int, end: int, category: int, flags: int) -> list[Span]:
+        found: list[Span] = []
+        regions = self._regions
+        address = ctypes.addressof(regions)
+        while first < end:
+            request = bytearray(
+                struct.pack(
+                    "12Q",
+                    96,
+                    flags,
+                    first,
+                    end,
+                    0,
+                    address,
+                    _REGIONS,
+                    0,
+                    0,
+                    category,
+                    0,
+                    category,
+                )
+            )
+            count = _control(self._pagemap, _PAGEMAP_SCAN, request)
+            found += [(regions[3 * i], regions[3 * i + 1]) for i in range(count)]
+            walked = struct.unpack_from("Q", request, 32)[0]
+            if walked <= first:
+                raise Unwatchable("the kernel did not look at all pages")
+            first = walked
+        return found
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for fd in (self._pagemap, self._fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._pagemap = -1
+
+
+def _control(fd: int, request: int, argument: bytearray) -> int:
+    try:
+        return int(fcntl.ioctl(fd, request, argument))
+    except OSError as error:
+        raise Unwatchable(error.errno, error.strerror) from error
+
+
+def is_private_memory(span: Span) -> bool:
+    """Whether all of `span` is private and anonymous, so that only this process can write it."""
+    first, end = span
+    try:
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                bounds, permissions, _, _, inode = line.split(None, 5)[:5]
+                low, _, high = bounds.partition("-")
+                start, stop = int(low, 16), int(high, 16)
+                if stop <= first:
+                    continue
+                if start > first:
+                    return False
+                if permissions[3] != "p" or inode != "0":
+                    return False
+                if stop >= end:
+                    return True
+                first = stop
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def file_at(address: int) -> tuple[str, int] | None:
+    """Return path and inode of the file that is mapped and shared at `address`, if one is."""
+    try:
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                parts = line.rstrip("\n").split(None, 5)
+                low, _, high = parts[0].partition("-")
+                if int(low, 16) <= address < int(high, 16):
+                    if len(parts) < 6 or parts[1][3] != "s":
+                        return None
+                    return parts[5], int(parts[4])
+    except (OSError, ValueError):
+        pass
+    return None

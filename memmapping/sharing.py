@@ -1,0 +1,264 @@
+"""`share`: any object in shared memory once, and a small handle to pass on.
+
+::
+
+    share(obj) ──▶ layout.pack ──▶ segment ◀── open_shared ── a worker, at the first task that
+       │                                            ▲          has the handle for an argument
+       └──▶ Shared ── pickled: a few bytes ─────────┘
+
+A process that receives a handle opens the object once and keeps it, so that every task there gets
+the same one. It keeps it until it hears that the handle was closed: who connects the processes
+passes that on (`when_closed`, `forget`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from memmapping.folders import candidate_folders
+from memmapping.layout import pack, unpack
+from memmapping.segments import Origin, Segment
+from memmapping.store import segment_store
+
+_opened: dict[str, Any] = {}
+_origins: dict[str, Origin] = {}
+_opening = threading.RLock()  # an object may hold a handle, and open it
+_listeners: list[Callable[[str], object]] = []
+
+
+class Shared:
+    """A handle of an object in shared memory; made by `share`.
+
+    As an argument of a task it arrives as the object itself. Within another argument, a list
+    say, it arrives as a handle, and `get` returns the object.
+
+    Attributes
+    ----------
+    nbytes : int
+        How much shared memory it takes.
+    """
+
+    __slots__ = ("__weakref__", "_finalizer", "_segment", "_token", "_where", "nbytes")
+
+    def __init__(
+        self, token: str, nbytes: int, segment: Segment | None, where: Origin | None = None
+    ) -> None:
+        self._token = token
+        self._segment = segment
+        self._where = where
+        self.nbytes = nbytes
+        self._finalizer: Any = None
+        if segment is not None:
+            self._finalizer = weakref.finalize(self, _let_go, token, os.getpid())
+            self._finalizer.atexit = False
+
+    @property
+    def segment(self) -> Segment | None:
+        """Where it is, in the process that made it."""
+        return self._segment
+
+    @property
+    def reference(self) -> tuple[tuple[Any, ...], int, str]:
+        """What another process needs to open it.
+
+        Raises
+        ------
+        ValueError
+            When the handle has been closed.
+        """
+        where = self._segment.origin if self._segment is not None else self._where
+        if where is None:
+            raise ValueError("this shared object has been closed")
+        return tuple(where), self.nbytes, self._token
+
+    def get(self) -> Any:
+        """Return the object; every call in a process returns the same one.
+
+        Its arrays lie in shared memory, read-only. In the process that made the handle it is a
+        copy of the original, too.
+
+        Raises
+        ------
+        ValueError
+            When the handle has been closed.
+        StaleReferenceError
+            When its memory is gone.
+        """
+        return open_shared(*self.reference)
+
+    def close(self) -> None:
+        """Free the memory as soon as no task in flight and no array needs it; safe to repeat."""
+        self._segment = self._where = None
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _attached, self.reference
+
+    def __repr__(self) -> str:
+        closed = "" if self._segment is not None or self._where is not None else ", closed"
+        return f"<Shared object of {self.nbytes} bytes{closed}>"
+
+
+class Argument:
+    """A handle on its way to be an argument, where the object takes its place."""
+
+    __slots__ = ("handle",)
+
+    def __init__(self, handle: Shared) -> None:
+        self.handle = handle
+
+    @property
+    def segment(self) -> Segment | None:
+        """Where it is, in the process that made it."""
+        return self.handle.segment
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_shared, self.handle.reference
+
+
+def share(obj: Any, temp_folder: str | None = None) -> Shared:
+    """Put an object in shared memory once, for any number of tasks to use.
+
+    The object is taken as it is now; what happens to it later does not reach the tasks, which is
+    why nobody has to look whether it has changed. Arrays in it are used where they lie, by all
+    workers; everything else is unpickled once in each worker. What a task changes in it, later
+    tasks in the same worker see: it is theirs to read.
+
+    Parameters
+    ----------
+    obj : object
+        Anything that can be pickled.
+    temp_folder : str, optional
+        Where to put it rather than in ``/dev/shm``.
+
+    Returns
+    -------
+    Shared
+        A handle, to be passed to tasks in the object's place. The memory is free when it is
+        closed (it is a context manager) or nobody refers to it any more, and no task in flight
+        needs it.
+
+    Raises
+    ------
+    OSError
+        When there is no room for it.
+
+    Examples
+    --------
+    >>> from memmapping import share
+    >>> from parallel_core import Parallel, delayed
+    >>> def look_up(words, key):
+    ...     return words[key]
+    >>> with share({"one": 1, "two": 2}) as words:
+    ...     Parallel(n_jobs=2)(delayed(look_up)(words, key) for key in ["two", "one"])
+    [2, 1]
+    """
+    packed = pack(obj)
+    store = segment_store()
+    folders = candidate_folders(temp_folder)
+    while True:
+        segment = store.take(packed.nbytes, folders, lasting=True)
+        try:
+            packed.write_to(segment.fd, 0)
+            break
+        except OSError as error:
+            folders = store.after_failure(folders, segment, error)
+    return Shared(secrets.token_hex(8), packed.nbytes, segment)
+
+
+def open_shared(origin: tuple[Any, ...], nbytes: int, token: str) -> Any:
+    """Return the shared object that lies in the file of `origin`; the same one each time.
+
+    Raises
+    ------
+    StaleReferenceError
+        When its memory is gone.
+    """
+    try:
+        return _opened[token]
+    except KeyError:
+        pass
+    from memmapping.arrays import memmap_over
+    from memmapping.references import open_mapping
+
+    where = Origin(*origin)
+    with _opening:
+        if token in _opened:
+            return _opened[token]
+        mapping = open_mapping(where, nbytes, "r")
+
+        def make(offset: int, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
+            return memmap_over(mapping, offset, dtype, shape, order, filename=None, mode="r")
+
+        found = _opened[token] = unpack(mapping, make, "the shared object")
+        _origins[token] = where
+    return found
+
+
+def forget(token: str) -> None:
+    """Let go of a shared object that was opened here: its handle is closed."""
+    _opened.pop(token, None)
+    _origins.pop(token, None)
+
+
+def forget_stale() -> None:
+    """Let go of the shared objects that were opened here and whose owners have let go of them."""
+    for token, where in list(_origins.items()):
+        try:
+            status = os.stat(where.path)
+            stale = (status.st_dev, status.st_ino) != (where.device, where.inode)
+        except OSError:
+            stale = True
+        if stale:
+            forget(token)
+
+
+def when_closed(listener: Callable[[str], object]) -> None:
+    """Have `listener` told the token of each handle of this process that is closed.
+
+    It may be called by a finalizer, in any thread and at any moment.
+    """
+    _listeners.append(listener)
+
+
+def replace_handles(
+    args: tuple[Any, ...], kwargs: dict[str, Any], replace: Callable[[Shared], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call with `replace` applied to those that are handles."""
+    if any(isinstance(value, Shared) for value in args):
+        args = tuple(replace(value) if isinstance(value, Shared) else value for value in args)
+    if kwargs and any(isinstance(value, Shared) for value in kwargs.values()):
+        kwargs = {
+            name: replace(value) if isinstance(value, Shared) else value
+            for name, value in kwargs.items()
+        }
+    return args, kwargs
+
+
+def _attached(origin: tuple[Any, ...], nbytes: int, token: str) -> Shared:
+    return Shared(token, nbytes, None, Origin(*origin))
+
+
+def _let_go(token: str, owner: int) -> None:
+    forget(token)
+    if os.getpid() == owner:
+        for listener in _listeners:
+            listener(token)

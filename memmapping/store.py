@@ -1,0 +1,321 @@
+"""Where segments come from, and where they go when nobody refers to them any more.
+
+States of a segment: *held* (a `Segment` exists), *kept* (let go of; its pages may serve the next
+array, which saves the kernel most of the work) and *closed*. From kept back to held it goes only
+when a write lease proves that no other process has it open or mapped: a task may have stored its
+argument away. Few are kept, not for long, and `free_kept_memory` closes them at once.
+
+Whoever lets go may be a finalizer, in any thread and at any moment: so it takes no lock that it
+would have to wait for. What is let go of lies in `_returned` until somebody with the lock sorts it
+in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from memmapping.folders import Folder, candidate_folders, examine
+from memmapping.segments import Segment, new_file, nobody_else_has_open, others_may_open
+
+#: Seconds for which a segment that nobody uses is kept for the next array.
+KEPT_SECONDS = 10.0
+#: How many are kept at most, and which part of the folder they may fill together.
+KEPT_NUMBER = 16
+KEPT_SHARE = 0.25
+
+_SPARE = 1 << 20  # bytes that are left free in a folder
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
+
+
+class NoRoom(OSError):
+    """No folder has room for an array; the message says what is wrong with each."""
+
+
+class _Kept(NamedTuple):
+    fd: int
+    nbytes: int
+    folder: str
+    since: float
+
+
+class SegmentStore:
+    """Makes segments, and keeps some of those that were let go of."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._returned: deque[_Kept] = deque()
+        self._kept: list[_Kept] = []
+        self._held: set[int] = set()
+        self._timer: threading.Timer | None = None
+        self._owner = os.getpid()
+        self._usable: bool | None = None
+
+    def take(
+        self,
+        nbytes: int,
+        folders: Iterable[Folder] | None = None,
+        lasting: bool = False,
+        needed: int | None = None,
+    ) -> Segment:
+        """Return a segment of `nbytes` whose content is anybody's guess.
+
+        Parameters
+        ----------
+        nbytes : int
+            Its length, at least 1.
+        folders : iterable of Folder, optional
+            Where it may be, best first; default: `candidate_folders()`.
+        lasting : bool, default False
+            For what belongs to the user: it stays open in forked children, and is never reused.
+        needed : int, optional
+            How many bytes of it will be written; default: all.
+
+        Raises
+        ------
+        NoRoom
+            When no folder has room.
+        """
+        needed = nbytes if needed is None else needed
+        if self._usable is None:
+            self._usable = others_may_open()
+        if not self._usable:
+            raise NoRoom(errno.EACCES, "other processes cannot open descriptors of this one")
+        if len(self._held) >= _most_held():
+            raise NoRoom(errno.EMFILE, f"{len(self._held)} arrays are in flight, each a file")
+        problems = []
+        for folder in candidate_folders() if folders is None else folders:
+            try:
+                return self._take_in(nbytes, needed, folder, lasting)
+            except OSError as error:
+                problems.append(f"{folder.path}: {error.strerror}")
+        raise NoRoom(errno.ENOSPC, f"no room for {needed} bytes ({'; '.join(problems)})")
+
+    def fill(
+        self,
+        pieces: Iterable[tuple[int, Any]],
+        nbytes: int,
+        folders: Iterable[Folder] | None = None,
+        lasting: bool = False,
+    ) -> Segment:
+        """Return a segment of `nbytes` with each ``(offset, buffer)`` of `pieces` in its place.
+
+        A folder that turns out to be full is left for the next one.
+
+        Raises
+        ------
+        NoRoom
+            When all are.
+        """
+        left = list(candidate_folders() if folders is None else folders)
+        pieces = list(pieces)
+        while True:
+            segment = self.take(nbytes, left, lasting)
+            try:
+                for offset, data in pieces:
+                    segment.write(data, offset)
+                return segment
+            except OSError as error:
+                left = self.after_failure(left, segment, error)
+
+    def check_room(self, path: str, nbytes: int) -> None:
+        """Raise OSError unless `nbytes` more fit into the folder `path`."""
+        room = examine(path, "")
+        if room.free is not None and room.free < nbytes + _SPARE and self.clear():
+            room = examine(path, "")
+        if room.problem is not None:
+            raise OSError(errno.ENOSPC, room.problem)
+        if room.free is not None and room.free < nbytes + _SPARE:
+            raise OSError(errno.ENOSPC, f"{room.free} bytes free")
+
+    def after_failure(
+        self, folders: list[Folder], segment: Segment, error: OSError
+    ) -> list[Folder]:
+        """Return the folders to try after that of `segment`, which failed with `error`.
+
+        Raises
+        ------
+        NoRoom
+            When there are none.
+        OSError
+            The given `error`, when it says something else than that the folder is full.
+        """
+        if error.errno not in _FULL:
+            raise error
+        segment.spoiled = True
+        paths = [folder.path for folder in folders]
+        left = folders[paths.index(segment.folder) + 1 :]
+        if not left:
+            raise NoRoom(error.errno, f"no room for {segment.nbytes} bytes: {error}") from error
+        return left
+
+    def clear(self) -> int:
+        """Close what is kept; return how many there were."""
+        with self._lock:
+            self._sort_in()
+            kept, self._kept = self._kept, []
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            if timer is not threading.current_thread():
+                timer.join()
+        for entry in kept:
+            os.close(entry.fd)
+        return len(kept)
+
+    def kept_bytes(self) -> int:
+        """Return the bytes in segments that are kept for reuse."""
+        with self._lock:
+            self._sort_in()
+            return sum(entry.nbytes for entry in self._kept)
+
+    def forget(self) -> None:
+        """In a forked child: close what belongs to calls of the parent."""
+        held, kept = self._held, [*self._kept, *self._returned]
+        self._reset()  # the lock may be held by a thread that is not here
+        for fd in (*held, *(entry.fd for entry in kept)):
+            os.close(fd)
+
+    def _take_in(self, nbytes: int, needed: int, folder: Folder, lasting: bool) -> Segment:
+        if folder.problem is not None:
+            raise OSError(errno.ENOTDIR, folder.problem)
+        fd = -1 if lasting else self._take_kept(nbytes, folder.path)
+        if fd < 0:
+            self.check_room(folder.path, needed)
+            fd = new_file(folder.path)
+        try:
+            os.ftruncate(fd, nbytes)
+        except OSError:
+            os.close(fd)
+            raise
+        if lasting:
+            return Segment(fd, nbytes, folder.path, _close)
+        self._held.add(fd)
+        return Segment(fd, nbytes, folder.path, self._give_back)
+
+    def _take_kept(self, nbytes: int, folder: str) -> int:
+        """Return the descriptor of a kept segment that nobody has open any more, or -1."""
+        with self._lock:
+            self._sort_in()
+            fitting = [entry for entry in self._kept if entry.folder == folder]
+            fitting.sort(key=lambda entry: abs(entry.nbytes - nbytes))
+            for entry in fitting:
+                if nobody_else_has_open(entry.fd):
+                    self._kept.remove(entry)
+                    return entry.fd
+        return -1
+
+    def _give_back(self, segment: Segment) -> None:
+        if os.getpid() != self._owner:
+            return  # closed by `forget`
+        if segment.spoiled:
+            self._held.discard(segment.fd)
+            os.close(segment.fd)
+            return
+        now = time.monotonic()
+        self._returned.append(_Kept(segment.fd, segment.nbytes, segment.folder, now))
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                self._sort_in()
+            finally:
+                self._lock.release()
+
+    def _sort_in(self) -> None:
+        """Keep what came back, within the limits; the lock is held."""
+        while self._returned:
+            entry = self._returned.popleft()
+            self._held.discard(entry.fd)
+            self._kept.append(entry)
+        oldest = time.monotonic() - KEPT_SECONDS
+        for entry in [entry for entry in self._kept if entry.since <= oldest]:
+            self._close_kept(entry)
+        while len(self._kept) > KEPT_NUMBER:
+            self._close_kept(self._kept[0])
+        for folder in {entry.folder for entry in self._kept}:
+            here = [entry for entry in self._kept if entry.folder == folder]
+            excess = sum(entry.nbytes for entry in here) - _share_of(folder)
+            for entry in here:
+                if excess <= 0:
+                    break
+                excess -= entry.nbytes
+                self._close_kept(entry)
+        if self._kept and self._timer is None:
+            self._start_timer()
+
+    def _close_kept(self, entry: _Kept) -> None:
+        self._kept.remove(entry)
+        os.close(entry.fd)
+
+    def _start_timer(self) -> None:
+        """Have what is kept closed when its time is over, whether or not anything happens here."""
+        timer = threading.Timer(KEPT_SECONDS, self._expire)
+        timer.daemon = True
+        timer.name = "memmapping-kept-segments"
+        try:
+            timer.start()
+        except RuntimeError:  # the interpreter is ending, or has no thread to give
+            while self._kept:
+                self._close_kept(self._kept[0])
+            return
+        self._timer = timer
+
+    def _expire(self) -> None:
+        with self._lock:
+            if self._timer is threading.current_thread():
+                self._timer = None
+            self._sort_in()
+
+
+def _most_held() -> int:
+    """Return how many segments may be open: most descriptors are for others."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if soft == resource.RLIM_INFINITY else max(8, min(4096, soft // 4))
+
+
+def _close(segment: Segment) -> None:
+    os.close(segment.fd)
+
+
+def _share_of(folder: str) -> int:
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return 0
+    return int(room.f_blocks * room.f_frsize * KEPT_SHARE)
+
+
+_store: SegmentStore | None = None
+_store_lock = threading.Lock()
+
+
+def segment_store() -> SegmentStore:
+    """Return the store of this process."""
+    global _store
+    if _store is None:
+        with _store_lock:
+            if _store is None:
+                _store = SegmentStore()
+                if hasattr(os, "register_at_fork"):
+                    os.register_at_fork(after_in_child=_store.forget)
+    return _store
+
+
+def free_kept_memory() -> int:
+    """Close the segments that are kept for reuse; return how many there were.
+
+    Examples
+    --------
+    >>> from memmapping import free_kept_memory
+    >>> free_kept_memory() >= 0
+    True
+    """
+    return _store.clear() if _store is not None else 0
