@@ -29,8 +29,10 @@ How a figure comes about::
 `doors`
     How each contestant is asked, in its most idiomatic fast way, to map a function.
 `measure`
-    What a child measures with: repeated calls, the parent's memory, whole processes.
-`payloads`
+    What a child measures time with: repeated calls, whole processes, one ``write()``.
+`memory`
+    The same for memory: of the parent, of all processes together.
+`payloads`, `array_payloads`
     The functions that workers run.
 `machine`
     Facts about the machine that make figures comparable, and none that would name it.

@@ -81,7 +81,7 @@ def _positive(text: str) -> int:
 
 def _described(workload: Workload) -> str:
     who = ", ".join(contestant.key for contestant in workload.contestants())
-    return f"{workload.name:14} {workload.heading}\n{'':14} {who}"
+    return f"{workload.name:16} {workload.heading}\n{'':16} {who}"
 
 
 def _announce(words: str) -> None:

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
 
 Stream = Callable[[int], Iterable[Any]]
 """Something that is given a number of tasks and hands over their results one by one."""
-
 
 Map = Callable[[Function, Iterable[Any]], list[Any]]
 """Something that maps a function over items and returns the results as a list."""
 
 ChunkedMap = Callable[[Function, Iterable[Any], int], list[Any]]
 """The same, told a chunk size as well."""
+
+StarMap = Callable[[Function, Iterable[tuple[Any, ...]]], list[Any]]
+"""A map whose items are the arguments of a task, all of them."""
 
 
 def with_chunk_size(chunked: ChunkedMap, chunk_size: int) -> Map:
@@ -41,6 +43,34 @@ def parallel(module: str, n_jobs: int, **options: Any) -> Map:
         return results
 
     return call
+
+
+def parallel_star(module: str, n_jobs: int, **options: Any) -> StarMap:
+    """Return ``Parallel``, made anew for each call, for tasks with several arguments."""
+    library = importlib.import_module(module)
+    make, delayed = library.Parallel, library.delayed
+
+    def call(function: Function, items: Iterable[tuple[Any, ...]]) -> list[Any]:
+        results: list[Any] = make(n_jobs=n_jobs, **options)(
+            delayed(function)(*item) for item in items
+        )
+        return results
+
+    return call
+
+
+@contextmanager
+def parallel_within(module: str, n_jobs: int, **options: Any) -> Iterator[StarMap]:
+    """Yield the calls of one ``Parallel`` within its ``with`` block."""
+    library = importlib.import_module(module)
+    delayed = library.delayed
+    with library.Parallel(n_jobs=n_jobs, **options) as parallel:
+
+        def call(function: Function, items: Iterable[tuple[Any, ...]]) -> list[Any]:
+            results: list[Any] = parallel(delayed(function)(*item) for item in items)
+            return results
+
+        yield call
 
 
 def parallel_generator(module: str, n_jobs: int, function: Function) -> Stream:
@@ -69,6 +99,22 @@ def mpire(n_jobs: int, **options: Any) -> Iterator[Map]:
 
         def call(function: Function, items: Iterable[Any]) -> list[Any]:
             results: list[Any] = pool.map(function, items)
+            return results
+
+        yield call
+
+
+@contextmanager
+def mpire_sharing(n_jobs: int, shared: Any) -> Iterator[StarMap]:
+    """Yield the ``map`` of a ``WorkerPool`` whose workers inherit `shared`, by fork.
+
+    Tasks get it as their first argument. The workers are born at the first map, since a fork
+    inherits what was there before. MPIRE is told how many items there are, to choose good chunks.
+    """
+    with mpire_pool(n_jobs, shared_objects=shared, start_method="fork") as pool:
+
+        def call(function: Function, items: Iterable[tuple[Any, ...]]) -> list[Any]:
+            results: list[Any] = pool.map(function, list(items))
             return results
 
         yield call

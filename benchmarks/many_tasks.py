@@ -36,6 +36,14 @@ class MapWork(Workload):
         """Return the right results of `count` items."""
         return [self.function(item) for item in self.items(count)]
 
+    def check(self, results: list[Any]) -> None:
+        """Raise unless these are the right results of so many items."""
+        if results != self.expected(len(results)):
+            raise AssertionError("wrong results")
+
+    def prepare(self) -> None:
+        """Do what is to be done right before what counts."""
+
     def sample_of(self, seconds: float) -> Sample:
         """Turn the duration of the whole call into figures."""
         return {"time": seconds / self.n_tasks * 1e6}
@@ -47,14 +55,14 @@ class MapWork(Workload):
             return call(self.function, self.stream(count))
 
         def check(results: list[Any]) -> None:
-            if results != self.expected(len(results)):
-                raise AssertionError("wrong results")
+            self.check(results)
             if len(results) not in (self.n_tasks, few):
                 raise AssertionError(f"{len(results)} results")
 
         few = max(2, self.n_tasks // 20)
         for _ in range(2):
             check(run(few))
+        self.prepare()
         return median_seconds(lambda: run(self.n_tasks), check=check)
 
     def measured(self, call: doors.Map) -> Sample:

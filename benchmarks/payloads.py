@@ -13,6 +13,22 @@ def halve_each(values: list[float]) -> list[float]:
     return [value * 0.5 for value in values]
 
 
+def length_and_first(data: bytes) -> tuple[int, int]:
+    """Return what shows that `data` arrived whole enough."""
+    return len(data), data[0]
+
+
+def look_up(words: dict[str, str], key: str) -> str:
+    """Return one of the many strings of `words`."""
+    return words[key]
+
+
+def look_up_pair(pair: tuple[dict[str, str], str]) -> str:
+    """Do the same for who hands over one argument."""
+    words, key = pair
+    return words[key]
+
+
 def compute_for(seconds: float) -> float:
     """Keep a core busy until `seconds` have passed, and return `seconds`.
 

@@ -136,6 +136,7 @@ class Report:
         parts = [
             f"{self.conditions.n_jobs} workers",
             f"medians of {self.conditions.rounds} rounds in fresh processes",
+            *self._fewer_rounds(),
             *([size] if size else []),
             f"{machine['cores']} cores ({machine['processor']})",
             f"{machine['system']} {machine['kernel']}",
@@ -145,6 +146,16 @@ class Report:
             *self._disturbance(),
         ]
         return "; ".join(parts) + "."
+
+    def _fewer_rounds(self) -> list[str]:
+        """Return which works had fewer rounds than the run, if any had."""
+        works = [outcome.workload for outcome in self.outcomes]
+        fewer = [work for work in works if work.rounds < self.conditions.rounds]
+        counts = sorted({work.rounds for work in fewer}, reverse=True)
+        return [
+            f"{count} of {', '.join(work.name for work in fewer if work.rounds == count)}"
+            for count in counts
+        ]
 
     def _disturbance(self) -> list[str]:
         """Return a word of warning if the machine had other work when the run began."""
@@ -168,6 +179,7 @@ def _outcome_as_json(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.workload.name,
         "title": outcome.workload.heading,
         "tasks": outcome.workload.n_tasks,
+        "rounds": outcome.workload.rounds,
         "figures": [
             {
                 "key": figure.key,

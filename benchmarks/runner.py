@@ -48,13 +48,13 @@ def run_workload(
     """
     contestants = workload.contestants()
     outcome = Outcome.blank(workload, contestants)
-    for number in range(conditions.rounds):
+    for number in range(workload.rounds):
         first = number % len(contestants)
         for contestant in contestants[first:] + contestants[:first]:
             record = outcome.records[contestant.key]
             if _is_hopeless(record):
                 continue
-            announce(f"round {number + 1} of {conditions.rounds}, {contestant.key}")
+            announce(f"round {number + 1} of {workload.rounds}, {contestant.key}")
             _run_once(workload, contestant, conditions, record)
     return outcome
 

@@ -63,6 +63,10 @@ class Workload:
         What samples hold.
     tasks, quick_tasks : int
         Number of tasks of a full and of a quick run.
+    nbytes, quick_nbytes : int
+        Size of what a work is about, if it is about anything large; ``{size}`` in the title.
+    most_rounds : int or None
+        A work that takes long has no more rounds than this.
     timeout : float
         Seconds after which a fresh process is given up.
     entry : str
@@ -80,18 +84,23 @@ class Workload:
     figures: ClassVar[tuple[Figure, ...]]
     tasks: ClassVar[int]
     quick_tasks: ClassVar[int]
+    nbytes: ClassVar[int] = 0
+    quick_nbytes: ClassVar[int] = 0
+    most_rounds: ClassVar[int | None] = None
     timeout: ClassVar[float] = 60.0
     entry: ClassVar[str] = "benchmarks.child"
 
     def __init__(self, conditions: Conditions) -> None:
         self.n_jobs = conditions.n_jobs
         self.n_tasks = self.quick_tasks if conditions.quick else self.tasks
+        self.size = self.quick_nbytes if conditions.quick else self.nbytes
+        self.rounds = min(conditions.rounds, self.most_rounds or conditions.rounds)
         self.quick = conditions.quick
 
     @property
     def heading(self) -> str:
-        """The title with the number of tasks of this run."""
-        return self.title.format(tasks=spaced(self.n_tasks))
+        """The title with the number of tasks of this run, and with its size."""
+        return self.title.format(tasks=spaced(self.n_tasks), size=binary(self.size))
 
     @classmethod
     def contestants(cls) -> tuple[Contestant, ...]:
@@ -146,3 +155,13 @@ def select(workloads: tuple[type[Workload], ...], wanted: list[str]) -> Iterator
 def spaced(number: int) -> str:
     """Return `number` with its thousands apart."""
     return f"{number:,}".replace(",", " ")
+
+
+def binary(nbytes: int) -> str:
+    """Return a size in the largest unit in which it is a whole number."""
+    unit = "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if nbytes == 0 or nbytes % 1024:
+            break
+        nbytes, unit = nbytes // 1024, larger
+    return f"{nbytes} {unit}"

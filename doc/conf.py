@@ -1,5 +1,7 @@
 """Settings of the documentation. `make doc` builds it and tries its examples, without a network."""
 
+from pathlib import Path
+
 from parallel_core import __version__
 
 project = "parallel-core"
@@ -30,5 +32,7 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 
 # The examples stand for a script of the user's, so what they define belongs to `__main__`.
-doctest_global_setup = "__name__ = '__main__'"
+# Some are for libraries that need not be there: `:skipif: find_spec("pandas") is None`.
+doctest_global_setup = "__name__ = '__main__'; from importlib.util import find_spec"
+doctest_path = [str(Path(__file__).parent / "examples")]
 doctest_global_cleanup = "import parallel_core; parallel_core.shutdown_workers()"

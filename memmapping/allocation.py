@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from memmapping.arrays import memmap_over
-from memmapping.folders import candidate_folders
+from memmapping.folders import candidate_folders, check_temp_folder
 from memmapping.references import remember
-from memmapping.segments import PAGE
+from memmapping.segments import PAGE, Segment
 from memmapping.store import segment_store
 
 if TYPE_CHECKING:
@@ -69,20 +69,14 @@ def empty(
         raise TypeError(f"an array of {kind} cannot lie in shared memory: it holds Python objects")
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    check_temp_folder(temp_folder)
     dimensions = _dimensions(shape)
     nbytes = kind.itemsize
     for size in dimensions:
         nbytes *= size
     length = max(-(-nbytes // PAGE), 1) * PAGE
-    store = segment_store()
     folders = candidate_folders(temp_folder)
-    while True:
-        segment = store.take(length, folders, lasting=True)
-        try:
-            segment.reserve()
-            break
-        except OSError as error:
-            folders = store.after_failure(folders, segment, error)
+    segment = segment_store().take_filled(length, folders, Segment.reserve)
     mapping = mmap.mmap(segment.fd, length)
     remember(mapping, segment.origin, "r+", segment)
     return memmap_over(mapping, 0, kind, dimensions, order, filename=None, mode="r+")
@@ -99,8 +93,8 @@ def zeros(
     Examples
     --------
     >>> from memmapping import zeros
-    >>> zeros((2, 3), "int8").sum()
-    memmap(0)
+    >>> zeros((2, 3), "int8").tolist()
+    [[0, 0, 0], [0, 0, 0]]
     """
     return empty(shape, dtype, order, temp_folder)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import NamedTuple
 
+from memmapping.cgroups import cgroup_folders
+
 SHARED_MEMORY = "/dev/shm"
-_CGROUPS = "/sys/fs/cgroup"
 
 
 class Folder(NamedTuple):
@@ -62,6 +62,19 @@ def candidate_folders(temp_folder: str | None = None) -> list[Folder]:
     return [examine(path, reason) for path, reason in found]
 
 
+def check_temp_folder(folder: str | os.PathLike[str] | None) -> None:
+    """Raise ValueError unless arrays can be put into `folder`; None is nobody's choice."""
+    if folder is None:
+        return
+    path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
+    problem = examine(path, "temp_folder").problem
+    if problem is not None:
+        raise ValueError(
+            f"temp_folder {path!r} is no place for arrays: {problem}. Make it, choose another, or "
+            "leave temp_folder out to have them in shared memory"
+        )
+
+
 def examine(path: str, reason: str) -> Folder:
     """Return `path` with its room, or what is wrong with it, as it is now."""
     if not os.path.exists(path):
@@ -86,30 +99,8 @@ def cgroup_room() -> int | None:
 
     What only caches files counts as room: the kernel gives it up before it calls for a victim.
     """
-    rooms = [room for folder in _cgroup_folders() if (room := _room_in(folder)) is not None]
+    rooms = [room for folder in cgroup_folders("memory") if (room := _room_in(folder)) is not None]
     return min(rooms, default=None)
-
-
-def _cgroup_folders() -> Iterator[str]:
-    """Yield the folders of this process's memory cgroup and of those around it."""
-    try:
-        with open("/proc/self/cgroup") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root = _CGROUPS
-        elif "memory" in controllers.split(","):
-            root = f"{_CGROUPS}/memory"
-        else:
-            continue
-        while True:
-            yield root + path.rstrip("/")
-            if path in ("/", ""):
-                break
-            path = os.path.dirname(path)
 
 
 def _room_in(folder: str) -> int | None:

@@ -13,14 +13,15 @@ task in flight here and a write lease, the changed pages are written again. Else
 to those who use it, and the mirror goes on with a new one.
 
 A page is watched before it is copied or compared, so what is written meanwhile counts as changed.
-Where the kernel cannot tell, memory and copy are compared bit by bit: −0.0 is not 0.0 there, and a
-NaN equals itself.
+Where the kernel cannot tell, and before the second use of what is small, memory and copy are
+compared bit by bit: −0.0 is not 0.0 there, and a NaN equals itself.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import time
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from memmapping.segments import PAGE, Segment
 from memmapping.store import NoRoom, SegmentStore
 
 _COMPARED = 64  # pages compared at a time: what has changed is written again in such blocks
+_PATIENCE = 0.02  # seconds; to copy what is that large anew takes longer
 _WATCHED_AT_ONCE = 32 << 20  # bytes; smaller memory is watched from its second use on
 
 _memcmp = ctypes.CDLL(None).memcmp
@@ -106,7 +108,7 @@ class Mirror:
         if changed is None:
             self._drop()
         elif changed and segment is not None:
-            if self._writable or not segment.is_private():
+            if self._writable or not self._may_write_to(segment):
                 self._drop()
             for low, high in changed:
                 self._copied[low:high] = False
@@ -118,6 +120,15 @@ class Mirror:
         finally:
             done = self.segment is not None and self._all_watched(*pages)
             self._settled = pages if done else None
+
+    def _may_write_to(self, segment: Segment) -> bool:
+        """Whether nobody relies on `segment`, or will in a moment: workers are letting go of it."""
+        until = time.monotonic() + (_PATIENCE if self.nbytes >= _WATCHED_AT_ONCE else 0)
+        while not segment.is_private():
+            if segment.users or time.monotonic() >= until:
+                return False
+            time.sleep(0.001)
+        return True
 
     def _drop(self) -> None:
         self.segment = self._pristine = self._map = self._settled = None
@@ -141,21 +152,21 @@ class Mirror:
                 return changed + self._written(low, high) if low < high else changed
             for first, end in _runs(self._copied[low:high], low):
                 watched = self._watched[first:end].copy()
-                for start, stop in _runs(watched, first):
-                    changed += self._written(start, stop)
                 for start, stop in _runs(~watched, first):
                     start, stop = start + (start in self._ends), stop - (stop - 1 in self._ends)
                     if start < stop:
                         self._start_watching(start, stop)
                         changed += self._different(start, stop)
-        except Unwatchable:
-            self._watch = None
-            self._watched[:] = False
+                for start, stop in _runs(watched, first):
+                    changed += self._written(start, stop)
+        except OSError:  # it cannot be told, or there is no address space to compare
+            self._stop_watching()
             return None
         return changed
 
     def _written(self, low: int, high: int) -> list[Span]:
-        assert self._watch is not None
+        if self._watch is None:
+            raise Unwatchable("somebody else watches a part of this memory")
         spans = self._watch.written((self.first + low * PAGE, self.first + high * PAGE))
         return [((a - self.first) // PAGE, (b - self.first) // PAGE) for a, b in spans]
 
@@ -191,9 +202,12 @@ class Mirror:
                 self._start_watching(0, len(self._watched))
             try:
                 segments = self._segments(nbytes, pages, folders)
+                ends = self._end_contents(missing)
                 for segment in segments:
                     for first, end in missing:
                         segment.write(self._memory(first, end), max(first * PAGE, self._begin))
+                    for page, content in ends.items():
+                        segment.write(content, max(page * PAGE, self._begin))
             except OSError as error:
                 if self.segment is None or isinstance(error, NoRoom):
                     raise
@@ -202,10 +216,16 @@ class Mirror:
                 continue
             for first, end in missing:
                 self._copied[first:end] = True
-            for end in self._ends:
-                if low <= end < high:
-                    self._end_bytes[end] = bytes(self._memory(end, end + 1))
+            self._end_bytes.update(ends)
             return segments[0]
+
+    def _end_contents(self, missing: list[Span]) -> dict[int, bytes]:
+        """Return what is at the ends now: nobody watches them, so what is compared is copied."""
+        return {
+            end: bytes(self._memory(end, end + 1))
+            for end in self._ends
+            if any(low <= end < high for low, high in missing)
+        }
 
     def _segments(self, nbytes: int, pages: Span, folders: list[Folder]) -> list[Segment]:
         """Return where to copy to: the segment, and what it is compared with if not itself."""
@@ -231,9 +251,13 @@ class Mirror:
         try:
             self._watch.start((self.first + low * PAGE, self.first + high * PAGE))
         except Unwatchable:
-            self._watch = None
+            self._stop_watching()
         else:
             self._watched[low:high] = True
+
+    def _stop_watching(self) -> None:
+        self._watch = self._settled = None
+        self._watched[:] = False
 
     @property
     def _begin(self) -> int:

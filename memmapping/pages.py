@@ -20,6 +20,7 @@ import fcntl
 import os
 import platform
 import struct
+from weakref import WeakSet
 
 from memmapping.segments import PAGE
 
@@ -49,8 +50,13 @@ class Unwatchable(OSError):
     """The kernel does not tell about these pages, or not any more."""
 
 
+_watches: WeakSet[PageWatch] = WeakSet()
+
+
 class PageWatch:
-    """Tells which pages of this process were written; one for each who wants to know.
+    """Tells which pages of this process were written.
+
+    A look takes the news away: each page has one who asks about it.
 
     Raises
     ------
@@ -61,6 +67,7 @@ class PageWatch:
     def __init__(self) -> None:
         self._fd = -1
         self._pagemap = -1
+        _watches.add(self)
         number = _SYSCALL.get(platform.machine())
         if number is None:
             raise Unwatchable("no number of userfaultfd is known for this machine")
@@ -147,11 +154,30 @@ class PageWatch:
         self._fd = self._pagemap = -1
 
 
+def _after_fork() -> None:
+    """In a forked child: the watches are about the memory of its parent, and only it ends them."""
+    for watch in list(_watches):
+        watch.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _control(fd: int, request: int, argument: bytearray) -> int:
     try:
         return int(fcntl.ioctl(fd, request, argument))
     except OSError as error:
         raise Unwatchable(error.errno, error.strerror) from error
+
+
+def tracking_problem() -> str | None:
+    """Return why the kernel does not track written pages here, or None when it does."""
+    try:
+        PageWatch().close()
+    except Unwatchable as error:
+        return error.strerror or str(error)
+    return None
 
 
 def is_private_memory(span: Span) -> bool:

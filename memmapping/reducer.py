@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from memmapping.folders import Folder
     from memmapping.mirrors import Mirror
     from memmapping.pages import PageWatch
-    from memmapping.segments import Segment, Use
+    from memmapping.segments import Origin, Segment, Use
 
 _FOREIGN = 8  # buffers of other libraries whose copies are kept at a time
 
@@ -55,8 +55,9 @@ class ArrayReducer:
 
     Attributes
     ----------
-    uses : list of Use
-        What has to be kept for the references that were made; whoever sends them takes it away.
+    uses : list
+        What has to be kept for the references that were made (of the user's files, their names);
+        whoever sends them takes it away.
     buffers : list of tuple
         Where the buffers are that were handed over; taken away likewise.
     copied_nbytes : int
@@ -80,7 +81,7 @@ class ArrayReducer:
         self._foreign: dict[tuple[int, int], Mirror] = {}
         self._watch: PageWatch | None = None
         self._watches = True
-        self.uses: list[Use] = []
+        self.uses: list[Use | Origin] = []
         self.buffers: list[BufferReference] = []
         self.copied_nbytes = 0
         self._has_warned = False
@@ -104,6 +105,9 @@ class ArrayReducer:
             return True
         if view.nbytes < self._least or not view.nbytes:
             return True
+        numpy: Any = sys.modules.get("numpy")
+        if numpy is not None and isinstance(view.obj, numpy.ndarray):
+            return True  # `reduce` found no room for it, or it pickles in its own way
         return self._put(view)
 
     def end_call(self) -> None:
@@ -125,22 +129,22 @@ class ArrayReducer:
     def _reduce_array(self, array: Any, numpy: Any) -> Any:
         if array.dtype.hasobject or array.nbytes == 0:
             return NotImplemented
-        kind = type(array)
-        if kind is not numpy.ndarray and kind is not numpy.memmap:
-            if array.nbytes < self._least:
-                return NotImplemented
-            return self._reduce_subclass(array, kind, numpy)
         from memmapping import references
 
+        kind = type(array)
+        is_plain = kind is numpy.ndarray or kind is numpy.memmap
         root = references.root_of(array)
-        if root.base is not None:
-            mapped = references.mapping_under(root)
-            if mapped is not None:
-                if mapped.segment is not None:
-                    self._use(mapped.segment)
-                return references.reduce_mapped(array, mapped)
-        if array.nbytes < self._least:
+        mapped = None if root.flags.owndata else references.mapping_under(root)
+        if mapped is None and array.nbytes < self._least:
             return NotImplemented
+        if not is_plain:
+            return self._reduce_subclass(array, kind, numpy)
+        if mapped is not None:
+            if mapped.segment is not None:
+                self._use(mapped.segment)
+            else:
+                self.uses.append(mapped.origin)
+            return references.reduce_mapped(array, mapped)
         found = self._segment_of(array, root)
         if found is None:
             return NotImplemented
@@ -176,7 +180,9 @@ class ArrayReducer:
         known = self._mirrors.get(span)
         if known is not None and known[1]() is owner:
             return known[0]
-        watch = self._page_watch() if is_malloced or _is_private(span) else None
+        watch = None
+        if not self._overlaps(span) and (is_malloced or _is_private(span)):
+            watch = self._page_watch()
         mirror = Mirror(span, segment_store(), self._where(), watch, self._mode == "r+")
         mirrors = self._mirrors
 
@@ -187,6 +193,10 @@ class ArrayReducer:
 
         mirrors[span] = mirror, ref(owner, forget)
         return mirror
+
+    def _overlaps(self, span: tuple[int, int]) -> bool:
+        """Whether another mirror has some of this memory: the first to look takes the news away."""
+        return any(low < span[1] and span[0] < high for low, high in self._mirrors)
 
     def _page_watch(self) -> PageWatch | None:
         if self._watch is None and self._watches:
@@ -246,8 +256,8 @@ class ArrayReducer:
         if not self._has_warned:
             self._has_warned = True
             self._warn(
-                "a large array goes through a socket, copied for each task, because there is "
-                f"{error.strerror}; see temp_folder"
+                f"a large array goes through a socket, copied for each task: {error.strerror}; "
+                "temp_folder says where else there is room"
             )
 
 

@@ -25,9 +25,6 @@ import numpy as np
 from memmapping.pages import file_at
 from memmapping.segments import Origin, Segment
 
-#: What a mapping needs to be named again.
-MODES = ("r", "r+", "c")
-
 
 class StaleReferenceError(RuntimeError):
     """The file that a reference names is gone, shorter than it was, or another one now."""
@@ -88,6 +85,10 @@ class Keeper:
         if self._active:
             self._now[mapping] = None
 
+    def has_read_only(self) -> bool:
+        """Whether this round has used a mapping that cannot be written to."""
+        return any(_mapped[mapping].mode == "r" for mapping in self._now if mapping in _mapped)
+
     def drop(self) -> None:
         """Let go of everything."""
         self._active = False
@@ -108,6 +109,8 @@ def open_mapping(origin: Origin, nbytes: int, mode: str) -> mmap.mmap:
     key = (origin.device, origin.inode, mode)
     with _lock:
         mapping = _open.get(key) if mode != "c" else None
+        if mapping is not None and not origin.nameless:
+            _check_length(origin, nbytes)
         if mapping is None or len(mapping) < nbytes:
             mapping = _map(origin, nbytes, mode)
             if mode != "c":
@@ -126,10 +129,7 @@ def _map(origin: Origin, nbytes: int, mode: str) -> mmap.mmap:
         if not stat.S_ISREG(status.st_mode):
             raise StaleReferenceError(f"{_words(origin)} is no regular file")
         if status.st_size < nbytes:
-            raise StaleReferenceError(
-                f"{_words(origin)} has been truncated: it should hold {nbytes} bytes, and holds "
-                f"{status.st_size}"
-            )
+            raise _truncated(origin, nbytes, status.st_size)
         access = {"r": mmap.ACCESS_READ, "r+": mmap.ACCESS_WRITE, "c": mmap.ACCESS_COPY}[mode]
         mapping = mmap.mmap(fd, status.st_size, access=access)
     finally:
@@ -146,6 +146,22 @@ def _open_file(origin: Origin, flags: int) -> int:
         if origin.nameless and isinstance(error, FileNotFoundError):
             why = "the process that holds it has let go of it, or has ended"
         raise StaleReferenceError(f"{_words(origin)} cannot be opened: {why}") from error
+
+
+def _check_length(origin: Origin, nbytes: int) -> None:
+    """Raise StaleReferenceError when a file that is mapped was cut off: reading would be fatal."""
+    try:
+        found = os.stat(origin.path).st_size
+    except OSError:
+        return  # it has lost its name, not its content
+    if found < nbytes:
+        raise _truncated(origin, nbytes, found)
+
+
+def _truncated(origin: Origin, nbytes: int, found: int) -> StaleReferenceError:
+    return StaleReferenceError(
+        f"{_words(origin)} has been truncated: it should hold {nbytes} bytes, and holds {found}"
+    )
 
 
 def _words(origin: Origin) -> str:
@@ -166,9 +182,19 @@ def address_of(mapping: mmap.mmap) -> int:
 
 def root_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the array that `array` is a view of, or itself."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
+    root = array
+    base: Any = array.base
+    while base is not None:
+        if isinstance(base, np.ndarray):
+            root = base
+            base = base.base
+        elif isinstance(base, memoryview):
+            base = base.obj
+        elif type(base).__name__ == "DummyArray":  # of numpy.lib.stride_tricks
+            base = base.base
+        else:
+            break
+    return root
 
 
 def mapping_under(root: np.ndarray[Any, Any]) -> Mapped | None:
@@ -180,11 +206,11 @@ def mapping_under(root: np.ndarray[Any, Any]) -> Mapped | None:
     mapping: Any = root.base
     if isinstance(mapping, memoryview):
         mapping = mapping.obj
-    if not isinstance(mapping, mmap.mmap):
-        return None
-    found = _mapped.get(mapping)
-    if found is None and isinstance(root, np.memmap):
+    found = _mapped.get(mapping) if isinstance(mapping, mmap.mmap) else None
+    if found is None and isinstance(mapping, mmap.mmap) and isinstance(root, np.memmap):
         found = _named(root, mapping)
+    if found is None:
+        found = _mapped_at(int(root.ctypes.data))
     if found is None or found.mode == "c":
         return None
     if not found.origin.nameless and not _is_there(found.origin):
@@ -192,6 +218,14 @@ def mapping_under(root: np.ndarray[Any, Any]) -> Mapped | None:
     if found.segment is not None:  # as this process, which may be a fork, has it
         found = found._replace(origin=found.segment.origin)
     return found
+
+
+def _mapped_at(address: int) -> Mapped | None:
+    """Return what is known of the mapping around `address`, whatever object led there."""
+    for mapping, found in list(_mapped.items()):
+        if found.start <= address < found.start + len(mapping):
+            return found
+    return None
 
 
 def _named(root: np.memmap[Any, Any], mapping: mmap.mmap) -> Mapped | None:
@@ -310,6 +344,15 @@ def open_array(
     array.mode = mode
     array.filename = None if where.nameless else where.path
     return array
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # the thread that had it is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def open_buffer(origin: tuple[Any, ...], offset: int, nbytes: int) -> memoryview:

@@ -129,6 +129,12 @@ def new_file(folder: str) -> int:
     OSError
         When there can be none.
     """
+    fd = _open_new(folder)
+    os.fchmod(fd, 0o600)  # whatever the umask took away
+    return fd
+
+
+def _open_new(folder: str) -> int:
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_EXCL
     try:
         return os.open(folder, flags | os.O_TMPFILE, 0o600)
@@ -158,9 +164,11 @@ def nobody_else_has_open(fd: int) -> bool:
     return True
 
 
+_PR_GET_DUMPABLE = 3
+
+
 def others_may_open() -> bool:
-    """Whether processes of the same user can open the descriptors of this one."""
-    try:
-        return os.stat("/proc/self/fd").st_uid == os.geteuid()
-    except OSError:
-        return False
+    """Whether processes of the same user can open the descriptors of this one; see `proc(5)`."""
+    import ctypes
+
+    return os.path.isdir("/proc/self/fd") and ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE) == 1

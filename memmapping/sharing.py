@@ -16,15 +16,17 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-import weakref
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
-from memmapping.folders import candidate_folders
+from memmapping.folders import candidate_folders, check_temp_folder
 from memmapping.layout import pack, unpack
 from memmapping.segments import Origin, Segment
 from memmapping.store import segment_store
+
+_TOKEN_NBYTES = 16
 
 _opened: dict[str, Any] = {}
 _origins: dict[str, Origin] = {}
@@ -44,7 +46,7 @@ class Shared:
         How much shared memory it takes.
     """
 
-    __slots__ = ("__weakref__", "_finalizer", "_segment", "_token", "_where", "nbytes")
+    __slots__ = ("__weakref__", "_segment", "_token", "_where", "nbytes")
 
     def __init__(
         self, token: str, nbytes: int, segment: Segment | None, where: Origin | None = None
@@ -53,10 +55,6 @@ class Shared:
         self._segment = segment
         self._where = where
         self.nbytes = nbytes
-        self._finalizer: Any = None
-        if segment is not None:
-            self._finalizer = weakref.finalize(self, _let_go, token, os.getpid())
-            self._finalizer.atexit = False
 
     @property
     def segment(self) -> Segment | None:
@@ -95,8 +93,7 @@ class Shared:
     def close(self) -> None:
         """Free the memory as soon as no task in flight and no array needs it; safe to repeat."""
         self._segment = self._where = None
-        if self._finalizer is not None:
-            self._finalizer()
+        forget(self._token)
 
     def __enter__(self) -> Shared:
         return self
@@ -132,6 +129,9 @@ class Argument:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_shared, self.handle.reference
+
+    def __repr__(self) -> str:
+        return repr(self.handle)
 
 
 def share(obj: Any, temp_folder: str | None = None) -> Shared:
@@ -171,17 +171,18 @@ def share(obj: Any, temp_folder: str | None = None) -> Shared:
     ...     Parallel(n_jobs=2)(delayed(look_up)(words, key) for key in ["two", "one"])
     [2, 1]
     """
+    check_temp_folder(temp_folder)
     packed = pack(obj)
-    store = segment_store()
-    folders = candidate_folders(temp_folder)
-    while True:
-        segment = store.take(packed.nbytes, folders, lasting=True)
-        try:
-            packed.write_to(segment.fd, 0)
-            break
-        except OSError as error:
-            folders = store.after_failure(folders, segment, error)
-    return Shared(secrets.token_hex(8), packed.nbytes, segment)
+    token = secrets.token_hex(_TOKEN_NBYTES // 2)
+
+    def fill(segment: Segment) -> None:
+        packed.write_to(segment.fd, 0)
+        segment.write(token.encode(), packed.nbytes)
+
+    segment = segment_store().take_filled(
+        packed.nbytes + _TOKEN_NBYTES, candidate_folders(temp_folder), fill, partial(_tell, token)
+    )
+    return Shared(token, packed.nbytes, segment)
 
 
 def open_shared(origin: tuple[Any, ...], nbytes: int, token: str) -> Any:
@@ -197,13 +198,15 @@ def open_shared(origin: tuple[Any, ...], nbytes: int, token: str) -> Any:
     except KeyError:
         pass
     from memmapping.arrays import memmap_over
-    from memmapping.references import open_mapping
+    from memmapping.references import StaleReferenceError, open_mapping
 
     where = Origin(*origin)
     with _opening:
         if token in _opened:
             return _opened[token]
-        mapping = open_mapping(where, nbytes, "r")
+        mapping = open_mapping(where, nbytes + _TOKEN_NBYTES, "r")
+        if mapping[nbytes : nbytes + _TOKEN_NBYTES] != token.encode():  # the number was given again
+            raise StaleReferenceError("the memory of a shared object is another one's now")
 
         def make(offset: int, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
             return memmap_over(mapping, offset, dtype, shape, order, filename=None, mode="r")
@@ -232,9 +235,10 @@ def forget_stale() -> None:
 
 
 def when_closed(listener: Callable[[str], object]) -> None:
-    """Have `listener` told the token of each handle of this process that is closed.
+    """Have `listener` told the token of each shared object of this process that is gone.
 
-    It may be called by a finalizer, in any thread and at any moment.
+    That is when its handle is closed and no task in flight needs it any more. The listener may be
+    called by a finalizer, in any thread and at any moment.
     """
     _listeners.append(listener)
 
@@ -257,8 +261,16 @@ def _attached(origin: tuple[Any, ...], nbytes: int, token: str) -> Shared:
     return Shared(token, nbytes, None, Origin(*origin))
 
 
-def _let_go(token: str, owner: int) -> None:
+def _tell(token: str) -> None:
     forget(token)
-    if os.getpid() == owner:
-        for listener in _listeners:
-            listener(token)
+    for listener in _listeners:
+        listener(token)
+
+
+def _after_fork() -> None:
+    global _opening
+    _opening = threading.RLock()  # the thread that had it is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -6,8 +6,9 @@ when a write lease proves that no other process has it open or mapped: a task ma
 argument away. Few are kept, not for long, and `free_kept_memory` closes them at once.
 
 Whoever lets go may be a finalizer, in any thread and at any moment: so it takes no lock that it
-would have to wait for. What is let go of lies in `_returned` until somebody with the lock sorts it
-in.
+would have to wait for, and starts no thread. What is let go of lies in `_returned` until somebody
+with the lock sorts it in. The timer that closes what was kept for long enough is started by who
+takes a segment, and runs as long as there is any.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from memmapping.folders import Folder, candidate_folders, examine
 from memmapping.segments import Segment, new_file, nobody_else_has_open, others_may_open
@@ -58,7 +60,6 @@ class SegmentStore:
         self._held: set[int] = set()
         self._timer: threading.Timer | None = None
         self._owner = os.getpid()
-        self._usable: bool | None = None
 
     def take(
         self,
@@ -66,6 +67,7 @@ class SegmentStore:
         folders: Iterable[Folder] | None = None,
         lasting: bool = False,
         needed: int | None = None,
+        when_gone: Callable[[], object] | None = None,
     ) -> Segment:
         """Return a segment of `nbytes` whose content is anybody's guess.
 
@@ -79,6 +81,8 @@ class SegmentStore:
             For what belongs to the user: it stays open in forked children, and is never reused.
         needed : int, optional
             How many bytes of it will be written; default: all.
+        when_gone : callable, optional
+            Called when nobody refers to a lasting segment any more; perhaps by a finalizer.
 
         Raises
         ------
@@ -86,28 +90,28 @@ class SegmentStore:
             When no folder has room.
         """
         needed = nbytes if needed is None else needed
-        if self._usable is None:
-            self._usable = others_may_open()
-        if not self._usable:
-            raise NoRoom(errno.EACCES, "other processes cannot open descriptors of this one")
+        if not others_may_open():
+            raise NoRoom(errno.EACCES, "other processes cannot open what this one has open")
         if len(self._held) >= _most_held():
-            raise NoRoom(errno.EMFILE, f"{len(self._held)} arrays are in flight, each a file")
+            raise NoRoom(errno.EMFILE, f"{len(self._held)} arrays are in flight, each in a file")
+        if not lasting:
+            self._start_timer()
         problems = []
         for folder in candidate_folders() if folders is None else folders:
             try:
-                return self._take_in(nbytes, needed, folder, lasting)
+                return self._take_in(nbytes, needed, folder, lasting, when_gone)
             except OSError as error:
                 problems.append(f"{folder.path}: {error.strerror}")
         raise NoRoom(errno.ENOSPC, f"no room for {needed} bytes ({'; '.join(problems)})")
 
-    def fill(
+    def take_filled(
         self,
-        pieces: Iterable[tuple[int, Any]],
         nbytes: int,
-        folders: Iterable[Folder] | None = None,
-        lasting: bool = False,
+        folders: Iterable[Folder],
+        fill: Callable[[Segment], object],
+        when_gone: Callable[[], object] | None = None,
     ) -> Segment:
-        """Return a segment of `nbytes` with each ``(offset, buffer)`` of `pieces` in its place.
+        """Return a lasting segment that `fill` has filled.
 
         A folder that turns out to be full is left for the next one.
 
@@ -116,13 +120,11 @@ class SegmentStore:
         NoRoom
             When all are.
         """
-        left = list(candidate_folders() if folders is None else folders)
-        pieces = list(pieces)
+        left = list(folders)
         while True:
-            segment = self.take(nbytes, left, lasting)
+            segment = self.take(nbytes, left, lasting=True, when_gone=when_gone)
             try:
-                for offset, data in pieces:
-                    segment.write(data, offset)
+                fill(segment)
                 return segment
             except OSError as error:
                 left = self.after_failure(left, segment, error)
@@ -163,7 +165,11 @@ class SegmentStore:
         with self._lock:
             self._sort_in()
             kept, self._kept = self._kept, []
-            timer, self._timer = self._timer, None
+            timer = self._timer
+            if self._held:
+                timer = None  # it is still needed, for those
+            else:
+                self._timer = None
         if timer is not None:
             timer.cancel()
             if timer is not threading.current_thread():
@@ -180,12 +186,22 @@ class SegmentStore:
 
     def forget(self) -> None:
         """In a forked child: close what belongs to calls of the parent."""
-        held, kept = self._held, [*self._kept, *self._returned]
+        known = self._held.union(entry.fd for entry in (*self._kept, *self._returned))
         self._reset()  # the lock may be held by a thread that is not here
-        for fd in (*held, *(entry.fd for entry in kept)):
-            os.close(fd)
+        for fd in known:
+            try:
+                os.close(fd)
+            except OSError:  # the user's program closed it; the others are still to be closed
+                pass
 
-    def _take_in(self, nbytes: int, needed: int, folder: Folder, lasting: bool) -> Segment:
+    def _take_in(
+        self,
+        nbytes: int,
+        needed: int,
+        folder: Folder,
+        lasting: bool,
+        when_gone: Callable[[], object] | None,
+    ) -> Segment:
         if folder.problem is not None:
             raise OSError(errno.ENOTDIR, folder.problem)
         fd = -1 if lasting else self._take_kept(nbytes, folder.path)
@@ -198,7 +214,7 @@ class SegmentStore:
             os.close(fd)
             raise
         if lasting:
-            return Segment(fd, nbytes, folder.path, _close)
+            return Segment(fd, nbytes, folder.path, _Closing(when_gone))
         self._held.add(fd)
         return Segment(fd, nbytes, folder.path, self._give_back)
 
@@ -217,7 +233,7 @@ class SegmentStore:
     def _give_back(self, segment: Segment) -> None:
         if os.getpid() != self._owner:
             return  # closed by `forget`
-        if segment.spoiled:
+        if segment.spoiled or self._timer is None or sys.is_finalizing():
             self._held.discard(segment.fd)
             os.close(segment.fd)
             return
@@ -248,8 +264,6 @@ class SegmentStore:
                     break
                 excess -= entry.nbytes
                 self._close_kept(entry)
-        if self._kept and self._timer is None:
-            self._start_timer()
 
     def _close_kept(self, entry: _Kept) -> None:
         self._kept.remove(entry)
@@ -257,22 +271,25 @@ class SegmentStore:
 
     def _start_timer(self) -> None:
         """Have what is kept closed when its time is over, whether or not anything happens here."""
+        if self._timer is not None:
+            return
         timer = threading.Timer(KEPT_SECONDS, self._expire)
         timer.daemon = True
         timer.name = "memmapping-kept-segments"
         try:
             timer.start()
-        except RuntimeError:  # the interpreter is ending, or has no thread to give
-            while self._kept:
-                self._close_kept(self._kept[0])
+        except RuntimeError:  # there is no thread to be had: so nothing will be kept
             return
         self._timer = timer
 
     def _expire(self) -> None:
         with self._lock:
-            if self._timer is threading.current_thread():
-                self._timer = None
+            if self._timer is not threading.current_thread():
+                return  # `clear` was faster
             self._sort_in()
+            self._timer = None
+            if self._kept or self._held:
+                self._start_timer()
 
 
 def _most_held() -> int:
@@ -281,8 +298,19 @@ def _most_held() -> int:
     return 4096 if soft == resource.RLIM_INFINITY else max(8, min(4096, soft // 4))
 
 
-def _close(segment: Segment) -> None:
-    os.close(segment.fd)
+class _Closing:
+    """Closes a lasting segment that nobody refers to any more."""
+
+    __slots__ = ("_owner", "_when_gone")
+
+    def __init__(self, when_gone: Callable[[], object] | None) -> None:
+        self._when_gone = when_gone
+        self._owner = os.getpid()
+
+    def __call__(self, segment: Segment) -> None:
+        os.close(segment.fd)
+        if self._when_gone is not None and os.getpid() == self._owner:
+            self._when_gone()
 
 
 def _share_of(folder: str) -> int:
@@ -291,6 +319,13 @@ def _share_of(folder: str) -> int:
     except OSError:
         return 0
     return int(room.f_blocks * room.f_frsize * KEPT_SHARE)
+
+
+def _after_fork() -> None:
+    global _store_lock
+    _store_lock = threading.Lock()  # the thread that had it is not here
+    if _store is not None:
+        _store.forget()
 
 
 _store: SegmentStore | None = None
@@ -304,9 +339,11 @@ def segment_store() -> SegmentStore:
         with _store_lock:
             if _store is None:
                 _store = SegmentStore()
-                if hasattr(os, "register_at_fork"):
-                    os.register_at_fork(after_in_child=_store.forget)
     return _store
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def free_kept_memory() -> int:

@@ -15,63 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memmapping import pages, reducer, references, store
+from memmapping import reducer, references, store
 from memmapping.reducer import ArrayReducer
-
-BOTH_WAYS = ["tracked", "compared"]
+from transferring import BOTH_WAYS, Transfer, transfer
 
 
 @pytest.fixture(params=BOTH_WAYS)
 def arrays(request: pytest.FixtureRequest) -> Iterator[Transfer]:
     yield from transfer(request.param)
-
-
-def transfer(way: str, **parameters: Any) -> Iterator[Transfer]:
-    if way == "tracked" and not tracks_pages():
-        pytest.skip("the kernel does not track written pages here")
-    found = Transfer(ArrayReducer(**{"max_nbytes": 1, **parameters}))
-    if way == "compared":
-        found.reducer._watches = False
-    yield found
-    found.reducer.close()
-    store.free_kept_memory()
-
-
-def tracks_pages() -> bool:
-    try:
-        pages.PageWatch().close()
-    except pages.Unwatchable:
-        return False
-    return True
-
-
-class Transfer:
-    """Pickles and unpickles, as if from one process to another."""
-
-    def __init__(self, array_reducer: ArrayReducer) -> None:
-        self.reducer = array_reducer
-
-    def pickle(self, obj: Any) -> tuple[bytes, list[Any], list[Any]]:
-        outer = self
-
-        class Pickler(pickle.Pickler):
-            def reducer_override(self, part: Any) -> Any:
-                return outer.reducer.reduce(part)
-
-        import io
-
-        file = io.BytesIO()
-        Pickler(file, 5, buffer_callback=self.reducer.hand_over).dump(obj)
-        uses, self.reducer.uses = self.reducer.uses, []
-        buffers, self.reducer.buffers = self.reducer.buffers, []
-        return file.getvalue(), buffers, uses
-
-    def unpickle(self, sent: tuple[bytes, list[Any], list[Any]]) -> Any:
-        data, buffers, _ = sent
-        return pickle.loads(data, buffers=[references.open_buffer(*one) for one in buffers])
-
-    def __call__(self, obj: Any) -> Any:
-        return self.unpickle(self.pickle(obj))
 
 
 def bits(array: Any) -> bytes:

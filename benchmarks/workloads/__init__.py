@@ -8,5 +8,10 @@
     stream          results as they come       sequential, threads     ... without processes
     scaling         the cost at 10³ … 10⁶      computing       how well workers are kept busy
 
+    one_array       a large array for all tasks, and once more       freshness    what a look costs
+    new_arrays      a new one for each call          array_memory   how often it is in memory
+    array_results   arrays that come back            bytes_arguments    a large one for each task
+    shared_dict     an object that is no array
+
 No module here may import a contestant before it is measured.
 """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from benchmarks import doors
 from benchmarks.bars import AtMost
-from benchmarks.measure import MemoryGrowth, median_seconds
+from benchmarks.measure import median_seconds
+from benchmarks.memory import MemoryGrowth
 from benchmarks.payloads import sqrt
 from benchmarks.workload import Figure, Sample, Workload, register
 

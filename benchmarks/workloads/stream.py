@@ -7,7 +7,8 @@ from time import perf_counter
 
 from benchmarks import doors, payloads
 from benchmarks.bars import AtMost
-from benchmarks.measure import MemoryGrowth, best_chunk_size
+from benchmarks.measure import best_chunk_size
+from benchmarks.memory import MemoryGrowth
 from benchmarks.workload import Figure, Sample, Workload, register
 
 ChunkedStream = Callable[[int, int], Iterable[float]]

@@ -112,6 +112,9 @@ class Session(ABC):
     def begin(self, call: str) -> None:
         """Start a call; `call` names its definitions."""
 
+    def end(self) -> None:  # noqa: B027 - most engines have nothing to do
+        """End a call: everything was answered, and nothing of it is needed any more."""
+
     def is_current(self) -> bool:
         """Whether the workers still fit the caller's process, for one more call."""
         return True

@@ -74,6 +74,17 @@ class ChannelSession(Session):
             worker.has_answered = False
         self._spins = True
 
+    def end(self) -> None:
+        """Have the workers let go of the arrays of the call; a new one opens them again."""
+        for worker in self._workers:
+            try:
+                worker.release_memory()
+            except ChannelClosed:
+                pass  # it has left; the next batch goes to another
+            else:
+                if worker.channel.pending:
+                    self._team.want_to_send(worker, True)
+
     def is_current(self) -> bool:
         """Whether the workers are as new ones would be: nothing was reloaded, no folder changed."""
         now = self._surroundings

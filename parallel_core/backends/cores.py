@@ -6,11 +6,11 @@ import math
 import operator
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
+from memmapping.cgroups import cgroup_folders
 from parallel_core.workers.threads import enclosing_limit, general_limit, process_environment
 
-_CGROUPS = "/sys/fs/cgroup"
 _QUOTA_SECONDS = 1.0  # for which a quota that was read is good; reading takes as long as a call
 
 
@@ -105,31 +105,11 @@ def _quota() -> int | None:
     now = time.monotonic()
     since, quota = _last_quota
     if now - since > _QUOTA_SECONDS:
-        quotas = [cores for folder in _cgroup_folders() if (cores := _quota_in(folder)) is not None]
+        folders = cgroup_folders("cpu")
+        quotas = [cores for folder in folders if (cores := _quota_in(folder)) is not None]
         quota = min(quotas, default=None)
         _last_quota = now, quota
     return quota
-
-
-def _cgroup_folders() -> Iterator[str]:
-    """Yield the folders of this process's CPU cgroups and of those around them."""
-    try:
-        with open("/proc/self/cgroup") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root = _CGROUPS
-        elif "cpu" in controllers.split(","):
-            root = f"{_CGROUPS}/cpu"
-        else:
-            continue
-        while path.strip("/"):
-            yield root + path
-            path = os.path.dirname(path)
-        yield root
 
 
 def _quota_in(folder: str) -> int | None:

@@ -173,6 +173,8 @@ class FuturesSession(Session):
         except Exception as error:
             self._news.append(self._broken(batch, error))
             return
+        if batch.uses:  # until it is done for certain: what was cancelled may be running
+            future.add_done_callback(_Release(batch.uses))
         self._in_flight[future] = (batch, time.monotonic())
         future.add_done_callback(self._done.put)
 
@@ -244,6 +246,18 @@ class FuturesSession(Session):
             died.__cause__ = error
             error = died
         return Completion(batch, batch.start, [], 0.0, True, Failure(batch.start, error))
+
+
+class _Release:
+    """Lets go of the segments of a batch when its future is done."""
+
+    __slots__ = ("_uses",)
+
+    def __init__(self, uses: list[Any]) -> None:
+        self._uses = uses
+
+    def __call__(self, future: Future[bytes]) -> None:
+        self._uses.clear()
 
 
 class FuturesBackend(Backend):

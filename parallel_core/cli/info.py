@@ -38,6 +38,7 @@ class Facts(NamedTuple):
     machine_cores: int | None
     start_method: str
     folders: list[Folder]
+    tracking_problem: str | None
 
     @property
     def chosen(self) -> Folder | None:
@@ -69,6 +70,7 @@ def run(options: InfoOptions) -> int:
 def gather() -> Facts:
     """Ask for everything; imports none of the companions."""
     from memmapping.folders import candidate_folders
+    from memmapping.pages import tracking_problem
     from parallel_core import cpu_count
     from parallel_core.workers import default_start_method
 
@@ -82,6 +84,7 @@ def gather() -> Facts:
             Folder(found.path, found.reason, found.free, found.problem)
             for found in candidate_folders()
         ],
+        tracking_problem=tracking_problem(),
     )
 
 
@@ -121,6 +124,8 @@ def _as_json(facts: Facts) -> str:
             "folder": chosen.path if chosen else None,
             "free": chosen.free if chosen else None,
             "candidates": [folder._asdict() for folder in facts.folders],
+            "changes": "compared" if facts.tracking_problem else "tracked",
+            "why_not_tracked": facts.tracking_problem,
         },
     }
     return json.dumps(shown, indent=2)
@@ -145,6 +150,10 @@ def _as_text(facts: Facts) -> str:
             rows.append(("not to", f"{folder.path}: {folder.problem}"))
     if facts.chosen is None:
         rows.append(("arrays", "find no folder: they would go through the sockets"))
+    if facts.tracking_problem is None:
+        rows.append(("changed arrays", "are known by the pages that were written"))
+    else:
+        rows.append(("changed arrays", f"are found by comparing bits: {facts.tracking_problem}"))
     return "\n".join(f"{name:<14} {value}" for name, value in rows)
 
 

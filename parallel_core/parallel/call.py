@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from memmapping.folders import check_temp_folder
 from parallel_core import config
 from parallel_core.backends.base import (
     Backend,
@@ -36,7 +37,6 @@ from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import (
     check_arrays,
     check_hints,
-    check_temp_folder,
     check_verbose,
 )
 from parallel_core.parallel.choice import choose_backend, split_params
@@ -367,8 +367,11 @@ class Parallel:
         finally:
             if not self._managed or not complete:
                 self._release()
-            elif self._arrays is not None:
-                self._arrays.end_call()
+            else:
+                if self._arrays is not None:
+                    self._arrays.end_call()
+                if self._session is not None:
+                    self._session.end()
 
     def _release(self) -> None:
         if self._arrays is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from memmapping.folders import examine
 from memmapping.sizes import parse_nbytes
 
 _FOR_EVER = 1e9
@@ -39,18 +38,6 @@ def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
         parse_nbytes(max_nbytes)
     if mmap_mode not in _MMAP_MODES:
         raise ValueError(f"mmap_mode must be one of {_MMAP_MODES}, not {mmap_mode!r}")
-
-
-def check_temp_folder(folder: Any) -> None:
-    """Raise ValueError unless arrays can be put into `folder`, which may be None."""
-    if folder is not None:
-        path = os.path.abspath(os.path.expanduser(folder))
-        problem = examine(path, "temp_folder").problem
-        if problem is not None:
-            raise ValueError(
-                f"temp_folder {path!r} is no place for arrays: {problem}. Make it, choose another, "
-                "or leave temp_folder out to have them in shared memory"
-            )
 
 
 def check_verbose(verbose: Any) -> int:

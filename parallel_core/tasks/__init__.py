@@ -15,6 +15,8 @@
 - `encoding`: arguments are taken at the moment when the task is yielded.
 - `batch`: consecutive tasks in encoded form.
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
+- `results`: how results are pickled; `buffers`: what of them travels beside the pickle, and
+  `memory`, which that is received into.
 - `failure`: an exception on its way from a worker to the caller.
 - `preview`: looking into a pickle without running it.
 - `wrapping`: `wrap_non_picklable_objects`.

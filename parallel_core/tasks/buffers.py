@@ -14,12 +14,9 @@ So an array is received into the very object that the receiver of the pickle wil
 
 from __future__ import annotations
 
-import math
 import pickle
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from parallel_core.tasks.memory import ArrayMemory
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,13 +37,10 @@ _SIMPLE = frozenset("?bBhHiIlLqQefdgFDG")
 _PLAIN_KINDS = frozenset("biufcmMSUV")
 
 
-_memory = ArrayMemory()
-
-
-class Buffer(NamedTuple):
+class Buffer:
     """Bytes to send.
 
-    Attributes
+    Parameters
     ----------
     description : Description
         What memory they want at the other end.
@@ -54,8 +48,11 @@ class Buffer(NamedTuple):
         Where they are now, one piece after the other.
     """
 
-    description: Description
-    views: list[memoryview]
+    __slots__ = ("description", "views")
+
+    def __init__(self, description: Description, views: list[memoryview]) -> None:
+        self.description = description
+        self.views = views
 
 
 class Shelf:
@@ -72,19 +69,19 @@ class Shelf:
 
     def put(self, buffers: list[Buffer]) -> list[Buffer] | None:
         """Return copies; None when `buffers` are large, or when there is no more room."""
-        wanted = sum(nbytes_of(description) for description, _ in buffers)
+        wanted = sum(nbytes_of(buffer.description) for buffer in buffers)
         if wanted > _MIDDLING or self._used + wanted > _SHELF:
             return None
         if self._memory is None:
             self._memory = memoryview(bytearray(_SHELF))
         copies = []
-        for description, views in buffers:
+        for buffer in buffers:
             start = self._used
-            for view in views:
+            for view in buffer.views:
                 end = self._used + len(view)
                 self._memory[self._used : end] = view
                 self._used = end
-            copies.append(Buffer(description, [self._memory[start : self._used]]))
+            copies.append(Buffer(buffer.description, [self._memory[start : self._used]]))
         return copies
 
     def clear(self) -> None:
@@ -134,13 +131,17 @@ def allocate(description: Description) -> tuple[object, memoryview]:
         else:
             memory = memoryview(bytearray(description))
         return memory, memory
+    import math
+
     import numpy
+
+    from parallel_core.tasks.memory import array_memory
 
     nbytes, form, shape, order = description
     dtype = numpy.dtype(form) if isinstance(form, str) else pickle.loads(form)
     if math.prod(shape) * dtype.itemsize != nbytes:
         raise TypeError(f"{dtype} has another size in this process")
-    array = _memory.empty(nbytes, shape, dtype, order)
+    array = array_memory.empty(nbytes, shape, dtype, order)
     return array, _memory_of(array)
 
 

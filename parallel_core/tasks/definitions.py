@@ -136,6 +136,14 @@ class Definitions:
             self._arrays = self._make_arrays()
         return self._arrays
 
+    @property
+    def pickler(self) -> TaskPickler:
+        """The pickler that makes references of large arrays; only when `arrays` is not None."""
+        if self._pickler is None:
+            assert self._arrays is not None
+            self._pickler = TaskPickler(self._arrays.reduce, self._arrays.hand_over)
+        return self._pickler
+
     def resolve(self, token: int) -> object:
         """Return the caller's own class for a reference that came back in a result."""
         return self._referred[token]
@@ -184,9 +192,15 @@ class Definitions:
         arrays = self.arrays
         if arrays is None:
             return dumps(obj, self._reduce)
-        if self._pickler is None:
-            self._pickler = TaskPickler(arrays.reduce, arrays.hand_over)
-        return self._dumps_by(self._pickler, obj, arrays.hand_over)
+        return self._dumps_by(self.pickler, obj, arrays.hand_over)
+
+    def dumps_by_value(self, obj: object) -> bytes:
+        """Pickle `obj` as `dumps` does what the C pickler would name, or has refused."""
+        arrays = self.arrays
+        if arrays is None:
+            return dumps_by_value(obj, self._reduce)
+        arrays.buffers.clear()  # of the attempt before
+        return dumps_by_value(obj, self._reduce, arrays.hand_over)
 
     def _dumps_captured(self, value: object) -> bytes:
         """Pickle what a function captured, for comparison: buffers stay within."""
@@ -198,14 +212,15 @@ class Definitions:
         return self._dumps_by(self._comparer, value, _keep_within)
 
     def _dumps_by(self, pickler: TaskPickler, obj: object, hand_over: HandOver) -> bytes:
+        buffers = [] if self._arrays is None else self._arrays.buffers
+        before = len(buffers)
         try:
             data = pickler.dumps(obj)
             if not needs_value(data):
                 return data
         except PICKLING_ERRORS:
             pass
-        if self._arrays is not None:
-            self._arrays.buffers.clear()
+        del buffers[before:]
         return dumps_by_value(obj, self._reduce, hand_over)
 
     def take_used(self) -> dict[int, Definition]:
@@ -227,8 +242,12 @@ class Definitions:
 
 
 def _dumps_received(value: object) -> bytes:
-    """Pickle what a function captured, in a worker: arrays that tasks cannot change by name."""
-    if "memmapping.references" not in sys.modules:
+    """Pickle what a function captured, in a worker, to see whether a task has changed it.
+
+    An array that tasks cannot change, or share by the user's word, counts by its name. To compare
+    another large one would take longer than to have it anew: it always counts as changed.
+    """
+    if "numpy" not in sys.modules:
         return dumps(value)
     try:
         data = TaskPickler(_reduce_received, _keep_within).dumps(value)
@@ -239,9 +258,19 @@ def _dumps_received(value: object) -> bytes:
     return dumps_by_value(value, _reduce_received)
 
 
-def _reduce_received(obj: object) -> Any:
-    references: Any = sys.modules["memmapping.references"]
-    return references.reduce_if_mapped(obj)
+_LARGE_CAPTURE = 1 << 20
+_changes = itertools.count()
+
+
+def _reduce_received(obj: Any) -> Any:
+    from memmapping.references import reduce_if_mapped
+
+    reduced = reduce_if_mapped(obj)
+    numpy: Any = sys.modules["numpy"]
+    is_large = isinstance(obj, numpy.ndarray) and obj.nbytes >= _LARGE_CAPTURE
+    if reduced is NotImplemented and is_large and not obj.dtype.hasobject:
+        return str, (f"changed {next(_changes)}",)
+    return reduced
 
 
 def _keep_within(buffer: pickle.PickleBuffer) -> bool:
@@ -320,7 +349,7 @@ class ReceivedDefinitions:
                 self._drop(token)
 
     def dumps(self, obj: object) -> bytes:
-        """Pickle a result; classes that came from the caller go back as references."""
+        """Pickle what goes back but results; classes that came from the caller are references."""
         try:
             data = pickle.dumps(obj, PROTOCOL)
         except PICKLING_ERRORS:

@@ -111,17 +111,7 @@ class BatchBuilder:
         if nbytes < 0:
             if self.arity != PICKLED or self._run_token != self.token or not self._runs:
                 self._open(self.token, PICKLED)
-            if self._arrays is not None or may_hold_arrays():
-                self._add_with_arrays(args, kwargs)
-                return
-            try:
-                data = pickle.dumps((args, kwargs), PROTOCOL)
-                if MAIN in data or not self._by_name:
-                    data = self._dumps((args, kwargs))
-            except Exception:
-                data = self._dumps_or_explain(self.token, self.function, args, kwargs)
-            self._append(data)
-            self._note_size(data, args, kwargs)
+            self._add_pickled(args, kwargs)
             return
         arity = len(args)
         if arity != self.arity or self._run_token != self.token or not self._runs:
@@ -132,32 +122,38 @@ class BatchBuilder:
         else:
             self.payload.append(None)
 
-    def _add_with_arrays(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Encode a task of which an argument may be, or hold, a large array."""
-        args, kwargs = to_send(args, kwargs)
-        data = self._dumps_or_explain(self.token, self.function, args, kwargs)
+    def _add_pickled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._arrays is None and may_hold_arrays():
+            self._arrays = self._definitions.arrays  # numpy was imported after `begin`
+        arrays = self._arrays
+        if arrays is not None:
+            args, kwargs = to_send(args, kwargs)
+        try:
+            if arrays is None:
+                data = pickle.dumps((args, kwargs), PROTOCOL)
+            else:
+                data = self._definitions.pickler.dumps((args, kwargs))
+            if MAIN in data or not self._by_name:
+                data = self._definitions.dumps_by_value((args, kwargs))
+                self._used.update(self._definitions.take_used())
+        except Exception:
+            data = self._dumps_or_explain(self.token, self.function, args, kwargs)
         self._append(data)
-        self._note_size(data, args, kwargs)
-
-    def _note_size(self, data: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(data) >= LARGE:
             self._repeats.note(self.function, args, kwargs, len(data))
 
     def _append(self, data: bytes) -> None:
         """Add the pickle of a task, with the buffers that belong to it."""
-        self.nbytes += len(data)
-        arrays = self._arrays = self._definitions.arrays
-        if arrays is None:
-            self.payload.append(data)
-            return
-        if arrays.copied_nbytes:
+        arrays = self._arrays
+        if arrays is not None and arrays.copied_nbytes:
             self.nbytes += arrays.copied_nbytes
             arrays.copied_nbytes = 0
-        if arrays.buffers:
+        if arrays is not None and arrays.buffers:
             self.payload.append((data, arrays.buffers))
             arrays.buffers = []
         else:
             self.payload.append(data)
+        self.nbytes += len(data)
 
     def _add_with_function(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

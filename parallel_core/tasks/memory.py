@@ -53,3 +53,7 @@ def _make_ready(numpy: Any) -> bool:
 def _address(array: Any) -> int:
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+#: Of this process.
+array_memory = ArrayMemory()

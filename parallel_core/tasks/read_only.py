@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from parallel_core.errors import add_note
@@ -16,27 +17,39 @@ _MOST = 1000  # parts looked at
 
 def note_read_only(error: BaseException, function: object, args: Any, kwargs: Any) -> None:
     """Have the error of a task that wrote to a read-only array say which it was and what to do."""
+    if not isinstance(error, ValueError) or "read-only" not in str(error):
+        return
+    try:
+        where = " or ".join(_suspects(function, args, kwargs))
+    except Exception:  # of an argument that does not like to be looked at
+        return
+    if where:
+        add_note(
+            error,
+            f"{where} of {function_name(function)} is, or holds, a memory map that tasks share "
+            "and may only read. If it is an array that Parallel put there (see max_nbytes): "
+            "mmap_mode='c' gives each task a private copy of what it writes, mmap_mode='r+' lets "
+            "tasks see what others write. Else, or just for one line: copy it within the task",
+        )
+
+
+def _suspects(function: object, args: Any, kwargs: Any) -> Iterator[str]:
     numpy: Any = sys.modules.get("numpy")
-    if numpy is None or not isinstance(error, ValueError) or "read-only" not in str(error):
+    if numpy is None:
         return
     named = [*zip(_names(function, len(args)), args, strict=False), *kwargs.items()]
     places: list[tuple[str, object]] = [(f"argument {name!r}", value) for name, value in named]
-    places.append(("the function", function))
-    found = []
+    places.append(("something captured", function))
+    nothing = True
     for place, value in places:
-        for path, part in _within(place, value, _DEPTH):
+        for part in _within(value, _DEPTH):
             if isinstance(part, numpy.memmap) and not part.flags.writeable:
-                found.append(path)
+                nothing = False
+                yield place
                 break
-    if found:
-        add_note(
-            error,
-            f"{' and '.join(found)} of {function_name(function)} "
-            f"{'is a memory map' if len(found) == 1 else 'are memory maps'} that tasks share, "
-            "opened with mmap_mode='r'. Parallel(mmap_mode='c') gives each task a private copy of "
-            "what it writes, mmap_mode='r+' lets tasks see what others write, and "
-            "max_nbytes=None sends every task its own array; or copy it within the task",
-        )
+    references: Any = sys.modules.get("memmapping.references")
+    if nothing and references is not None and references.keeper.has_read_only():
+        yield "an argument"
 
 
 def _names(function: Any, count: int) -> list[int | str]:
@@ -49,11 +62,9 @@ def _names(function: Any, count: int) -> list[int | str]:
     return names
 
 
-def _within(path: str, value: object, depth: int) -> Iterator[tuple[str, object]]:
-    """Yield `value` and what it is made of, each with the words that lead to it."""
-    yield path, value
+def _within(value: object, depth: int) -> Iterator[object]:
+    """Yield `value` and what it is made of."""
+    yield value
     if depth:
-        for number, (step, part) in enumerate(parts_of(value)):
-            if number > _MOST:
-                return
-            yield from _within(path + step, part, depth - 1)
+        for _, part in islice(parts_of(value), _MOST):
+            yield from _within(part, depth - 1)

@@ -42,6 +42,7 @@ class RepeatedArguments:
         self._nbytes += nbytes
         if self._times >= _TIMES and self._nbytes >= _IN_ALL:
             _hint(function, same, self._times)
+            self._times = self._nbytes = 0
 
     def _is_same(self, place: int | str, value: object) -> bool:
         return place in self._last and self._last[place] is value
@@ -55,7 +56,6 @@ def _objects(args: Any, kwargs: Any) -> Iterator[tuple[int | str, object]]:
 
 def _hint(function: object, candidates: dict[int | str, object], times: int) -> None:
     global _has_hinted
-    _has_hinted = True
     sizes = {}
     for place, value in candidates.items():
         try:
@@ -65,6 +65,7 @@ def _hint(function: object, candidates: dict[int | str, object], times: int) -> 
     place = max(sizes, key=sizes.__getitem__)
     if sizes[place] < LARGE:
         return
+    _has_hinted = True
     warn_caller(
         f"argument {place!r} of {function_name(function)}, a {type(candidates[place]).__name__} of "
         f"{sizes[place] / 1e6:.1f} MB when pickled, is the same object in task after task, and was "

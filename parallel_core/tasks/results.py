@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from parallel_core.tasks.buffers import HERE, Buffer, array_buffer
 from parallel_core.tasks.pickling import (
@@ -37,16 +37,14 @@ if TYPE_CHECKING:
 #: The C pickler writes in frames of this size, so what is smaller than it comes in one piece.
 BESIDE = 1 << 16
 
-_FLAT = frozenset({str, bytes, bytearray})
-
 #: No frame of the C pickler is as long; a longer piece is somebody's data.
 _LONGER_THAN_FRAMES = 1 << 18
 
 
-class Parcel(NamedTuple):
+class Parcel:
     """A pickled result with buffers.
 
-    Attributes
+    Parameters
     ----------
     entry : tuple
         What stands for it in an answer: its pickle and `HERE` for each buffer; or `HERE` for the
@@ -55,8 +53,13 @@ class Parcel(NamedTuple):
         Those buffers. They are views of what the result is made of, not copies.
     """
 
-    entry: tuple[bytes | pickle.PickleBuffer, ...]
-    buffers: list[Buffer]
+    __slots__ = ("buffers", "entry")
+
+    def __init__(
+        self, entry: tuple[bytes | pickle.PickleBuffer, ...], buffers: list[Buffer]
+    ) -> None:
+        self.entry = entry
+        self.buffers = buffers
 
 
 def unpack(entry: tuple[Any, ...]) -> Any:
@@ -115,11 +118,6 @@ class WholeSink:
         self.buffers: list[Buffer] = []
         self.write = self.pieces.append
         self._ndarray: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
-
-    @property
-    def knows_arrays(self) -> bool:
-        """Whether numpy was loaded when this was made."""
-        return isinstance(self._ndarray, type)
 
     def reduce(self, obj: Any) -> Any:
         """Return how `obj` is to be pickled, for ``reducer_override``; NotImplemented: as ever."""
@@ -207,31 +205,40 @@ class ResultPickler:
     def dumps(self, value: object) -> bytes | Parcel:
         """Return the pickle of `value`, in which classes of the caller are references."""
         try:
-            if "numpy" in sys.modules or type(value) in _FLAT:
-                pieces, buffers = self._dump(value)
-            else:
-                data = pickle.dumps(value, PROTOCOL)
-                if MAIN not in data:
-                    return data if len(data) < BESIDE else self._pack([data], [])
-                return self._dumps_by_value(value)
+            if "numpy" in sys.modules:
+                return self._dumps_with_arrays(value)
+            data = pickle.dumps(value, PROTOCOL)
         except PICKLING_ERRORS:
             return self._dumps_by_value(value)
-        if any(map(_names_main, pieces)):
+        if MAIN in data:
             return self._dumps_by_value(value)
-        return self._pack(pieces, buffers)
+        return data if len(data) < BESIDE else self._pack([data], [])
 
-    def _dump(self, value: object) -> tuple[list[Any], list[Buffer]]:
+    def _dumps_with_arrays(self, value: object) -> bytes | Parcel:
         pickler, sink = self._pickler, self._sink
         if pickler is None or sink is None:  # or in use: a ``__reduce__`` has come back here
             sink = self._sink_type()
             pickler = _Pickler(sink)
         self._pickler = None
         pickler.dump(value)
-        if len(sink.pieces) > 1 or sink.buffers or not sink.knows_arrays:
-            return sink.pieces, sink.buffers  # not used again: it remembers a large result
-        pickler.clear_memo()
-        self._pickler, self._sink = pickler, sink
-        return [sink.pieces.pop()], []
+        pieces = sink.pieces
+        if len(pieces) == 1 and not sink.buffers:
+            data: bytes = pieces.pop()
+            pickler.clear_memo()
+            self._pickler, self._sink = pickler, sink
+            if len(data) < BESIDE:
+                return data if MAIN not in data else self._dumps_by_value(value)
+            pieces = [data]
+        # A pickler that remembers a large result is not used again.
+        if any(map(_names_main, pieces)):
+            return self._dumps_by_value(value)
+        return self._pack(pieces, sink.buffers)
+
+    def dumps_flat(self, value: object) -> bytes | Parcel:
+        """Return the pickle of a large text or bytes, which has no parts to ask about."""
+        sink = self._sink_type()
+        _Pickler(sink).dump(value)
+        return self._pack(sink.pieces, sink.buffers)
 
     def _dumps_by_value(self, value: object) -> bytes | Parcel:
         sink = self._sink_type()
@@ -259,14 +266,12 @@ class ParcelPickler(ResultPickler):
     _sink_type = BufferSink
 
     def _pack(self, pieces: list[Any], buffers: list[Buffer]) -> bytes | Parcel:
-        if not buffers and len(pieces) == 1 and len(pieces[0]) < BESIDE:
-            data: bytes = pieces[0]
-            return data
         views = list(map(_view, pieces))
         nbytes = sum(map(len, views))
         places = (HERE,) * len(buffers)
         if nbytes < BESIDE:
-            return Parcel((b"".join(pieces), *places), buffers)
+            data = b"".join(pieces)
+            return Parcel((data, *places), buffers) if buffers else data
         return Parcel((HERE, *places), [Buffer(nbytes, views), *buffers])
 
 

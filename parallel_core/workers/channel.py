@@ -58,13 +58,14 @@ class _Incoming:
         self.objects: list[Any] = []
         self.unfilled: deque[memoryview | int] = deque()
         for description in descriptions:
+            nbytes = nbytes_of(description)
+            memory: memoryview | int = nbytes
             try:
                 received, memory = allocate(description)
             except Exception as error:  # the bytes come nevertheless
-                self.objects.append(error.with_traceback(None))
-                self.unfilled.append(nbytes_of(description))
-            else:
-                self.objects.append(received)
+                received = error.with_traceback(None)
+            self.objects.append(received)
+            if nbytes:
                 self.unfilled.append(memory)
 
     def fill(self, data: memoryview) -> int:
@@ -188,8 +189,18 @@ class Channel:
             self._outbox.extend(buffer.views)
         return self.flush()
 
-    def flush(self, flags: int = socket.MSG_DONTWAIT) -> bool:
+    def flush(self) -> bool:
         """Send what waits, as far as the socket takes it; return whether some still waits."""
+        return self._flush(socket.MSG_DONTWAIT)
+
+    def flush_patiently(self) -> bool:
+        """Send what waits while the other end reads on; return whether some still waits.
+
+        That is so when there was no room for as long as `set_send_patience` says.
+        """
+        return self._flush(0)
+
+    def _flush(self, flags: int) -> bool:
         outbox = self._outbox
         while outbox:
             pieces = list(islice(outbox, _AT_ONCE))
@@ -202,13 +213,6 @@ class Channel:
                 outbox[0] = outbox[0][sent:]
                 return True
         return False
-
-    def flush_patiently(self) -> bool:
-        """Send what waits while the other end reads on; return whether some still waits.
-
-        That is so when there was no room for as long as `set_send_patience` says.
-        """
-        return self.flush(0)
 
     def _send(self, data: bytes) -> int:
         try:
@@ -334,8 +338,10 @@ class Channel:
     def _finish(self, incoming: _Incoming) -> list[Any]:
         self._incoming = None
         if isinstance(incoming, _IncomingHead):
-            self._incoming = incoming.parcel()
-            return []
+            incoming = incoming.parcel()
+            if incoming.unfilled:
+                self._incoming = incoming
+                return []
         if isinstance(incoming, _IncomingParcel):
             self._window = self._narrow
         return [incoming.message()]

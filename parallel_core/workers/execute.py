@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import NO_TOKEN, Run, run_length
@@ -39,10 +39,10 @@ _CONTAINERS = frozenset({list, tuple, dict, set})
 _IDLE, _UNPICKLING, _RUNNING, _PICKLING = map(int, Phase)
 
 
-class Parcels(NamedTuple):
+class Parcels:
     """How answers with buffers leave.
 
-    Attributes
+    Parameters
     ----------
     send : callable
         Takes each, and its buffers. They are views: when it returns, nothing that happens to the
@@ -51,8 +51,11 @@ class Parcels(NamedTuple):
         Where smaller ones are kept until then.
     """
 
-    send: Callable[[Any, list[Buffer]], None]
-    shelf: Shelf
+    __slots__ = ("send", "shelf")
+
+    def __init__(self, send: Callable[[Any, list[Buffer]], None], shelf: Shelf) -> None:
+        self.send = send
+        self.shelf = shelf
 
 
 class Execution:
@@ -82,15 +85,14 @@ class Execution:
         parcels: Parcels | None = None,
     ) -> None:
         self._number = number
-        self._task = base
+        self._base = self._task = base
         self._definitions = definitions
         self._board = board
         self._send = send
         self._parcels = parcels
-        pickler = ResultPickler if parcels is None else ParcelPickler
-        self._pickler = pickler(definitions.reduce)
+        self._pickler: ResultPickler | None = None
         self._buffers: list[Buffer] = []
-        self._end = base
+        self._runs: list[Run] = []
         self._first = 0
         self._values: list[Any] = []
         self._pickled: list[int] = []
@@ -101,8 +103,8 @@ class Execution:
     def run(self, runs: list[Run]) -> None:
         """Run the tasks until the end, a failure or the limit; answers go out through `send`."""
         failure = None
-        base = self._task
-        self._end = base + sum(map(run_length, runs))
+        base = self._base
+        self._runs = runs
         words = self._board.words
         self._board.times[SINCE] = self._flushed
         try:
@@ -259,25 +261,38 @@ class Execution:
     def _keep(self, value: object, function: object, args: Any, kwargs: dict[str, Any]) -> None:
         """Put a result among those to be sent, as it is now; a large one takes them all along."""
         kind = type(value)
-        rides = kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value))
-        if rides and not _is_large(value):
+        flat = kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value))
+        if flat and not _is_large(value):
             self._values.append(value)
             return
         self._board.words[PHASE] = _PICKLING
+        pickler = self._pickler or self._make_pickler()
         try:
-            pickled = self._pickler.dumps(value)
+            pickled = pickler.dumps_flat(value) if flat else pickler.dumps(value)
         except Exception as error:
             call = describe_call(function, args, kwargs)
             raise explain(f"the result of {call}", value, "the result", error) from error
         self._pickled.append(len(self._values))
-        if isinstance(pickled, bytes):
+        if type(pickled) is bytes:
             self._values.append(pickled)
-            return
-        self._values.append(pickled.entry)
+        else:
+            self._keep_parcel(pickled)
+
+    def _make_pickler(self) -> ResultPickler:
+        make = ResultPickler if self._parcels is None else ParcelPickler
+        self._pickler = make(self._definitions.reduce)
+        return self._pickler
+
+    def _keep_parcel(self, parcel: Any) -> None:
         assert self._parcels is not None
-        copies = self._parcels.shelf.put(pickled.buffers)
-        self._buffers += pickled.buffers if copies is None else copies
-        if copies is None and self._board.words[STARTED] < self._end:
+        self._values.append(parcel.entry)
+        copies = self._parcels.shelf.put(parcel.buffers)
+        if copies is not None:
+            self._buffers += copies
+            return
+        self._buffers += parcel.buffers
+        tasks = sum(map(run_length, self._runs))
+        if self._board.words[STARTED] < self._base + tasks:
             self._answer(False, None)  # after the last task, the end of the batch goes with it
 
     def _answer(self, finished: bool, failure: Any) -> None:
@@ -301,7 +316,8 @@ class Execution:
 
 
 def _is_large(value: Any) -> bool:
-    return isinstance(value, (str, bytes)) and len(value) >= BESIDE
+    kind = type(value)
+    return (kind is str or kind is bytes) and len(value) >= BESIDE
 
 
 def loads_task(data: bytes | tuple[bytes, list[BufferReference]]) -> Any:

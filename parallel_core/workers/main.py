@@ -5,6 +5,7 @@ An answer is sent while the parent reads it; when the parent rests, the next tas
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -160,7 +161,10 @@ class _Server:
         if of_call:
             if self._definitions is not None:
                 self._definitions.close()
+                captured = self._definitions.volatile
                 self._definitions, self._call = None, ""
+                if captured:  # by functions that go by value, which are parts of cycles
+                    gc.collect()
             mappings = _mappings()
             if mappings is not None:
                 mappings.drop()

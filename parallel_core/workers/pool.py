@@ -311,6 +311,11 @@ def worker_pool() -> WorkerPool:
     return _pool
 
 
+def _renew_lock() -> None:
+    global _pool_lock
+    _pool_lock = threading.Lock()  # the thread that had it is not here
+
+
 def _after_fork_in_child(function: Callable[[], None]) -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
@@ -319,3 +324,6 @@ def _after_fork_in_child(function: Callable[[], None]) -> None:
 def end_idle_workers() -> int:
     """End the idle workers of this process now; return how many there were."""
     return _pool.shutdown() if _pool is not None else 0
+
+
+_after_fork_in_child(_renew_lock)

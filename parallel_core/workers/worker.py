@@ -108,11 +108,18 @@ class Worker:
         self.channel.send((messages.RELEASE, self.holds_memory, closed))
         self.holds_memory = False
 
+    def forget_closed(self) -> None:
+        """Have the worker let go of shared objects that are gone."""
+        if self.to_forget:
+            closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
+            self.channel.send((messages.RELEASE, False, closed))
+
     def submit(self, batch: Batch, call: str) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
         Returns whether some of it still waits to be sent.
         """
+        self.forget_closed()
         if call != self._call:
             self._call = call
             self._known = {}
@@ -124,7 +131,7 @@ class Worker:
                 new = new or {}
                 new[token] = (definition.data, definition.volatile)
                 known[token] = None
-                if len(definition.data) > _LARGE:
+                if len(definition.data) > _LARGE or definition.uses:
                     self.holds_memory = True
         if batch.uses:
             self.holds_memory = True
