@@ -94,11 +94,14 @@ def mpire_pool(n_jobs: int, **options: Any) -> Any:
 
 @contextmanager
 def mpire(n_jobs: int, **options: Any) -> Iterator[Map]:
-    """Yield the ``map`` of a warm ``WorkerPool``, which chooses its chunk sizes itself."""
+    """Yield the ``map`` of a warm ``WorkerPool``, which chooses its chunk sizes itself.
+
+    For that it has to know how many items there are: it gets a list.
+    """
     with mpire_pool(n_jobs, **options) as pool:
 
         def call(function: Function, items: Iterable[Any]) -> list[Any]:
-            results: list[Any] = pool.map(function, items)
+            results: list[Any] = pool.map(function, list(items))
             return results
 
         yield call

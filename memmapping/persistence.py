@@ -120,6 +120,7 @@ def dump(
     Examples
     --------
     >>> import os, tempfile, numpy as np
+    >>> from memmapping import dump, load
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     name = os.path.join(folder, "model.bin")
     ...     written = dump({"weights": np.arange(3.0), "rate": 0.1}, name)
@@ -189,6 +190,7 @@ def load(
     Examples
     --------
     >>> import os, tempfile, numpy as np
+    >>> from memmapping import dump, load
     >>> folder = tempfile.TemporaryDirectory()
     >>> filename = os.path.join(folder.name, "array.mmap")
     >>> large_array = np.ones(int(1e6))

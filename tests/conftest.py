@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,9 +69,22 @@ def left_behind(
     return found
 
 
+_modules_frozen = 0
+
+
+def freeze_modules() -> None:
+    """Keep what is there now out of the garbage collections that follow each test."""
+    global _modules_frozen
+    if len(sys.modules) != _modules_frozen:
+        gc.collect()
+        gc.freeze()
+        _modules_frozen = len(sys.modules)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves a process, a shared memory entry, a descriptor or a thread."""
+    freeze_modules()
     before = (
         set(descendants()),
         set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set(),
@@ -86,12 +100,6 @@ def nothing_left_behind() -> Iterator[None]:
         time.sleep(0.02)
         gc.collect()
     assert not found, "left behind: " + "; ".join(found)
-
-
-def pytest_collection_finish() -> None:
-    """Keep what is there now out of the garbage collections that follow each test."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -194,6 +194,10 @@ class Definitions:
             return dumps(obj, self._reduce)
         return self._dumps_by(self.pickler, obj, arrays.hand_over)
 
+    def renew_pickler(self) -> None:
+        """After a large object: clearing its memo would take as long for each small one."""
+        self._pickler = None
+
     def dumps_by_value(self, obj: object) -> bytes:
         """Pickle `obj` as `dumps` does what the C pickler would name, or has refused."""
         arrays = self.arrays

@@ -140,6 +140,7 @@ class BatchBuilder:
             data = self._dumps_or_explain(self.token, self.function, args, kwargs)
         self._append(data)
         if len(data) >= LARGE:
+            self._definitions.renew_pickler()
             self._repeats.note(self.function, args, kwargs, len(data))
 
     def _append(self, data: bytes) -> None:
