@@ -107,7 +107,7 @@ def main(arguments=None):
         print("again, unchanged: nothing is copied")
         again = analyse(parallel, data, out, clock)
         data[n // 2, 7] = 1e6
-        print("one element changed: the array is copied again")
+        print("one element changed: what changed is copied")
         changed = analyse(parallel, data, out, clock)
 
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
