@@ -13,7 +13,8 @@
 
 - `reducer`: what pickle should do with each large array; `references`: how an array that lies in
   a file is named, and opened elsewhere.
-- `mirrors`: copies of memory, brought up to date before each use; `pages`: what was written.
+- `mirrors`: copies of memory, brought up to date before each use; `pages`: what was written;
+  `maps`: what lies where.
 - `segments`, `store`: files without a name, and how they are kept for reuse.
 - `sizes`, `folders`, `cgroups`: ``"1M"`` and the like; where files go, and how much room is there.
 - `allocation`: arrays that are born in shared memory; `sharing`: any object, once, by a handle.

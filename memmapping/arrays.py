@@ -102,7 +102,7 @@ class ArrayPacker:
         if form is Form.MASKED:
             return masked_over, parts_of_masked(obj)
         dtype = obj.dtype
-        if dtype.hasobject or dtype.kind not in _PLAIN_KINDS or not dtype.itemsize:
+        if not has_plain_bytes(dtype) or not dtype.itemsize:
             return NotImplemented
         plain = self._ndarray.view(obj, self._ndarray)
         if form is Form.SUBCLASS:
@@ -195,8 +195,9 @@ def memmap_over(
     offset: int,
     dtype: numpy.dtype[Any],
     shape: tuple[int, ...],
-    order: Order,
+    order: Order = "C",
     *,
+    strides: tuple[int, ...] | None = None,
     filename: str | None,
     mode: str,
 ) -> numpy.memmap[Any, Any]:
@@ -207,7 +208,7 @@ def memmap_over(
     """
     import numpy
 
-    made: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapping, offset, None, order)
+    made: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapping, offset, strides, order)
     made._mmap = mapping
     made.filename = filename
     made.offset = offset
@@ -247,6 +248,11 @@ def memory_of(array: NDArray[Any]) -> memoryview:
 
     flat: Any = array.reshape(-1).view(numpy.uint8)
     return memoryview(flat)
+
+
+def has_plain_bytes(dtype: Any) -> bool:
+    """Whether values of `dtype` are their bytes, and not what these point to."""
+    return not dtype.hasobject and dtype.kind in _PLAIN_KINDS
 
 
 class Form(enum.Enum):

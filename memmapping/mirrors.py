@@ -28,6 +28,7 @@ import numpy as np
 
 from memmapping.folders import Folder
 from memmapping.pages import PageWatch, Span, Unwatchable
+from memmapping.references import address_of
 from memmapping.segments import PAGE, Segment
 from memmapping.store import NoRoom, SegmentStore
 
@@ -185,7 +186,7 @@ class Mirror:
             copy = self._pristine or self.segment
             assert copy is not None
             mapped = mmap.mmap(copy.fd, self.nbytes, prot=mmap.PROT_READ)
-            self._map = mapped, address_of(memoryview(mapped))
+            self._map = mapped, address_of(mapped)
         return self._map[1]
 
     def _complete(self, pages: Span) -> Segment:
@@ -282,11 +283,6 @@ def memory_at(address: int, nbytes: int) -> memoryview:
     """Return the `nbytes` of this process's memory at `address`, to be read only."""
     memory: Any = np.asarray(_Memory(address, nbytes))
     return memoryview(memory)
-
-
-def address_of(view: memoryview) -> int:
-    """Return where the memory of a contiguous `view` begins."""
-    return int(np.frombuffer(view, np.uint8).ctypes.data)
 
 
 def _runs(mask: Any, offset: int) -> list[Span]:

@@ -127,9 +127,11 @@ class ArrayReducer:
             self._watch = None
 
     def _reduce_array(self, array: Any, numpy: Any) -> Any:
-        if array.dtype.hasobject or array.nbytes == 0:
-            return NotImplemented
         from memmapping import references
+        from memmapping.arrays import has_plain_bytes
+
+        if not has_plain_bytes(array.dtype) or array.nbytes == 0:
+            return NotImplemented
 
         kind = type(array)
         is_plain = kind is numpy.ndarray or kind is numpy.memmap
@@ -226,7 +228,8 @@ class ArrayReducer:
         When its memory ends is not announced to us, so a mirror of it is never believed: the
         copy is compared with what is there now.
         """
-        from memmapping.mirrors import Mirror, address_of
+        from memmapping.mirrors import Mirror
+        from memmapping.references import address_of
 
         address = address_of(view)
         span = address, address + view.nbytes
@@ -275,6 +278,6 @@ def _is_malloced(root: Any) -> bool:
 
 
 def _is_private(span: tuple[int, int]) -> bool:
-    from memmapping.pages import is_private_memory
+    from memmapping.maps import is_private_memory
 
     return is_private_memory(span)

@@ -22,7 +22,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
-from memmapping.pages import file_at
+from memmapping.arrays import memmap_over
+from memmapping.maps import file_at
 from memmapping.segments import Origin, Segment
 
 
@@ -175,9 +176,9 @@ def remember(mapping: mmap.mmap, origin: Origin, mode: str, segment: Segment | N
     _mapped[mapping] = Mapped(origin, mode, address_of(mapping), 0, segment)
 
 
-def address_of(mapping: mmap.mmap) -> int:
-    """Return where in memory `mapping` lies."""
-    return int(np.frombuffer(mapping, np.uint8, 1).ctypes.data)
+def address_of(buffer: mmap.mmap | memoryview) -> int:
+    """Return where in memory a contiguous `buffer` begins."""
+    return int(np.frombuffer(buffer, np.uint8, 1).ctypes.data)
 
 
 def root_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -334,16 +335,16 @@ def open_array(
     """
     where = Origin(*origin)
     mapping = open_mapping(where, nbytes, "r" if mode is None else mode)
-    array: np.memmap[Any, Any] = np.ndarray.__new__(
-        np.memmap, shape, dtype, mapping, offset, strides
+    array = memmap_over(
+        mapping,
+        offset,
+        dtype,
+        shape,
+        strides=strides,
+        filename=None if where.nameless else where.path,
+        mode="r" if mode is None else mode,
     )
-    if mode is None:
-        return np.array(array, order="K", subok=False)
-    array._mmap = mapping  # type: ignore[attr-defined]  # as numpy.memmap's constructor does
-    array.offset = offset
-    array.mode = mode
-    array.filename = None if where.nameless else where.path
-    return array
+    return np.array(array, order="K", subok=False) if mode is None else array
 
 
 def _after_fork() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import secrets
 import signal
@@ -169,6 +170,11 @@ _PR_GET_DUMPABLE = 3
 
 def others_may_open() -> bool:
     """Whether processes of the same user can open the descriptors of this one; see `proc(5)`."""
+    return os.path.isdir("/proc/self/fd") and _c_library().prctl(_PR_GET_DUMPABLE) == 1
+
+
+@functools.cache
+def _c_library() -> Any:
     import ctypes
 
-    return os.path.isdir("/proc/self/fd") and ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE) == 1
+    return ctypes.CDLL(None)

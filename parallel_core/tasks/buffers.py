@@ -33,8 +33,6 @@ _MIDDLING = 1 << 18
 
 #: The dtypes that are known by one character.
 _SIMPLE = frozenset("?bBhHiIlLqQefdgFDG")
-#: The kinds of dtype whose values are their bytes, not what these point to.
-_PLAIN_KINDS = frozenset("biufcmMSUV")
 
 
 class Buffer:
@@ -94,8 +92,10 @@ def array_buffer(array: NDArray[Any]) -> Buffer | None:
 
     An array with gaps is copied, so that it has none.
     """
+    from memmapping.arrays import has_plain_bytes
+
     dtype = array.dtype
-    if dtype.hasobject or dtype.kind not in _PLAIN_KINDS or not array.nbytes:
+    if not has_plain_bytes(dtype) or not array.nbytes:
         return None
     order = "C"
     if not array.flags.c_contiguous:

@@ -100,19 +100,19 @@ class Worker:
 
     def release_memory(self) -> None:
         """Have the worker let go of what belongs to a call that has ended."""
-        if not self.holds_memory and not self.to_forget:
-            return
-        closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
         if self.holds_memory:
             self._call, self._known = "", {}
-        self.channel.send((messages.RELEASE, self.holds_memory, closed))
+        self._release(self.holds_memory)
         self.holds_memory = False
 
     def forget_closed(self) -> None:
         """Have the worker let go of shared objects that are gone."""
-        if self.to_forget:
+        self._release(of_call=False)
+
+    def _release(self, of_call: bool) -> None:
+        if of_call or self.to_forget:
             closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
-            self.channel.send((messages.RELEASE, False, closed))
+            self.channel.send((messages.RELEASE, of_call, closed))
 
     def submit(self, batch: Batch, call: str) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
