@@ -46,3 +46,17 @@ def parse_nbytes(size: object, name: str = "max_nbytes") -> int | None:
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must not be negative or infinite, not {size!r}")
     return int(value)
+
+
+def format_nbytes(nbytes: int) -> str:
+    """Return a number of bytes as people read it.
+
+    >>> format_nbytes(1536)
+    '1.5 KiB'
+    """
+    amount = float(nbytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

@@ -17,8 +17,10 @@ import warnings
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "CallTimeoutError",
     "InitializerError",
     "InvalidTaskError",
+    "LowMemoryError",
     "ParallelError",
     "PerformanceHint",
     "RemoteError",
@@ -57,6 +59,10 @@ class TaskExitError(ParallelError, RuntimeError):
     def __init__(self, message: str, code: object = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class LowMemoryError(ParallelError, MemoryError):
+    """There was too little free memory for too long: see `min_free_memory`."""
 
 
 class RemoteError(ParallelError):
@@ -103,6 +109,12 @@ def add_note(error: BaseException, note: str) -> None:
     notes.append(note)
 
 
+def is_worker_death(error: BaseException) -> bool:
+    """Whether `error` says that a worker died at its task."""
+    made = globals().get("WorkerDiedError")  # while there is no class, there is no instance
+    return made is not None and isinstance(error, made)
+
+
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Give a warning that points at the code which called the library."""
     depth, frame = 1, sys._getframe(0)
@@ -120,8 +132,16 @@ if TYPE_CHECKING:
     class TaskTimeoutError(ParallelError, TimeoutError, MultiprocessingTimeoutError):
         """As below."""
 
+    class CallTimeoutError(ParallelError, TimeoutError, MultiprocessingTimeoutError):
+        """As below."""
+
     class WorkerDiedError(ParallelError, BrokenProcessPool):
         """As below."""
+
+        position: int | None
+        exitcode: int | None
+        memory: int | None
+        stack: str
 
     class InitializerError(ParallelError, BrokenProcessPool):
         """As below."""
@@ -132,26 +152,49 @@ def _engine_errors() -> dict[str, type[Exception]]:
     from concurrent.futures.process import BrokenProcessPool
 
     class TaskTimeoutError(ParallelError, TimeoutError, multiprocessing.TimeoutError):
-        """A task, or the wait for a result, took longer than `timeout` allows.
+        """A task ran for longer than `timeout` allows.
 
         Caught by ``except TimeoutError`` and by ``except multiprocessing.TimeoutError``.
         """
 
+    class CallTimeoutError(ParallelError, TimeoutError, multiprocessing.TimeoutError):
+        """A whole call took longer than `call_timeout` allows."""
+
     class WorkerDiedError(ParallelError, BrokenProcessPool):
-        """A worker process ended while it was on a task, which the message names."""
+        """A worker process ended while it was on a task, which the message names.
+
+        Attributes
+        ----------
+        position : int or None
+            Of the task in the call, if one was to blame.
+        exitcode : int or None
+            Of the process; ``-n`` for signal n.
+        memory : int or None
+            How many bytes the process had held, as far as is known.
+        stack : str
+            What `faulthandler` wrote in the worker as it died; empty if it could not.
+        """
+
+        position = None
+        exitcode = None
+        memory = None
+        stack = ""
 
     class InitializerError(ParallelError, BrokenProcessPool):
         """The `initializer` raised in a worker; the original exception is the cause."""
 
     made: dict[str, type[Exception]] = {}
-    for error in (TaskTimeoutError, WorkerDiedError, InitializerError):
+    for error in (TaskTimeoutError, CallTimeoutError, WorkerDiedError, InitializerError):
         error.__qualname__ = error.__name__  # as if defined at the top, where pickle looks
         made[error.__name__] = error
     return made
 
 
+_ENGINE_ERRORS = ("CallTimeoutError", "InitializerError", "TaskTimeoutError", "WorkerDiedError")
+
+
 def __getattr__(name: str) -> type[Exception]:
-    if name in ("InitializerError", "TaskTimeoutError", "WorkerDiedError"):
+    if name in _ENGINE_ERRORS:
         for key, made in _engine_errors().items():
             globals().setdefault(key, made)  # another thread may have been first
         found: type[Exception] = globals()[name]

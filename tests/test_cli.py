@@ -16,8 +16,8 @@ from typing import IO, Any
 import pytest
 
 import parallel_core
+from memmapping.sizes import format_nbytes
 from parallel_core.cli import main
-from parallel_core.cli.info import format_size
 from parallel_core.cli.source import Feed, LineSource
 
 HOME = Path(parallel_core.__file__).parents[1]
@@ -695,4 +695,4 @@ def test_info_imports_no_companion_that_is_not_needed_to_count_cores(folder: Pat
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 40, "5.0 TiB")],
 )
 def test_sizes_for_people(size: int, text: str) -> None:
-    assert format_size(size) == text
+    assert format_nbytes(size) == text

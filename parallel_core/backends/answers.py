@@ -15,21 +15,20 @@ from parallel_core.workers.messages import PARCEL_ANSWER
 
 
 def read_answer(batch: Batch, answer: Any) -> Completion:
-    """Unpickle the results in `answer` (see `workers.messages`); a failure ends them."""
+    """Unpickle the results in `answer` (see `workers.messages`), each for itself."""
     kind, _, first, values, pickled, seconds, finished, failure = answer
     start = batch.start
-    failed: Failure | None = None
+    failures: list[Failure] = []
     if pickled is not None:
         loads = loads_with_buffers if kind == PARCEL_ANSWER else pickle.loads
         for index, error in decode(values, pickled, loads):
+            values[index] = None
             add_note(error, batch.describe(first + index))
-            failed = Failure(start + first + index, error)
-            break
-    if failure is not None and failed is None:
-        failed = Failure(start + failure[0], _task_error(batch, *failure))
-    if failed is not None:
-        del values[failed.position - start - first :]
-    return Completion(batch, start + first, values, seconds, finished, failed)
+            failures.append(Failure(start + first + index, error))
+    if failure is not None and failure[0] >= first + len(values):  # else its result came after all
+        failures.append(Failure(start + failure[0], _task_error(batch, *failure)))
+        values.append(None)
+    return Completion(batch, start + first, values, seconds, finished, failures)
 
 
 def initializer_error(data: bytes, text: str) -> BaseException:

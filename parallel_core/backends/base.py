@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from parallel_core.backends.cores import resolve_n_jobs
@@ -35,12 +35,18 @@ class WorkerOptions(NamedTuple):
         After how long an idle worker may end; None: never.
     thread_limit : int or None
         How many threads numeric libraries may use in each; None: their share of the cores.
+    lifespan : int or None
+        After how many tasks a worker is replaced.
+    most_memory : int or None
+        Over how many bytes, held between two tasks, it is replaced.
     """
 
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     idle_seconds: float | None = 300.0
     thread_limit: int | None = None
+    lifespan: int | None = None
+    most_memory: int | None = None
 
 
 class Failure(NamedTuple):
@@ -59,7 +65,7 @@ class Failure(NamedTuple):
 
 
 class Completion:
-    """News of a batch: results that arrived, and whether that was all.
+    """News of a batch: outcomes that arrived, and whether that was all.
 
     Attributes
     ----------
@@ -68,16 +74,18 @@ class Completion:
     first : int
         Position in the call of the first of `values`.
     values : list
-        Results, consecutive.
+        Results, consecutive; None in the place of a task that failed.
     seconds : float
         How long the worker was busy with them.
     finished : bool
         Whether nothing more will come for this batch.
-    failure : Failure or None
-        Of the task after the last of `values`.
+    failures : list of Failure
+        Those of the tasks among `values` that failed.
+    left : list of Batch
+        Parts of the batch that were not run here, or whose results are lost with their worker.
     """
 
-    __slots__ = ("batch", "failure", "finished", "first", "seconds", "values")
+    __slots__ = ("batch", "failures", "finished", "first", "left", "seconds", "values")
 
     def __init__(
         self,
@@ -86,14 +94,36 @@ class Completion:
         values: list[Any],
         seconds: float,
         finished: bool,
-        failure: Failure | None = None,
+        failures: Sequence[Failure] = (),
+        left: Sequence[Batch] = (),
     ) -> None:
         self.batch = batch
         self.first = first
         self.values = values
         self.seconds = seconds
         self.finished = finished
-        self.failure = failure
+        self.failures = failures
+        self.left = left
+
+
+def all_failed(batch: Batch, error_of: Callable[[int], BaseException]) -> Completion:
+    """Return the end of `batch` of which nothing comes back; `error_of` takes an index."""
+    failures = [Failure(batch.start + index, error_of(index)) for index in range(batch.size)]
+    return Completion(batch, batch.start, [None] * batch.size, 0.0, True, failures)
+
+
+class SessionFailed(Exception):
+    """The workers are of no use any more; the cause is what the caller should see.
+
+    Parameters
+    ----------
+    error : BaseException
+        That.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Session(ABC):
@@ -105,12 +135,20 @@ class Session(ABC):
 
     #: How many workers there are.
     n_workers: int
-    #: Whether `late` knows which task runs; else single tasks are submitted, one to a worker.
+    #: Whether `enforce` knows which task runs; else single tasks are submitted, one to a worker.
     names_running: bool = True
 
     @abstractmethod
-    def begin(self, call: str) -> None:
-        """Start a call; `call` names its definitions."""
+    def begin(self, call: str, carry_on: bool) -> None:
+        """Start a call.
+
+        Parameters
+        ----------
+        call : str
+            Names its definitions.
+        carry_on : bool
+            Whether a batch goes on after a task that failed.
+        """
 
     def end(self) -> None:  # noqa: B027 - most engines have nothing to do
         """End a call: everything was answered, and nothing of it is needed any more."""
@@ -129,11 +167,20 @@ class Session(ABC):
 
     @abstractmethod
     def wait(self, seconds: float | None) -> list[Completion]:
-        """Wait for news, for at most `seconds`; return an empty list when there was none."""
+        """Wait for news, for at most `seconds`; return an empty list when there was none.
+
+        Raises
+        ------
+        SessionFailed
+            When no task can be run any more.
+        """
 
     @abstractmethod
-    def late(self, limit: float) -> tuple[Failure | None, float]:
-        """Return the first task that has run for over `limit` seconds, and when to look again."""
+    def enforce(self, limit: float) -> float:
+        """Stop tasks that have run for over `limit` seconds; return when to look again.
+
+        Each arrives as a completion that failed, with a `TaskTimeoutError`.
+        """
 
     @abstractmethod
     def cancel(self) -> None:

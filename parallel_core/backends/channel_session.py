@@ -8,28 +8,43 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from memmapping.sizes import format_nbytes
 from parallel_core.backends.answers import initializer_error, read_answer
-from parallel_core.backends.base import LONGEST_WAIT, Completion, Failure, Session
+from parallel_core.backends.base import (
+    LONGEST_WAIT,
+    Completion,
+    Failure,
+    Session,
+    SessionFailed,
+)
+from parallel_core.errors import RemoteTraceback
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.birth import BirthError, Spawn
-from parallel_core.workers.board import Phase
+from parallel_core.workers.board import NO_LIMIT, Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
-from parallel_core.workers.worker import Worker, wait_for_end
+from parallel_core.workers.worker import Death, Overrun, SentBatch, Worker, wait_for_end
+
+if TYPE_CHECKING:
+    from parallel_core.errors import TaskTimeoutError, WorkerDiedError
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
 _MOST_LOSSES = 2  # workers that may end with a batch before one of them began it
+_BLAMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)  # in these, death is the task's
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
 
 class ChannelSession(Session):
     """Leased workers of the local pool.
+
+    A worker that dies, or is killed because its task ran for too long, costs one task, which fails;
+    the others that it had come back as `Completion.left`, and the next batch has it replaced.
 
     Parameters
     ----------
@@ -43,6 +58,8 @@ class ChannelSession(Session):
         What they are told about this process.
     spawn : callable, optional
         How new ones are born.
+    lifespan : int, optional
+        After how many tasks a worker is replaced.
     """
 
     def __init__(
@@ -52,27 +69,39 @@ class ChannelSession(Session):
         key: WorkerKey,
         now: Surroundings,
         spawn: Spawn | None,
+        lifespan: int | None = None,
     ) -> None:
         self._pool = pool
         self._n_jobs = n_jobs
         self._key = key
         self._surroundings = now
         self._spawn = spawn
+        self._lifespan = lifespan
         self._call = ""
+        self._carry_on = False
         self._spins = True
-        self._unusable = False  # the initializer failed, or workers do not come to life at all
+        self._fatal: BaseException | None = None  # why no task can be run any more
         self._team = pool.lease(n_jobs, key, now, spawn)
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
         self._news: list[Completion] = []
 
-    def begin(self, call: str) -> None:
+    def begin(self, call: str, carry_on: bool) -> None:
         """Start a call."""
         self._call = call
+        self._carry_on = carry_on
         self._news = []
-        for worker in self._workers:
+        for worker in list(self._workers):
             worker.has_answered = False
+            self._allow(worker)
         self._spins = True
+
+    def _allow(self, worker: Worker) -> None:
+        """Let a worker that has no batch start tasks, as many as its lifespan leaves."""
+        if self._lifespan is not None and worker.tasks >= self._lifespan:
+            self._retire(worker)
+        else:
+            worker.board.allow(self._lifespan or NO_LIMIT)
 
     def end(self) -> None:
         """Have the workers let go of the arrays of the call; a new one opens them again."""
@@ -91,7 +120,7 @@ class ChannelSession(Session):
         if any(worker.gone for worker in self._workers):
             return False  # this process is a fork of the one that leased them
         return self._team.reloads == reloads() and now == surroundings(
-            now.idle_seconds, now.level, now.threads
+            now.idle_seconds, now.level, now.threads, now.most_memory
         )
 
     def room(self, depth: int) -> bool:
@@ -100,7 +129,7 @@ class ChannelSession(Session):
             return True
         for worker in self._workers:
             queued = len(worker.sent)
-            if not queued or (queued < depth and worker.has_answered):
+            if (not queued or (queued < depth and worker.has_answered)) and not worker.leaving:
                 return True
         return False
 
@@ -111,11 +140,12 @@ class ChannelSession(Session):
             if (worker is None or worker.sent) and len(self._workers) < self.n_workers:
                 worker = self._replace() or worker
             if worker is None:
-                return  # there is news of a failure
+                assert self._fatal is not None
+                raise SessionFailed(self._fatal)
             if batch.uses:
                 self._pool.listen()
             try:
-                waits = worker.submit(batch, self._call)
+                waits = worker.submit(batch, self._call, self._carry_on)
             except ChannelClosed:
                 worker.sent.pop()
                 self._lose(worker)
@@ -126,7 +156,7 @@ class ChannelSession(Session):
 
     def _replace(self) -> Worker | None:
         """Return a new worker for one that has left, if there is to be one."""
-        if self._unusable:
+        if self._fatal is not None:
             return None
         try:
             fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
@@ -134,8 +164,10 @@ class ChannelSession(Session):
             self.n_workers = len(self._workers)
             if not self._workers:
                 words = f"the last worker process is gone, and no other starts: {error}"
-                self._report(_died(words))
+                self._fatal = _died(words)
             return None
+        if self._lifespan is not None:
+            fresh.board.allow(self._lifespan)
         self._team.add(fresh)
         return fresh
 
@@ -144,6 +176,8 @@ class ChannelSession(Session):
         if self._news:
             news, self._news = self._news, []
             return news
+        if self._fatal is not None:
+            raise SessionFailed(self._fatal)
         for descriptor, event in self._poll(seconds):
             worker = self._team.by_descriptor.get(descriptor)
             if worker is None:
@@ -171,25 +205,25 @@ class ChannelSession(Session):
                     return events
         return poll(None if seconds is None else max(0.0, min(seconds, LONGEST_WAIT)) * 1000)
 
-    def late(self, limit: float) -> tuple[Failure | None, float]:
-        """Look at the boards for a task over its time."""
+    def enforce(self, limit: float) -> float:
+        """Look at the boards for tasks over their time: ask them to end, then kill the worker."""
         now = time.monotonic()
         again = now + limit
         for worker in self._workers:
+            if worker.overrun is not None:
+                again = min(again, worker.press(now))
+                continue
             running = worker.running() if worker.sent else None
             if running is None:
                 continue
             sent, index, since, phase = running
-            if phase == Phase.IDLE or index < sent.answered:
+            if phase not in _BLAMED or index < sent.answered:
                 continue
             if now - since > limit:
-                from parallel_core.errors import TaskTimeoutError
-
-                what = sent.batch.describe(index)
-                error = TaskTimeoutError(f"{what} has run for more than timeout={limit:g} s")
-                return Failure(sent.batch.start + index, error), now
-            again = min(again, since + limit)
-        return None, again
+                again = min(again, worker.stop_task(sent, index, limit))
+            else:
+                again = min(again, since + limit)
+        return again
 
     def cancel(self) -> None:
         """Stop what is between two tasks, kill what is inside one."""
@@ -208,7 +242,7 @@ class ChannelSession(Session):
                 except Exception:  # closed, or torn apart by an interrupt between two steps
                     worker.kill()
                     self._team.ignore(descriptor)
-        stuck = [worker for worker in busy if worker.sent or not worker.alive()]
+        stuck = [worker for worker in busy if worker.sent or worker.leaving or not worker.alive()]
         for worker in stuck:
             self._team.remove(worker)
         self._pool.discard(stuck)
@@ -222,7 +256,9 @@ class ChannelSession(Session):
         try:
             if any(worker.sent or worker.gone for worker in self._workers):
                 self.cancel()
-            clean = not self._unusable
+            clean = self._fatal is None
+            for worker in self._workers:
+                worker.board.allow()
         finally:
             self._give_back(clean)
 
@@ -244,7 +280,7 @@ class ChannelSession(Session):
             elif message[0] == messages.READY:
                 worker.ready = True
             elif message[0] == messages.UNUSABLE:
-                self._unusable = True
+                self._fatal = initializer_error(message[1], message[2])
 
     def _flush(self, worker: Worker) -> None:
         try:
@@ -275,25 +311,41 @@ class ChannelSession(Session):
         elif kind == messages.BORN:
             pass
         elif kind == messages.UNUSABLE:
-            self._unusable = True
-            self._report(initializer_error(message[1], message[2]))
+            self._fatal = initializer_error(message[1], message[2])
         else:
             self._take_answer(worker, message)
 
     def _take_answer(self, worker: Worker, message: Any) -> None:
         sent = worker.sent[0]
+        batch = sent.batch
         assert sent.number == message[1], "answers come in the order of the batches"
-        completion = read_answer(sent.batch, message)
-        sent.answered = completion.first - sent.batch.start + len(completion.values)
-        if completion.finished:
-            worker.sent.popleft()
-            worker.has_answered = True
+        completion = read_answer(batch, message)
+        sent.answered = completion.first - batch.start + len(completion.values)
+        if worker.overrun is not None:
+            _note_overrun(completion, worker.overrun, sent)
         self._news.append(completion)
+        if not completion.finished:
+            return
+        if sent.answered < batch.size and (self._carry_on or not completion.failures):
+            completion.left = [batch.part(sent.answered, batch.size)]
+        worker.sent.popleft()
+        worker.has_answered = True
+        self._retire_if_due(worker)
 
-    def _report(self, error: BaseException, position: int = -1) -> None:
-        nothing = Batch(max(position, 0), 0, [], {})
-        failure = Failure(position, error)
-        self._news.append(Completion(nothing, position, [], 0.0, True, failure))
+    def _retire_if_due(self, worker: Worker) -> None:
+        """Replace a worker that is at the end of its lifespan, too big, or was stopped."""
+        lifespan, most = self._lifespan, self._surroundings.most_memory
+        worker.leaving = (
+            worker.leaving
+            or (lifespan is not None and worker.tasks >= lifespan)
+            or (most is not None and worker.memory > most)
+        )
+        if worker.leaving and not worker.sent:
+            self._retire(worker)
+
+    def _retire(self, worker: Worker) -> None:
+        self._team.remove(worker)
+        self._pool.retire(worker)
 
     def _lose(self, worker: Worker) -> None:
         """Read what a worker that has ended had sent, then let it go."""
@@ -303,47 +355,104 @@ class ChannelSession(Session):
             self._bury(worker)
 
     def _bury(self, worker: Worker) -> None:
-        """Let go of a worker that has ended, and say what that did to the call."""
+        """Let go of a worker that has ended: one task may be to blame, the others are left over."""
         wait_for_end(worker, _GRACE)
-        words = worker.obituary()
-        running = worker.running()
+        death, running, overrun = worker.death(), worker.running(), worker.overrun
         lost = list(worker.sent)
         self._team.remove(worker)
         self._pool.discard([worker])
         if not worker.ready:
-            if not self._unusable:
-                self._unusable = True
-                self._report(_died(f"a worker process {words} before it was ready to work"))
+            if self._fatal is None:
+                words = f"a worker process {death.words} before it was ready to work"
+                self._fatal = _died(words, death=death)
+            self._news += [_returned(sent.batch) for sent in lost]
             return
-        if running is not None and running[3] != Phase.IDLE:
-            sent, index, _, _ = running
-            index = max(index, sent.answered)
-            if index < sent.batch.size:
-                what = sent.batch.describe(index)
-                self._report(_died(f"a worker process {words} at {what}"), sent.batch.start + index)
-                return
         for sent in lost:
-            if sent.answered:
-                what = sent.batch.describe(min(sent.answered, sent.batch.size - 1))
-                self._report(
-                    _died(f"a worker process {words} at or before {what}"), sent.batch.start
-                )
-                continue
-            sent.batch.losses += 1
-            if sent.batch.losses < _MOST_LOSSES:
-                self.submit(sent.batch)
+            if overrun is not None:  # it was us who killed it; what it was on then is innocent
+                late = overrun.sent is sent and overrun.index >= sent.answered
+                self._return(sent, overrun.index if late else None, death, overrun)
+            elif running is not None and running[0] is sent and running[3] in _BLAMED:
+                self._return(sent, max(running[1], sent.answered), death)
             else:
-                what = sent.batch.describe(0)
-                self._report(_died(f"a worker process {words} as it received {what}"))
+                self._return(sent, None, death)
+
+    def _return(
+        self, sent: SentBatch, index: int | None, death: Death, overrun: Overrun | None = None
+    ) -> None:
+        """Give back what is lost of a batch, and the failure of the task that is to blame."""
+        batch, answered = sent.batch, sent.answered
+        size = batch.size
+        if index is None and overrun is None and answered < size:
+            batch.losses += 1
+            if batch.losses >= _MOST_LOSSES:
+                index = answered
+        completion = Completion(batch, batch.start + answered, [], 0.0, True)
+        pieces = [(answered, size)]
+        if index is not None and index < size:
+            error: BaseException
+            if overrun is not None:
+                error = _too_late(overrun)
+                if death.stack:
+                    error.__cause__ = RemoteTraceback(death.stack)
+            else:
+                what = batch.describe(index)
+                words = f"a worker process {death.words} at {what}{_memory_words(death)}"
+                error = _died(words, batch.start + index, death)
+            completion.first = batch.start + index
+            completion.values = [None]
+            completion.failures = [Failure(completion.first, error)]
+            pieces = [(answered, index), (index + 1, size)]
+        completion.left = [batch.part(low, high) for low, high in pieces if low < high]
+        for part in completion.left:
+            part.losses = batch.losses
+        self._news.append(completion)
 
 
-def _died(message: str) -> BaseException:
+def _returned(batch: Batch) -> Completion:
+    """Return the end of a batch of which nothing was run."""
+    return Completion(batch, batch.start, [], 0.0, True, left=[batch])
+
+
+def _note_overrun(completion: Completion, overrun: Overrun, sent: SentBatch) -> None:
+    """Where the task that was to stop has failed, say that it was for lack of time."""
+    if overrun.sent is not sent or not completion.failures:
+        return
+    position, error = completion.failures[-1]
+    if position == sent.batch.start + overrun.index:
+        late = _too_late(overrun)
+        late.__cause__ = error.__cause__
+        completion.failures = [*completion.failures[:-1], Failure(position, late)]
+
+
+def _too_late(overrun: Overrun) -> TaskTimeoutError:
+    from parallel_core.errors import TaskTimeoutError
+
+    what = overrun.sent.batch.describe(overrun.index)
+    return TaskTimeoutError(f"{what} has run for more than timeout={overrun.limit:g} s")
+
+
+def _died(message: str, position: int | None = None, death: Death | None = None) -> WorkerDiedError:
     from parallel_core.errors import WorkerDiedError
 
-    return WorkerDiedError(message)
+    error = WorkerDiedError(message)
+    error.position = position
+    if death is not None:
+        error.exitcode, error.stack = death.exitcode, death.stack
+        error.memory = death.memory or None
+        if death.stack:
+            error.__cause__ = RemoteTraceback(death.stack)
+    return error
+
+
+def _memory_words(death: Death) -> str:
+    if not death.memory:
+        return ""
+    return f" (it held {format_nbytes(death.memory)} of memory)"
 
 
 def _load(worker: Worker) -> int:
     """Return how bad a choice `worker` is: one that has not answered yet may be on a long task."""
     queued = len(worker.sent)
+    if worker.leaving:
+        return queued + 2 * _UNPROVEN
     return queued if worker.has_answered or not queued else queued + _UNPROVEN

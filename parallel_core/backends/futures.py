@@ -7,6 +7,7 @@ nothing depends on how the engine pickles.
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import pickle
 import queue
@@ -15,7 +16,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import OrderedDict
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any
 
 from parallel_core import config
@@ -27,8 +28,10 @@ from parallel_core.backends.base import (
     Completion,
     Failure,
     Session,
+    SessionFailed,
     Style,
     WorkerOptions,
+    all_failed,
 )
 from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.initializer import pickle_initializer
@@ -71,7 +74,7 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    call, level, threads, runs, sent = pickle.loads(data)
+    call, level, threads, runs, sent, carry_on = pickle.loads(data)
     config.enter_task(level)
     if threads is not None:
         _follow(threads)
@@ -89,7 +92,7 @@ def _run_batch(data: bytes) -> bytes:
     if references is not None:  # one mapping of each array for all tasks of the batch
         references.keeper.begin()
     try:
-        Execution(0, 0, definitions, board, answers.append).run(runs)
+        Execution(0, 0, definitions, board, answers.append).run(runs, carry_on)
     finally:
         board.close()
         _let_go()
@@ -147,19 +150,23 @@ class FuturesSession(Session):
         self._threads: ThreadLimit | None = None
         self.n_workers = n_jobs
         self._call = ""
+        self._carry_on = False
+        self._fatal: BaseException | None = None  # why no task can be run any more
+        self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
         self._news: list[Completion] = []
 
-    def begin(self, call: str) -> None:
+    def begin(self, call: str, carry_on: bool) -> None:
         """Start a call."""
         self._call = call
+        self._carry_on = carry_on
         self._news = []
         self._threads = self._backend.thread_limit(self.n_workers, self._options)
 
     def room(self, depth: int) -> bool:
         """Whether fewer than `depth` batches for each worker are in flight."""
-        return len(self._in_flight) < depth * self.n_workers
+        return len(self._in_flight) + len(self._stuck) < depth * self.n_workers
 
     def submit(self, batch: Batch) -> None:
         """Submit `batch` as one future."""
@@ -167,12 +174,11 @@ class FuturesSession(Session):
             token: (definition.data, definition.volatile)
             for token, definition in batch.definitions.items()
         }
-        data = pickle.dumps((self._call, self._level, self._threads, batch.runs, definitions), 5)
+        task = (self._call, self._level, self._threads, batch.runs, definitions, self._carry_on)
         try:
-            future: Future[bytes] = self._executor.submit(run_batch, data)
+            future = self._submit(pickle.dumps(task, 5))
         except Exception as error:
-            self._news.append(self._broken(batch, error))
-            return
+            raise SessionFailed(self._lost(batch, error)) from error
         if batch.uses:  # until it is done for certain: what was cancelled may be running
             future.add_done_callback(_Release(batch.uses))
         self._in_flight[future] = (batch, time.monotonic())
@@ -184,30 +190,58 @@ class FuturesSession(Session):
         if seconds is not None:
             seconds = max(0.0, min(seconds, LONGEST_WAIT))
         try:
-            while not news and seconds != 0:
+            while not news and self._fatal is None and seconds != 0:
                 news += self._take(self._done.get(timeout=seconds))
             while True:
                 news += self._take(self._done.get_nowait())
         except queue.Empty:
+            if self._fatal is not None and not news:
+                raise SessionFailed(self._fatal) from None
             return news
 
-    def late(self, limit: float) -> tuple[Failure | None, float]:
-        """Look for a future that was submitted too long ago; it holds a single task."""
+    def enforce(self, limit: float) -> float:
+        """Give up futures that were submitted too long ago; each holds a single task."""
         now = time.monotonic()
         again = now + limit
-        for batch, since in self._in_flight.values():
-            if now - since > limit:
-                from parallel_core.errors import TaskTimeoutError
+        for future, (batch, since) in list(self._in_flight.items()):
+            if now - since <= limit:
+                again = min(again, since + limit)
+                continue
+            from parallel_core.errors import TaskTimeoutError
 
-                message = f"{batch.describe(0)} has not come back within timeout={limit:g} s"
-                return Failure(batch.start, TaskTimeoutError(message)), now
-            again = min(again, since + limit)
-        return None, again
+            late = TaskTimeoutError(
+                f"{batch.describe(0)} has not come back within timeout={limit:g} s"
+            )
+            failure = Failure(batch.start, late)
+            self._news.append(Completion(batch, batch.start, [None], 0.0, True, [failure]))
+            del self._in_flight[future]
+            if not future.cancel() and not future.done():
+                self._stuck.add(future)
+        if len(self._stuck) >= self.n_workers:
+            self._replace_engine()
+        return again
+
+    def _replace_engine(self) -> None:
+        """End the engine, all of whose workers are stuck, and take another one."""
+        stuck, self._stuck = list(self._stuck), set()
+        self._backend.abort(self._executor, stuck)
+        try:
+            self._executor = self._backend.renewed(self._executor, self.n_workers, self._options)
+        except BackendUnavailable as error:
+            from parallel_core.errors import TaskTimeoutError
+
+            self._stuck.update(stuck)
+            self._fatal = TaskTimeoutError(
+                f"all {self.n_workers} workers of {self._backend.name!r} are on tasks that ran out "
+                f"of time, and cannot be stopped: {error}"
+            )
 
     def cancel(self) -> None:
         """End what is in flight, as far as the engine can."""
-        unfinished = [future for future in self._in_flight if not future.done()]
+        submitted = [*self._in_flight, *self._stuck]
+        unfinished = [future for future in submitted if not future.done()]
         self._in_flight.clear()
+        self._stuck.clear()
         self._news = []
         if unfinished:
             self._backend.abort(self._executor, unfinished)
@@ -215,37 +249,55 @@ class FuturesSession(Session):
     def close(self) -> None:
         """Let go of the executor."""
         try:
-            if self._in_flight:
+            if self._in_flight or self._stuck:
                 self.cancel()
         finally:
             self._backend.release(self._executor)
 
+    def _submit(self, data: bytes) -> Future[bytes]:
+        """Submit to the engine; one that has lost a worker is replaced where that is possible."""
+        try:
+            return self._executor.submit(run_batch, data)
+        except BrokenExecutor as error:
+            try:
+                fresh = self._backend.renewed(self._executor, self.n_workers, self._options)
+            except BackendUnavailable:
+                raise error from None
+            self._executor = fresh
+            return fresh.submit(run_batch, data)
+
     def _take(self, future: Future[bytes]) -> list[Completion]:
         entry = self._in_flight.pop(future, None)
         if entry is None:
-            return []  # of a call that was cancelled
+            self._stuck.discard(future)
+            return []  # of a call that was cancelled, or out of time
         batch, _ = entry
-        try:
-            answers = pickle.loads(future.result())
-        except BaseException as error:
-            return [self._broken(batch, error)]
+        error: BaseException | None = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            try:
+                answers = pickle.loads(future.result())
+            except Exception as broken:
+                error = broken
+        if error is not None:
+            return [all_failed(batch, functools.partial(self._lost, batch, error))]
         if answers[0][0] == UNUSABLE:
+            self._fatal = initializer_error(*answers[0][1:])
+            self._in_flight.clear()
             self._backend.abort(self._executor, [])
-            failure = Failure(-1, initializer_error(*answers[0][1:]))
-            return [Completion(batch, batch.start, [], 0.0, True, failure)]
+            return []
         return [read_answer(batch, answer) for answer in answers]
 
-    def _broken(self, batch: Batch, error: BaseException) -> Completion:
-        from concurrent.futures import BrokenExecutor, CancelledError
+    def _lost(self, batch: Batch, error: BaseException, index: int = 0) -> BaseException:
+        """Return what to raise for a task of `batch` when the engine failed with `error`."""
+        if not isinstance(error, (BrokenExecutor, CancelledError)):
+            return error
+        from parallel_core.errors import WorkerDiedError
 
-        if isinstance(error, (BrokenExecutor, CancelledError)):
-            from parallel_core.errors import WorkerDiedError
-
-            message = f"the engine {self._backend.name!r} lost {batch.describe(0)}: {error}"
-            died = WorkerDiedError(message)
-            died.__cause__ = error
-            error = died
-        return Completion(batch, batch.start, [], 0.0, True, Failure(batch.start, error))
+        what = batch.describe(index)
+        died = WorkerDiedError(f"the engine {self._backend.name!r} lost {what}: {error}")
+        died.position = batch.start + index
+        died.__cause__ = error
+        return died
 
 
 class _Release:
@@ -286,6 +338,16 @@ class FuturesBackend(Backend):
 
     def release(self, executor: Executor) -> None:
         """Let go of the executor after a call; by default it stays for the next one."""
+
+    def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
+        """Return what to use instead of `executor`, which is broken or has no free worker left.
+
+        Raises
+        ------
+        BackendUnavailable
+            When there is none; so by default.
+        """
+        raise BackendUnavailable("the executor is the caller's own")
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
         """Return a session over `executor`."""
@@ -365,6 +427,13 @@ class LokyBackend(FuturesBackend):
     def release(self, executor: Executor) -> None:
         """Leave the executor to the next call."""
         LokyBackend._users -= 1
+
+    def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
+        """Return the reusable executor anew, unless another call is using the old one."""
+        if LokyBackend._users > 1:
+            raise BackendUnavailable("another call uses the same executor")
+        self.release(executor)
+        return self.executor(n_jobs, options)
 
     @classmethod
     def shutdown(cls) -> None:

@@ -52,9 +52,9 @@ class ProcessesBackend(Backend):
         if options.initializer is not None or environment:
             initializer = None if options.initializer is None else pickle_initializer(options)
             key = WorkerKey(self._start_method, initializer, environment)
-        now = surroundings(options.idle_seconds, level, threads)
+        now = surroundings(options.idle_seconds, level, threads, options.most_memory)
         try:
-            return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn)
+            return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn, options.lifespan)
         except BirthError as error:
             raise BackendUnavailable(str(error)) from error
 

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from memmapping.sizes import format_nbytes
 from parallel_core.cli.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -158,14 +159,4 @@ def _as_text(facts: Facts) -> str:
 
 
 def _room(free: int | None) -> str:
-    return "room unknown" if free is None else f"{format_size(free)} free"
-
-
-def format_size(size: int) -> str:
-    """Return a number of bytes for people: ``format_size(1536)`` is ``'1.5 KiB'``."""
-    amount = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
+    return "room unknown" if free is None else f"{format_nbytes(free)} free"

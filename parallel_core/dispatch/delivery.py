@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from parallel_core.dispatch.gaps import Gap
 from parallel_core.dispatch.plan import ReturnAs
 
 
@@ -22,8 +23,12 @@ class ListDelivery:
             results += values
             return
         if missing > 0:
-            results.extend([None] * missing)  # filled in when they come
+            results.extend([Gap.MISSING] * missing)  # filled in when they come
         results[first : first + len(values)] = values
+
+    def arrived(self) -> list[tuple[int, list[Any]]]:
+        """Return what is there, in chunks: the position of the first, and values."""
+        return [(0, self.results)]
 
 
 class OrderedDelivery:
@@ -45,25 +50,43 @@ class OrderedDelivery:
             self.next += len(values)
         return values
 
+    def pass_over(self) -> None:
+        """Go on with the next result that is there: the ones before it will never come."""
+        if self._waiting:
+            self.next = min(self._waiting)
+
+    def arrived(self) -> list[tuple[int, list[Any]]]:
+        """Return what is there and was not taken."""
+        return sorted(self._waiting.items())
+
 
 class UnorderedDelivery:
     """Chunks as they come."""
 
     def __init__(self) -> None:
-        self._waiting: deque[list[Any]] = deque()
+        self._waiting: deque[tuple[int, list[Any]]] = deque()
 
     def put(self, first: int, values: list[Any]) -> None:
         """Take in results."""
-        del first
         if values:
-            self._waiting.append(values)
+            self._waiting.append((first, values))
 
     def take(self) -> list[Any] | None:
         """Return some results, or None when there are none."""
-        return self._waiting.popleft() if self._waiting else None
+        return self._waiting.popleft()[1] if self._waiting else None
+
+    def pass_over(self) -> None:
+        """Do nothing: no result waits for another."""
+
+    def arrived(self) -> list[tuple[int, list[Any]]]:
+        """Return what is there and was not taken."""
+        return sorted(self._waiting, key=lambda chunk: chunk[0])
 
 
-def delivery_for(return_as: ReturnAs) -> ListDelivery | OrderedDelivery | UnorderedDelivery:
+Delivery = ListDelivery | OrderedDelivery | UnorderedDelivery
+
+
+def delivery_for(return_as: ReturnAs) -> Delivery:
     """Return an empty delivery of the kind that the caller asked for."""
     if return_as is ReturnAs.LIST:
         return ListDelivery()

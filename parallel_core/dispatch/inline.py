@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from parallel_core.backends.base import Failure
+from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
+from parallel_core.dispatch.deadline import Deadline
+from parallel_core.dispatch.gaps import Gap, without_gaps
 from parallel_core.dispatch.plan import CallPlan
+from parallel_core.dispatch.policy import Action, Verdict
 from parallel_core.dispatch.source import close_generator
 from parallel_core.errors import add_note
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.failure import exited
 from parallel_core.tasks.handles import to_call
+from parallel_core.tasks.known import Known
 
 
 class InlineDispatch:
@@ -27,11 +34,14 @@ class InlineDispatch:
     """
 
     def __init__(self, tasks: Iterable[Any], plan: CallPlan) -> None:
-        self._tasks = tasks
+        self._tasks = tasks if plan.journal is None else plan.journal.look_up(tasks)
+        self._plan = plan
         self._progress = plan.progress
+        self._deadline = Deadline(plan.call_timeout)
         self._results: list[Any] = []
         self._passed = 0
         self._ended = False
+        self._replay: Replay | None = None
 
     @property
     def completed(self) -> int:
@@ -55,11 +65,36 @@ class InlineDispatch:
         """Let the caller's generator clean up; nothing else goes on."""
         close_generator(self._tasks)
 
+    def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
+        """Return the results of a call that ended early, and how to replay what ended it."""
+        return ArrivedResults([(0, self._results)]), self._replay
+
     def run(self) -> list[Any]:
         """Return all results."""
+        plan = self._plan
+        if not (plan.stop_when or plan.journal or plan.gate or plan.call_timeout):
+            return self._run_plainly()
+        results = self._results
+        for value in self._outcomes():
+            results.append(value)
+            self._report()
+        return without_gaps(results)
+
+    def chunks(self) -> Iterator[list[Any]]:
+        """Yield the result of each task, when it is asked for, as a chunk of one."""
+        for value in self._outcomes():
+            self._passed += 1
+            self._report()
+            if type(value) is not Gap:
+                yield [value]
+            del value
+
+    def _run_plainly(self) -> list[Any]:
+        """Return all results where nothing is to be done between two tasks."""
         results, progress = self._results, self._progress
         append = results.append
         modules = sys.modules
+        has_gaps = False
         for item in self._tasks:
             if type(item) is tuple and len(item) == 3:
                 function, args, kwargs = item
@@ -72,40 +107,85 @@ class InlineDispatch:
                     args, kwargs = to_call(args, kwargs)
                 append(function(*args, **kwargs))
             except BaseException as error:
-                raise_named(error, len(results), item)
+                append(self._after(error, len(results), item))
+                has_gaps = True
             if progress is not None:
                 progress()
         self._end()
-        return results
+        return without_gaps(results) if has_gaps else results
 
-    def chunks(self) -> Iterator[list[Any]]:
-        """Yield the result of each task, when it is asked for, as a chunk of one."""
-        for item in self._tasks:
-            function, args, kwargs = check_task(item, self._passed)
-            try:
-                args, kwargs = to_call(args, kwargs)
-                value = function(*args, **kwargs)
-            except BaseException as error:
-                raise_named(error, self._passed, item)
-            self._passed += 1
-            if self._progress is not None:
-                self._progress()
-            yield [value]
+    def _outcomes(self) -> Iterator[Any]:
+        """Yield the outcome of each task, in turn, up to one that is all that is wanted."""
+        stop_when, journal = self._plan.stop_when, self._plan.journal
+        for position, item in enumerate(self._tasks):
+            if type(item) is Known:
+                value = item.value
+            else:
+                self._pause()
+                value, is_result = self._outcome(position, item)
+                if is_result and journal is not None:
+                    journal.record(position, [value])
+            is_last = stop_when is not None and type(value) is not Gap and stop_when(value)
+            yield value
             del value
+            if is_last:
+                self.abandon()
+                return
         self._end()
 
-    def _end(self) -> None:
-        self._ended = True
+    def _pause(self) -> None:
+        """Wait until there is memory for the next task; raise when the time of the call is over."""
+        if self._deadline.is_over():
+            raise self._deadline.error(self.completed)
+        gate = self._plan.gate
+        while gate is not None and gate.is_closed():
+            self._sleep(max(0.0, gate.again - time.monotonic()))
+
+    def _sleep(self, seconds: float) -> None:
+        until = min(time.monotonic() + seconds, self._deadline.at)
+        time.sleep(max(0.0, until - time.monotonic()))
+        if self._deadline.is_over():
+            raise self._deadline.error(self.completed)
+
+    def _outcome(self, position: int, item: Any) -> tuple[Any, bool]:
+        """Run a task; return what stands in its place, and whether that is its result."""
+        while True:
+            function, args, kwargs = check_task(item, position)
+            try:
+                args, kwargs = to_call(args, kwargs)
+                return function(*args, **kwargs), True
+            except BaseException as error:
+                verdict = self._judge(error, position, item)
+            if verdict.action is Action.DELIVER:
+                return verdict.value, False
+            self._sleep(verdict.seconds)
+
+    def _after(self, error: BaseException, position: int, item: Any) -> Any:
+        """Return what stands in the place of a task that has just raised `error`."""
+        verdict = self._judge(error, position, item)
+        if verdict.action is Action.DELIVER:
+            return verdict.value
+        self._sleep(verdict.seconds)
+        return self._outcome(position, item)[0]
+
+    def _judge(self, error: BaseException, position: int, item: Any) -> Verdict:
+        """Return what to do about `error`; raise it if that is to be done."""
+        renamed = named(error, position, item)
+        verdict = self._plan.policy.judge(Failure(position, renamed))
+        if verdict.action is not Action.RAISE:
+            return verdict
+        self._replay = replay_task(position, check_task(item, position))
+        if renamed is error:
+            raise error
+        raise renamed from error
+
+    def _report(self) -> None:
         if self._progress is not None:
             self._progress()
 
-
-def raise_named(error: BaseException, position: int, item: Any) -> None:
-    """Raise what `named` returns, the original traceback kept."""
-    renamed = named(error, position, item)
-    if renamed is error:
-        raise error
-    raise renamed from error
+    def _end(self) -> None:
+        self._ended = True
+        self._report()
 
 
 def named(error: BaseException, position: int, item: Any) -> BaseException:

@@ -7,7 +7,13 @@ import enum
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from parallel_core.dispatch.policy import Policy
+
+if TYPE_CHECKING:
+    from parallel_core.dispatch.memory import MemoryGate
+    from parallel_core.journal import Journal
 
 #: Called when the counters of a dispatch have changed.
 Progress = Callable[[], None]
@@ -44,6 +50,8 @@ class CallPlan(NamedTuple):
     ----------
     n_jobs : int
         Number of workers.
+    policy : Policy
+        What becomes of tasks that fail.
     return_as : ReturnAs
         What the caller gets.
     pre_dispatch : int or None
@@ -54,14 +62,33 @@ class CallPlan(NamedTuple):
         Seconds for a task.
     progress : callable or None
         Told after every completion.
+    call_timeout : float or None
+        Seconds for the whole call.
+    stop_when : callable or None
+        Says of a result whether it is all that is wanted.
+    pre_dispatch_nbytes : int or None
+        How many bytes of arguments may be pulled ahead.
+    most_tasks : int or None
+        The most that a batch may have, whatever its size should be.
+    gate : MemoryGate or None
+        Says when there is too little memory for more.
+    journal : Journal or None
+        Where results are kept.
     """
 
     n_jobs: int
+    policy: Policy
     return_as: ReturnAs = ReturnAs.LIST
     pre_dispatch: int | None = None
     batch_size: int | None = None
     timeout: float | None = None
     progress: Progress | None = None
+    call_timeout: float | None = None
+    stop_when: Callable[[Any], object] | None = None
+    pre_dispatch_nbytes: int | None = None
+    most_tasks: int | None = None
+    gate: MemoryGate | None = None
+    journal: Journal | None = None
 
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
@@ -195,18 +222,18 @@ def check_batch_size(given: object) -> int | None:
     raise ValueError(f"batch_size must be 'auto' or a positive integer, not {given!r}")
 
 
-def check_timeout(given: object) -> float | None:
-    """Return `given` as seconds, or None; else raise ValueError or TypeError."""
+def check_timeout(given: object, name: str = "timeout") -> float | None:
+    """Return `given` as seconds, or None; else raise ValueError or TypeError about `name`."""
     if given is None:
         return None
     if isinstance(given, bool) or not hasattr(given, "__float__"):
-        raise TypeError(f"timeout must be a number of seconds or None, not {given!r}")
+        raise TypeError(f"{name} must be a number of seconds or None, not {given!r}")
     try:
         seconds = float(given)
     except OverflowError:
-        raise ValueError(f"timeout must be a number of seconds or None, not {given!r}") from None
+        raise ValueError(f"{name} must be a number of seconds or None, not {given!r}") from None
     if not seconds > 0:
-        raise ValueError(f"timeout must be a positive number of seconds or None, not {given!r}")
+        raise ValueError(f"{name} must be a positive number of seconds or None, not {given!r}")
     return None if math.isinf(seconds) else seconds
 
 

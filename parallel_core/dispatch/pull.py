@@ -7,7 +7,7 @@ time, or the end.
 
 Threads share the caller's memory, so arguments are what they are when the task runs. They cannot
 be killed: when a call ends early, a thread that is inside a task is left to finish it and then
-ends.
+ends; and when the task runs out of time, the thread is disowned, and another takes its place.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from typing import Any
 
 from parallel_core import config
 from parallel_core.backends.base import Failure
-from parallel_core.dispatch.delivery import (
-    ListDelivery,
-    OrderedDelivery,
-    UnorderedDelivery,
-    delivery_for,
-)
+from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
+from parallel_core.dispatch.deadline import NEVER, Deadline
+from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
+from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.inline import named
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
+from parallel_core.dispatch.policy import Action, Verdict
 from parallel_core.dispatch.source import close_generator
 from parallel_core.errors import InvalidTaskError
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.handles import to_call
+from parallel_core.tasks.known import Known
 
 _AIM_SECONDS = 5e-5
 _MOST = 512
@@ -43,14 +43,64 @@ _THREAD = "parallel-core"
 
 
 class _Running:
-    """What a thread is on: kept up to date only when there is a time limit."""
+    """What a thread is on: kept up to date only when there is a time limit.
 
-    __slots__ = ("item", "position", "since")
+    Attributes
+    ----------
+    item : object
+        The task.
+    position : int
+        Its position.
+    since : float
+        When it began; 0 between two tasks.
+    is_disowned : bool
+        Whether nobody waits for the thread any more, since its task ran out of time.
+    """
+
+    __slots__ = ("is_disowned", "item", "position", "since")
 
     def __init__(self) -> None:
         self.item: Any = None
         self.position = 0
         self.since = 0.0
+        self.is_disowned = False
+
+
+class _Done:
+    """What came of some consecutive tasks.
+
+    Attributes
+    ----------
+    start : int
+        Position of the first.
+    values : list
+        What stands in the place of each that is done.
+    not_results : list of int
+        Positions where that is not what the task has returned just now.
+    failure : Failure or None
+        Of the task after them, which ends the call.
+    """
+
+    __slots__ = ("failure", "not_results", "start", "values")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.values: list[Any] = []
+        self.not_results: list[int] = []
+        self.failure: Failure | None = None
+
+    @property
+    def next(self) -> int:
+        """Position of the first task that is not done."""
+        return self.start + len(self.values)
+
+    def results(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield what tasks have returned: consecutive results, and the position of the first."""
+        first = self.start
+        for end in [*self.not_results, self.next]:
+            if end > first:
+                yield first, self.values[first - self.start : end - self.start]
+            first = end + 1
 
 
 class PullDispatch:
@@ -80,7 +130,7 @@ class PullDispatch:
         level: int,
         initializer: Callable[[], object] | None = None,
     ) -> None:
-        self._iterator = iter(tasks)
+        self._iterator = iter(tasks if plan.journal is None else plan.journal.look_up(tasks))
         self._ready: deque[Any] = deque()  # pulled before the threads were there
         self._plan = plan
         self._level = level
@@ -89,7 +139,14 @@ class PullDispatch:
         self._lock = threading.Lock()  # for everything else, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
         self._space = threading.Condition(self._lock)  # for threads that are too far ahead
-        self._size = plan.batch_size or 1
+        self._is_timed = plan.timeout is not None
+        self._size = 1 if self._is_timed else plan.batch_size or 1
+        self._deadline = Deadline(plan.call_timeout)
+        self._judging = threading.Lock()
+        self._ending = threading.Event()  # for threads that wait before they try again
+        self._hit = False  # a result was all that is wanted
+        self._has_gaps = False  # in what is delivered
+        self._replay: Replay | None = None
         self._position = 0
         self.completed = 0
         self._exhausted = False
@@ -100,8 +157,7 @@ class PullDispatch:
         self._batches = 0  # taken and not finished, or not passed by the consumer
         self._waiting_for_news = False
         self._slots: list[_Running] = []
-        self._delivery: ListDelivery | OrderedDelivery | UnorderedDelivery
-        self._delivery = delivery_for(plan.return_as)
+        self._delivery: Delivery = delivery_for(plan.return_as)
         self._keeps_results = plan.return_as is ReturnAs.LIST
 
     def start(self) -> None:
@@ -109,28 +165,42 @@ class PullDispatch:
         limit = self._plan.pre_dispatch
         most = None if limit is None else min(limit, sys.maxsize)
         self._ready.extend(islice(self._iterator, most))
-        for number in range(self._plan.n_jobs):
-            running = _Running()
-            context = contextvars.copy_context()
-            thread = threading.Thread(
-                target=context.run,
-                args=(self._work, running),
-                name=f"{_THREAD}-{number}",
-                daemon=True,
-            )
+        for _ in range(self._plan.n_jobs):
             with self._lock:
                 if self._exhausted or self._stopped:
                     return
-                self._slots.append(running)
-                self._alive += 1
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no more threads for us
-                with self._lock:
-                    self._alive -= 1
-                    if self._alive == 0:
-                        raise
+            if not self._start_thread():
                 return
+
+    def _start_thread(self, again: tuple[float, int, Any] | None = None) -> bool:
+        """Start a thread, with a task that it is to try `again` first; return whether it could be.
+
+        Raises
+        ------
+        RuntimeError
+            When the system has no thread at all for us.
+        """
+        running = _Running()
+        context = contextvars.copy_context()
+        with self._lock:
+            self._slots.append(running)
+            self._alive += 1
+            number = len(self._slots) - 1
+        thread = threading.Thread(
+            target=context.run,
+            args=(self._work, running, again),
+            name=f"{_THREAD}-{number}",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._alive -= 1
+                if self._alive == 0:
+                    raise
+            return False
+        return True
 
     def run(self) -> list[Any]:
         """Return all results, in order."""
@@ -142,7 +212,8 @@ class PullDispatch:
             self._check()
             self._report()
             if ended:
-                return self._delivery.results
+                results = self._delivery.results
+                return without_gaps(results) if self._has_gaps else results
 
     def chunks(self) -> Iterator[list[Any]]:
         """Yield results as they come; a chunk counts as taken when the next is asked for."""
@@ -154,11 +225,13 @@ class PullDispatch:
                 if values is None:
                     self._wait(True)
                     ended = self._ended()
+                    if ended and self._hit:
+                        delivery.pass_over()
                     values = delivery.take()
                 else:
                     ended = False
             if values is not None:
-                yield values
+                yield without_gaps(values) if self._has_gaps else values
                 with self._lock:
                     self._batches -= 1
                     self._space.notify()
@@ -172,13 +245,17 @@ class PullDispatch:
     def abandon(self) -> None:
         """End the call: no further task is started."""
         with self._lock:
-            self._stopped = True
-            self._space.notify_all()
+            self._stop()
         if self._source_lock.acquire(blocking=False):  # else a thread is in it, and will end
             try:
                 close_generator(self._iterator)
             finally:
                 self._source_lock.release()
+
+    def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
+        """Return the results of a call that ended early, and how to replay what ended it."""
+        with self._lock:
+            return ArrivedResults(self._delivery.arrived()), self._replay
 
     @property
     def dispatched(self) -> int:
@@ -197,14 +274,17 @@ class PullDispatch:
         """Wait for something to do in the caller's thread; the lock is held."""
         if self._ended() or self._failure is not None or self._source_error is not None:
             return
-        timeout = self._plan.timeout
+        until = self._deadline.at
+        if self._plan.timeout is not None:
+            now = monotonic()
+            since = min((slot.since for slot in self._watched() if slot.since), default=now)
+            until = min(until, since + self._plan.timeout)
         self._waiting_for_news = any_news
-        if timeout is None:
-            self._news.wait()
-        else:
-            oldest = min((slot.since for slot in self._slots if slot.since), default=monotonic())
-            self._news.wait(max(0.0, oldest + timeout - monotonic()) + 0.001)
+        self._news.wait(None if until == NEVER else max(0.0, until - monotonic()) + 0.001)
         self._waiting_for_news = False
+
+    def _watched(self) -> Iterator[_Running]:
+        return (slot for slot in self._slots if not slot.is_disowned)
 
     def _check(self) -> None:
         """Raise what has to be raised in the caller."""
@@ -214,42 +294,74 @@ class PullDispatch:
         if self._failure is not None:
             self.abandon()
             raise self._failure.error
+        if self._deadline.is_over() and not self._ended():
+            self.abandon()
+            raise self._deadline.error(self.completed)
         limit = self._plan.timeout
-        if limit is None:
-            return
-        now = monotonic()
-        for slot in self._slots:
-            since, position, item = slot.since, slot.position, slot.item
-            if since and now - since > limit and slot.since == since:
-                from parallel_core.errors import TaskTimeoutError
+        if limit is not None:
+            for slot in list(self._watched()):
+                self._enforce(limit, slot)
 
-                self.abandon()
-                function, args, kwargs = check_task(item, position)
-                what = describe_task(position, describe_call(function, args, kwargs))
-                raise TaskTimeoutError(f"{what} has run for more than timeout={limit:g} s")
+    def _enforce(self, limit: float, slot: _Running) -> None:
+        """Where a task has run for over `limit` seconds, disown its thread and judge it."""
+        with self._lock:
+            since, position, item = slot.since, slot.position, slot.item
+            if not since or monotonic() - since <= limit:
+                return
+            slot.is_disowned = True  # `_finish` looks, so either its result counts or this does
+            self._alive -= 1
+        from parallel_core.errors import TaskTimeoutError
+
+        what = describe_task(position, describe_call(*check_task(item, position)))
+        error = TaskTimeoutError(f"{what} has run for more than timeout={limit:g} s")
+        verdict = self._judge(error, position, item)
+        if verdict.action is Action.RAISE:
+            self.abandon()
+            raise error
+        again = None
+        if verdict.action is Action.RETRY:
+            again = verdict.seconds, position, item
+        elif verdict.action is Action.DELIVER:
+            with self._lock:
+                self._has_gaps = True
+                self._put(position, [verdict.value])
+        if not self._start_thread(again) and again is not None:
+            self.abandon()
+            raise error
+
+    def _judge(self, error: BaseException, position: int, item: Any) -> Verdict:
+        """Return what to do with a task that failed; note how to replay it."""
+        with self._judging:
+            verdict = self._plan.policy.judge(Failure(position, error))
+        if verdict.action is Action.RAISE:
+            self._replay = replay_task(position, check_task(item, position))
+        return verdict
 
     def _report(self) -> None:
         if self._plan.progress is not None:
             self._plan.progress()
 
-    def _work(self, running: _Running) -> None:
+    def _work(self, running: _Running, again: tuple[float, int, Any] | None) -> None:
         """Take and run tasks until there are no more: what each thread does."""
         config.enter_task(self._level)
         try:
             if self._initializer is not None:
                 self._initialize()
-            while True:
+            if again is not None:
+                seconds, start, item = again
+                self._ending.wait(seconds)
+                self._run_and_finish(start, [item], running)
+            while not running.is_disowned:
                 start, items = self._take()
                 if not items:
                     return
-                began = monotonic()
-                values, failure = self._run(start, items, running)
-                self._finish(start, values, failure, monotonic() - began)
+                self._run_and_finish(start, items, running)
         except BaseException as error:  # nothing that happens here may go unsaid
             self._fail(Failure(-1, error))
         finally:
             with self._lock:
-                self._alive -= 1
+                if not running.is_disowned:
+                    self._alive -= 1
                 if self._alive == 0:
                     self._news.notify_all()
 
@@ -270,8 +382,7 @@ class PullDispatch:
         """Return some tasks and the position of the first; none when it is time to end."""
         with self._source_lock:
             with self._space:
-                while self._must_wait():
-                    self._space.wait()
+                self._wait_for_space()
                 if self._stopped or self._exhausted:
                     return 0, []
                 size = self._size
@@ -292,10 +403,16 @@ class PullDispatch:
                     self._batches += 1
                 return start, items
 
-    def _must_wait(self) -> bool:
-        limit = self._plan.pre_dispatch
-        ahead = limit is not None and self._batches >= limit
-        return ahead and not (self._stopped or self._exhausted)
+    def _wait_for_space(self) -> None:
+        """Wait until a task may be taken; the lock is held."""
+        limit, gate = self._plan.pre_dispatch, self._plan.gate
+        while not (self._stopped or self._exhausted):
+            if limit is not None and self._batches >= limit:
+                self._space.wait()
+            elif gate is not None and gate.is_closed():
+                self._space.wait(max(0.0, gate.again - monotonic()))
+            else:
+                return
 
     def _next_items(self, size: int) -> list[Any]:
         ready = self._ready
@@ -306,37 +423,82 @@ class PullDispatch:
             items.extend(islice(self._iterator, size - len(items)))
         return items
 
-    def _run(
-        self, start: int, items: list[Any], running: _Running
-    ) -> tuple[list[Any], Failure | None]:
-        timed = self._plan.timeout is not None
-        values: list[Any] = []
-        append = values.append
+    def _run_and_finish(self, start: int, items: list[Any], running: _Running) -> None:
+        began = monotonic()
+        done = _Done(start)
+        try:
+            self._run(items, running, done)
+        finally:
+            running.since = 0.0
+            self._finish(done, running, monotonic() - began)
+
+    def _run(self, items: list[Any], running: _Running, done: _Done) -> None:
+        timed = self._is_timed
+        append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
         for item in items:
             if timed:
                 running.since = 0.0
-                running.item, running.position = item, start + len(values)
+                running.item, running.position = item, done.next
                 running.since = monotonic()
             try:
                 if type(item) is tuple and len(item) == 3:
                     function, args, kwargs = item
                     if type(args) is not tuple or type(kwargs) is not dict:
-                        function, args, kwargs = check_task(item, start + len(values))
+                        function, args, kwargs = check_task(item, done.next)
+                elif type(item) is Known:
+                    done.not_results.append(done.next)
+                    append(item.value)
+                    self._look_for_hit([item.value])
+                    continue
                 else:
-                    function, args, kwargs = check_task(item, start + len(values))
+                    function, args, kwargs = check_task(item, done.next)
                 if may_share:
                     args, kwargs = to_call(args, kwargs)
                 append(function(*args, **kwargs))
             except BaseException as error:
-                running.since = 0.0
-                return values, Failure(
-                    start + len(values), self._named(error, start + len(values), item)
-                )
+                if not self._after(error, item, running, done):
+                    return
             if self._stopped:
-                break
-        running.since = 0.0
-        return values, None
+                return
+
+    def _after(
+        self, error: BaseException | None, item: Any, running: _Running, done: _Done
+    ) -> bool:
+        """Do with a task that has raised what the policy says; return whether the call goes on."""
+        position = done.next
+        while error is not None:
+            with self._lock:
+                if running.is_disowned:
+                    return False
+                running.since = 0.0  # so that nobody disowns it from here on
+            renamed = self._named(error, position, item)
+            if isinstance(renamed, InvalidTaskError):
+                done.failure = Failure(position, renamed)
+                return False
+            verdict = self._judge(renamed, position, item)
+            if verdict.action is Action.RAISE:
+                done.failure = Failure(position, renamed)
+                return False
+            if verdict.action is Action.DELIVER:
+                done.not_results.append(position)
+                done.values.append(verdict.value)
+                return True
+            if self._ending.wait(verdict.seconds):
+                return False
+            error = self._try_again(item, running, done)
+        return True
+
+    @staticmethod
+    def _try_again(item: Any, running: _Running, done: _Done) -> BaseException | None:
+        running.since = monotonic()
+        try:
+            function, args, kwargs = check_task(item, done.next)
+            args, kwargs = to_call(args, kwargs)
+            done.values.append(function(*args, **kwargs))
+        except BaseException as error:
+            return error
+        return None
 
     @staticmethod
     def _named(error: BaseException, position: int, item: Any) -> BaseException:
@@ -347,22 +509,41 @@ class PullDispatch:
         except InvalidTaskError as invalid:  # it could not be called at all
             return invalid
 
-    def _finish(
-        self, start: int, values: list[Any], failure: Failure | None, seconds: float
-    ) -> None:
+    def _finish(self, done: _Done, running: _Running, seconds: float) -> None:
+        values = done.values
         with self._lock:
-            if self._plan.batch_size is None and values:
+            if running.is_disowned:
+                return  # somebody else has put something in its place
+            if self._plan.batch_size is None and values and not self._is_timed:
                 ideal = int(_AIM_SECONDS * len(values) / max(seconds, 1e-9))
                 self._size = max(1, min(ideal, 8 * len(values), _MOST))
-            self._delivery.put(start, values)
-            self.completed += len(values)
-            if self._keeps_results or not values:
-                self._batches -= 1
-                self._space.notify()
-            if self._waiting_for_news:
-                self._news.notify()
-        if failure is not None:
-            self._fail(failure)
+            self._has_gaps = self._has_gaps or bool(done.not_results)
+            self._put(done.start, values)
+        if self._plan.journal is not None or self._plan.stop_when is not None:
+            for first, results in done.results():
+                if self._plan.journal is not None:
+                    self._plan.journal.record(first, results)
+                self._look_for_hit(results)
+        if done.failure is not None:
+            self._fail(done.failure)
+
+    def _look_for_hit(self, results: list[Any]) -> None:
+        """End the call where one of `results` is all that is wanted."""
+        stop_when = self._plan.stop_when
+        if stop_when is not None and any(map(stop_when, results)):
+            with self._lock:
+                self._hit = self._has_gaps = True
+                self._stop()
+
+    def _put(self, start: int, values: list[Any]) -> None:
+        """Deliver outcomes; the lock is held."""
+        self._delivery.put(start, values)
+        self.completed += len(values)
+        if self._keeps_results or not values:
+            self._batches -= 1
+            self._space.notify()
+        if self._waiting_for_news:
+            self._news.notify()
 
     def _fail(self, failure: Failure) -> None:
         with self._lock:
@@ -372,5 +553,6 @@ class PullDispatch:
 
     def _stop(self) -> None:
         self._stopped = True
+        self._ending.set()
         self._space.notify_all()
         self._news.notify_all()

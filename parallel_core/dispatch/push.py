@@ -4,29 +4,39 @@ Two limits hold at any time. At most ``pre_dispatch`` batches are *ahead*: pulle
 finished (or, for a generator, not yet taken by its consumer). And at a worker there are one or
 two: with short batches a second one bridges the handing over; long ones are kept here, for
 whoever is free first.
+
+A task that failed is judged by the call's `Policy`. What is to be run again, and what a worker has
+left over, goes back to the front of the backlog, as batches of their own.
 """
 
 from __future__ import annotations
 
+import heapq
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from parallel_core.backends.base import Completion, Failure, Session
-from parallel_core.dispatch.delivery import (
-    ListDelivery,
-    OrderedDelivery,
-    UnorderedDelivery,
-    delivery_for,
+from parallel_core.backends.base import Completion, Failure, Session, SessionFailed
+from parallel_core.dispatch.aftermath import (
+    ArrivedResults,
+    Replay,
+    replay_from,
+    replay_task,
 )
+from parallel_core.dispatch.deadline import NEVER, Deadline
+from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
+from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
+from parallel_core.dispatch.policy import Action
 from parallel_core.dispatch.sizing import BatchSizer
-from parallel_core.dispatch.source import TaskSource
+from parallel_core.dispatch.source import Settled, TaskSource
 from parallel_core.errors import add_note
-from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.batch import Batch, Call
 from parallel_core.tasks.definitions import Definitions
 from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.tasks.known import Known
 
 _FIRST_SECONDS = 0.001  # a generator this fast is asked for the whole first window at once
 
@@ -64,27 +74,39 @@ class PushDispatch:
         self._session = session
         self._plan = plan
         self._blind = plan.timeout is not None and not session.names_running
-        self._sizer = BatchSizer(1 if self._blind else plan.batch_size, aim_seconds)
-        self._source = TaskSource(tasks, BatchBuilder(definitions))
+        self._sizer = BatchSizer(
+            1 if self._blind else plan.batch_size, aim_seconds, plan.most_tasks
+        )
+        if plan.journal is not None:
+            tasks = plan.journal.look_up(tasks)
+        self._source = TaskSource(
+            tasks, BatchBuilder(definitions), plan.pre_dispatch_nbytes or sys.maxsize
+        )
+        self._ahead_nbytes = 0  # of arguments
+        self._again: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
+        self._deadline = Deadline(plan.call_timeout)
+        self._has_gaps = False  # in what is delivered
+        self._is_over = False
+        self._hit = False  # a result was all that is wanted
+        self._replay: Replay | None = None
         self._backlog: deque[Batch] = deque()
         self._in_flight = 0
         self._untaken: deque[int] = deque()  # sizes of finished batches not all taken yet
         self._taken = 0  # results that the consumer took, not counted against a batch yet
-        self._failure: Failure | None = None
+        self._failure: BaseException | None = None
         self.dispatched = 0
         self.completed = 0
-        self._delivery: ListDelivery | OrderedDelivery | UnorderedDelivery
-        self._delivery = delivery_for(plan.return_as)
+        self._delivery: Delivery = delivery_for(plan.return_as)
         self._deepest = 1 if self._blind else 2
         if plan.return_as is not ReturnAs.LIST and plan.pre_dispatch and not self._blind:
             self._deepest = max(2, -(-plan.pre_dispatch // session.n_workers))
         self._definitions = definitions
-        session.begin(definitions.call)
+        session.begin(definitions.call, plan.policy.carries_on)
 
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
         until = time.perf_counter() + _FIRST_SECONDS
-        while self._may_pull():
+        while self._may_pull() and not self._is_held_back():
             self._pull()
             if time.perf_counter() > until:
                 break
@@ -97,8 +119,11 @@ class PushDispatch:
         assert isinstance(self._delivery, ListDelivery)
         while not self._ended():
             self._advance()
+        if self._hit:
+            self.abandon()
         self._report()
-        return self._delivery.results
+        results = self._delivery.results
+        return without_gaps(results) if self._has_gaps else results
 
     def chunks(self) -> Iterator[list[Any]]:
         """Yield results as they come; a chunk counts as taken when the next is asked for."""
@@ -108,11 +133,18 @@ class PushDispatch:
             values = delivery.take()
             if values is not None:
                 self._hand_over_all()
-                yield values
+                yield without_gaps(values) if self._has_gaps else values
                 self._note_taken(len(values))
-                self._fill()
+                if not self._hit:
+                    self._fill()
             elif self._failure is not None:
-                raise self._failure.error
+                raise self._failure
+            elif self._hit:
+                if not self._is_over:
+                    self.abandon()
+                delivery.pass_over()
+                if not delivery.arrived():
+                    return
             elif self._ended():
                 self._report()
                 return
@@ -121,12 +153,18 @@ class PushDispatch:
 
     def abandon(self) -> None:
         """End the call now; nothing of it goes on."""
+        self._is_over = True
         self._backlog.clear()
+        self._again.clear()
         self._session.cancel()
         error = self._source.close()
         if error is not None and self._failure is not None:
             words = f"{type(error).__name__}: {error}"
-            add_note(self._failure.error, f"the iterable of tasks raised as it was closed: {words}")
+            add_note(self._failure, f"the iterable of tasks raised as it was closed: {words}")
+
+    def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
+        """Return the results of a call that ended early, and how to replay what ended it."""
+        return ArrivedResults(self._delivery.arrived()), self._replay
 
     @property
     def total(self) -> int | None:
@@ -135,25 +173,48 @@ class PushDispatch:
 
     @property
     def _ahead(self) -> int:
-        return self._in_flight + len(self._backlog) + len(self._untaken)
+        return self._in_flight + len(self._backlog) + len(self._untaken) + len(self._again)
 
     def _may_pull(self) -> bool:
-        if self._source.exhausted:
+        if self._source.exhausted or self._hit or self._failure is not None:
             return False
-        limit = self._plan.pre_dispatch
+        limit, most_nbytes = self._plan.pre_dispatch, self._plan.pre_dispatch_nbytes
+        if most_nbytes is not None and self._ahead_nbytes >= most_nbytes:
+            return False  # nothing is ahead of a task by itself, so any size gets its turn
         return limit is None or self._ahead < limit
 
+    def _is_held_back(self) -> bool:
+        gate = self._plan.gate
+        return gate is not None and gate.is_closed()
+
     def _ended(self) -> bool:
-        return self._source.exhausted and not self._in_flight and not self._backlog
+        if self._hit:
+            return True
+        return self._source.exhausted and not (self._in_flight or self._backlog or self._again)
 
     def _pull(self) -> None:
         batch = self._source.pull(self._sizer.size, self._sizer.pull_seconds)
         if batch is not None:
+            self._ahead_nbytes += batch.nbytes
             self._backlog.append(batch)
+        while self._source.settled:
+            self._settle(self._source.settled.popleft())
+
+    def _settle(self, settled: Settled) -> None:
+        """Deliver what needs no worker: a result that is known, or a task that does not pickle."""
+        position, task, error = settled
+        if error is None:
+            assert type(task) is Known
+            self._deliver(position, [task.value])
+        else:
+            call: Call = task
+            self._judge(Failure(position, error), replay_task(position, call))
+        if self._plan.return_as is not ReturnAs.LIST:
+            self._untaken.append(1)
 
     def _fill(self) -> None:
         """Hand over and pull until there is no room or nothing more may be pulled."""
-        while self._failure is None:
+        while self._failure is None and not self._is_held_back():
             if self._backlog:
                 depth = self._depth()
                 while self._backlog and self._session.room(depth):
@@ -166,6 +227,8 @@ class PushDispatch:
 
     def _hand_over_all(self) -> None:
         """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
+        if self._hit or self._failure is not None or self._is_held_back():
+            return
         while self._backlog and (not self._blind or self._session.room(1)):
             self._submit()
 
@@ -179,10 +242,15 @@ class PushDispatch:
         if self._backlog and self._plan.batch_size is None:
             share = self._share()
             while self._backlog and batch.size + self._backlog[0].size <= share:
+                if not batch.is_followed_by(self._backlog[0]):
+                    break
                 batch.join(self._backlog.popleft())
         self._in_flight += 1
         self.dispatched += batch.size
-        self._session.submit(batch)
+        try:
+            self._session.submit(batch)
+        except SessionFailed as failed:
+            self._fail(failed.error)
 
     def _share(self) -> int:
         """Return how many tasks one batch may have; when all are pulled, every worker gets some."""
@@ -193,36 +261,108 @@ class PushDispatch:
 
     def _advance(self) -> None:
         """Wait for news and act on it."""
-        seconds = None
+        if self._deadline.is_over():
+            self._fail(self._deadline.error(self.completed))
+            return
+        until = self._deadline.at
         if self._plan.timeout is not None:
-            failure, again = self._session.late(self._plan.timeout)
-            if failure is not None:
-                self._fail(failure)
-                return
-            seconds = again - time.monotonic()
-        self._take_news(seconds)
+            until = min(until, self._session.enforce(self._plan.timeout))
+        if self._again:
+            until = min(until, self._again[0][0])
+        if self._plan.gate is not None and self._is_held_back():
+            until = min(until, self._plan.gate.again)
+        self._take_news(None if until == NEVER else until - time.monotonic())
+        if self._again:
+            self._requeue_due()
         self._fill()
 
+    def _requeue_due(self) -> None:
+        now = time.monotonic()
+        while self._again and self._again[0][0] <= now:
+            self._backlog.appendleft(heapq.heappop(self._again)[2])
+
     def _take_news(self, seconds: float | None) -> None:
-        failures = []
-        for completion in self._session.wait(seconds):
+        try:
+            news = self._session.wait(seconds)
+        except SessionFailed as failed:
+            self._fail(failed.error)
+            return
+        failed_of: list[tuple[Failure, Completion]] = []
+        for completion in news:
             self._record(completion)
-            if completion.failure is not None:
-                failures.append(completion.failure)
-        if failures:
-            self._fail(min(failures, key=_position))
+            if completion.failures:
+                failed_of += [(failure, completion) for failure in completion.failures]
+        if failed_of:
+            self._judge_all(failed_of)
+        for completion in news:
+            if completion.finished:
+                self._close_books(completion)
+        if news and self._plan.progress is not None:
+            self._report()
 
     def _record(self, completion: Completion) -> None:
-        count = len(completion.values)
-        self.completed += count
-        self._sizer.record(count, completion.seconds)
-        self._delivery.put(completion.first, completion.values)
-        if completion.finished:
-            self._in_flight -= 1
-            if self._plan.return_as is not ReturnAs.LIST:
-                self._untaken.append(completion.batch.size)
-        if self._plan.progress is not None:
-            self._report()
+        """Deliver the results; those of tasks that failed are judged afterwards."""
+        values = completion.values
+        if completion.seconds:
+            self._sizer.record(len(values), completion.seconds)
+        first = completion.first
+        if not completion.failures:
+            self._deliver(first, values)
+            return
+        done = 0
+        for position in sorted(failure.position for failure in completion.failures):
+            self._deliver(first + done, values[done : position - first])
+            done = position - first + 1
+        self._deliver(first + done, values[done:])
+
+    def _deliver(self, first: int, values: list[Any]) -> None:
+        if not values:
+            return
+        self.completed += len(values)
+        self._delivery.put(first, values)
+        if self._plan.journal is not None:
+            self._plan.journal.record(first, values)
+        stop_when = self._plan.stop_when
+        if stop_when is not None and not self._hit and any(map(stop_when, values)):
+            self._hit = self._has_gaps = True
+
+    def _judge_all(self, failures: list[tuple[Failure, Completion]]) -> None:
+        for failure, completion in sorted(failures, key=lambda entry: entry[0].position):
+            batch = completion.batch
+            replay = replay_from(batch, failure.position - batch.start, self._definitions)
+            self._judge(failure, replay, batch)
+            if self._failure is not None:
+                return
+
+    def _judge(self, failure: Failure, replay: Replay, batch: Batch | None = None) -> None:
+        """Do with a failure what the policy says; without a `batch` it cannot be tried again."""
+        position, error = failure
+        verdict = self._plan.policy.judge(failure, batch is not None)
+        if verdict.action is Action.RAISE:
+            self._replay = replay
+            self._fail(error)
+        elif verdict.action is Action.RETRY:
+            assert batch is not None
+            index = position - batch.start
+            batch.requeued.append(batch.part(index, index + 1))
+            due = time.monotonic() + verdict.seconds
+            heapq.heappush(self._again, (due, position, batch.requeued[-1]))
+        else:
+            self.completed += 1
+            self._delivery.put(position, [verdict.value])
+            self._has_gaps = True
+
+    def _close_books(self, completion: Completion) -> None:
+        """Count a batch as finished; what is left of it, and what is run again, is not."""
+        batch, left = completion.batch, completion.left
+        unfinished = [*left, *batch.requeued]
+        open_tasks = sum(part.size for part in unfinished)
+        self._in_flight -= 1
+        self.dispatched -= open_tasks
+        self._ahead_nbytes -= batch.nbytes - sum(part.nbytes for part in unfinished)
+        if batch.size > open_tasks and self._plan.return_as is not ReturnAs.LIST:
+            self._untaken.append(batch.size - open_tasks)
+        self._backlog.extendleft(reversed(left))
 
     def _note_taken(self, count: int) -> None:
         """Count results that the consumer took against the finished batches, oldest first."""
@@ -234,13 +374,9 @@ class PushDispatch:
         if self._plan.progress is not None:
             self._plan.progress()
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, error: BaseException) -> None:
         """End the call; a generator first yields the results that were there before."""
-        self._failure = failure
+        self._failure = error
         self.abandon()
         if self._plan.return_as is ReturnAs.LIST:
-            raise failure.error
-
-
-def _position(failure: Failure) -> int:
-    return failure.position
+            raise error

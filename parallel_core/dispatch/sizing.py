@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 _GROWTH = 16
 _MOST = 1 << 17
 _PULL_SECONDS = 0.002
@@ -21,6 +23,8 @@ class BatchSizer:
         The size, when the caller set one.
     aim_seconds : float
         How long a batch should take.
+    most : int, optional
+        The most that a batch may have.
 
     Attributes
     ----------
@@ -30,12 +34,13 @@ class BatchSizer:
         What a task takes, as far as is known.
     """
 
-    __slots__ = ("_aim", "_fixed", "size", "task_seconds")
+    __slots__ = ("_aim", "_fixed", "_most", "size", "task_seconds")
 
-    def __init__(self, fixed: int | None, aim_seconds: float) -> None:
+    def __init__(self, fixed: int | None, aim_seconds: float, most: int | None = None) -> None:
         self._fixed = fixed
         self._aim = aim_seconds
-        self.size = fixed or 1
+        self._most = min(most or _MOST, _MOST)
+        self.size = min(fixed or 1, most or sys.maxsize)
         self.task_seconds: float | None = None
 
     @property
@@ -60,4 +65,4 @@ class BatchSizer:
             self.task_seconds = known + _HALF_LIFE * (latest - known)
         if self._fixed is None:
             ideal = int(self._aim / max(self.task_seconds, 1e-9))
-            self.size = max(1, min(ideal, _GROWTH * max(tasks, self.size // _GROWTH), _MOST))
+            self.size = max(1, min(ideal, _GROWTH * max(tasks, self.size // _GROWTH), self._most))

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from time import perf_counter
 from types import GeneratorType
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.encoding import SMALL, BatchBuilder
+from parallel_core.tasks.known import Known
 
 _MOST_BYTES = 1 << 20  # of arguments in a batch; the task that goes over it is the last
 _LOOK_SECONDS = 1e-4  # how long to pull without looking at the clock
+
+
+class Settled(NamedTuple):
+    """A task that no worker will see.
+
+    Attributes
+    ----------
+    position : int
+        Of the task in the call.
+    task : tuple or Known
+        It, or its result that is known already.
+    error : SerializationError or None
+        Why it cannot be handed to a worker.
+    """
+
+    position: int
+    task: Any
+    error: SerializationError | None = None
+
+
+class _Unencoded(Exception):
+    """The next task of the iterable does not go into a batch."""
+
+    def __init__(self, task: Any, error: SerializationError | None = None) -> None:
+        self.task = task
+        self.error = error
 
 
 class TaskSource:
@@ -26,6 +54,8 @@ class TaskSource:
         Of delayed calls.
     builder : BatchBuilder
         Encodes them.
+    most_nbytes : int, optional
+        Bytes of arguments in a batch; the task that goes over it is the last.
 
     Attributes
     ----------
@@ -33,20 +63,26 @@ class TaskSource:
         How many tasks have been pulled.
     exhausted : bool
         Whether there are no more.
+    settled : deque of Settled
+        Tasks that were pulled and need no worker, until somebody takes them from here.
     """
 
-    def __init__(self, iterable: Iterable[Any], builder: BatchBuilder) -> None:
+    def __init__(
+        self, iterable: Iterable[Any], builder: BatchBuilder, most_nbytes: int = _MOST_BYTES
+    ) -> None:
         self._iterator = iter(iterable)
         self._builder = builder
+        self._most_nbytes = min(most_nbytes, _MOST_BYTES)
         self._step = 1
+        self.settled: deque[Settled] = deque()
         self.position = 0
         self.exhausted = False
 
     def pull(self, most: int, seconds: float) -> Batch | None:
-        """Return a batch of at most `most` tasks, or None at the end of the iterable.
+        """Return a batch of at most `most` tasks, or None where there are none to hand over.
 
-        Stops early when pulling has taken `seconds`, or at a megabyte of arguments. What the
-        iterable raises is raised as it is.
+        Stops early when pulling has taken `seconds`, at a megabyte of arguments, and at a task that
+        is `settled` already. What the iterable raises is raised as it is.
         """
         if most == 1:
             return self._pull_one()
@@ -56,7 +92,12 @@ class TaskSource:
         pulled = 0
         while pulled < most:
             step = min(self._step, most - pulled)
-            self._pull_into(builder, step)
+            try:
+                self._pull_into(builder, step)
+            except _Unencoded as ended:
+                batch = self._finish(len(builder))
+                self._settle(ended)
+                return batch
             now_pulled = len(builder)
             if now_pulled < pulled + step:
                 self.exhausted = True
@@ -64,24 +105,44 @@ class TaskSource:
                 break
             pulled = now_pulled
             took = perf_counter() - began
-            if took > seconds or builder.nbytes > _MOST_BYTES:
+            if took > seconds or builder.nbytes > self._most_nbytes:
                 break
             self._step = max(1, min(64, int(_LOOK_SECONDS * pulled / max(took, 1e-9))))
-        if not pulled:
-            return None
-        batch = builder.finish(pulled)
-        self.position += batch.size
-        return batch
+        return self._finish(pulled)
 
     def _pull_one(self) -> Batch | None:
         for item in self._iterator:
             builder = self._builder
             builder.begin(self.position)
-            builder.add(*check_task(item, self.position))
-            self.position += 1
-            return builder.finish(1)
+            try:
+                self._add(builder, item)
+            except _Unencoded as ended:
+                self._settle(ended)
+                return None
+            return self._finish(1)
         self.exhausted = True
         return None
+
+    def _finish(self, pulled: int) -> Batch | None:
+        if not pulled:
+            return None
+        self.position += pulled
+        return self._builder.finish(pulled)
+
+    def _settle(self, ended: _Unencoded) -> None:
+        self.settled.append(Settled(self.position, ended.task, ended.error))
+        self.position += 1
+
+    def _add(self, builder: BatchBuilder, item: Any) -> None:
+        """Encode a task of any form; raise `_Unencoded` when there is nothing to hand over."""
+        if type(item) is Known:
+            raise _Unencoded(item)
+        task = check_task(item, self.position + len(builder))
+        try:
+            builder.add(*task)
+        except SerializationError as error:
+            builder.drop_attempt()
+            raise _Unencoded(task, error) from None
 
     def _pull_into(self, builder: BatchBuilder, count: int) -> None:
         small = SMALL
@@ -111,11 +172,12 @@ class TaskSource:
                     arity, payload = builder.arity, builder.payload
                     append = payload.append
                     continue
-            except SerializationError:
-                raise
+            except SerializationError as error:
+                builder.drop_attempt()
+                raise _Unencoded(item, error) from None
             except Exception:  # another form of task; `check_task` says if it is none at all
                 pass
-            builder.add(*check_task(item, self.position + len(builder)))
+            self._add(builder, item)
             function, watch = builder.function, builder.watch
             arity, payload = builder.arity, builder.payload
             append = payload.append

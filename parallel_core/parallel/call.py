@@ -20,6 +20,7 @@ from parallel_core.backends.base import (
 from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend
 from parallel_core.config import UNSET, Unset, setting
+from parallel_core.dispatch.aftermath import attach
 from parallel_core.dispatch.inline import InlineDispatch
 from parallel_core.dispatch.plan import (
     CallPlan,
@@ -40,11 +41,12 @@ from parallel_core.parallel.checks import (
     check_verbose,
 )
 from parallel_core.parallel.choice import choose_backend, split_params
-from parallel_core.parallel.options import worker_options
+from parallel_core.parallel.options import CallOptions, call_options, worker_options
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
+    from parallel_core.journal import Journal
 
 _MESSAGE_OF_OVERRIDES = 10
 _warned: set[str] = set()
@@ -71,7 +73,9 @@ class Parallel:
         How much to tell: nothing, ever more, from 11 on every completion; on stderr up to 50, above
         on stdout.
     timeout : float, optional
-        Seconds that a task may run. Not applied with one job, where nobody could stop it.
+        Seconds that a task may run, from when it starts. It fails with a `TaskTimeoutError`, and
+        only its worker is replaced. Not applied with one job, where nobody could stop it; threads
+        cannot be stopped either, and are left to themselves.
     pre_dispatch : int, str or "all", default "2*n_jobs"
         How many batches may be pulled from the iterable before earlier ones are done (for a
         generator: taken). An expression may use ``n_jobs`` and arithmetic.
@@ -94,6 +98,35 @@ class Parallel:
         Its arguments.
     idle_worker_timeout : float or None, default 300
         Seconds after which an idle worker ends.
+    on_error : {"raise", "return", "skip"} or callable, default "raise"
+        What a task that fails does to the call: end it with its error, have the exception stand in
+        the place of its result, or be left out. A function gets a `TaskFailure`, and returns one of
+        these words, ``"retry"``, or ``failure.instead(value)``.
+    retries : int, default 0
+        How many times a task is run again whose worker died, or that raised one of `retry_on`.
+    retry_on : exception class or tuple of them, default ()
+        For which exceptions, besides the death of the worker.
+    retry_backoff : float, default 0.1
+        Seconds before the first retry of a task; each further one waits twice as long.
+    call_timeout : float, optional
+        Seconds that the whole call may take. Its end is a `CallTimeoutError`.
+    stop_when : callable, optional
+        Gets each result as it arrives. Where it says yes, the call ends at once, with the results
+        that are there.
+    pre_dispatch_nbytes : int or str, optional
+        How many bytes of arguments may be pulled ahead, besides what `pre_dispatch` says; a task
+        that is larger is ahead alone.
+    min_free_memory : int or str, optional
+        While less memory than this is free, no further tasks are handed over.
+    memory_patience : float or None, default 60
+        Seconds for which that may go on; then the call ends with a `LowMemoryError`.
+    max_worker_memory : int or str, optional
+        A worker process that holds more than this between two tasks is replaced.
+    worker_lifespan : int, optional
+        After how many tasks a worker process is replaced.
+    journal : path, optional
+        A file to which results are appended as they come. The same call, started again when the
+        program has crashed, takes them from there; see :doc:`/howto/journal`.
     **backend_params
         Further parameters of the backend, such as `inner_max_num_threads`; see `parallel_config`.
 
@@ -152,7 +185,7 @@ class Parallel:
         mmap_mode: Any = UNSET["mmap_mode"],
         prefer: Any = UNSET["prefer"],
         require: Any = UNSET["require"],
-        **backend_params: Any,
+        **params: Any,
     ) -> None:
         settings = config.current_settings()
         jobs = check_n_jobs(setting("n_jobs", n_jobs, settings))
@@ -177,6 +210,8 @@ class Parallel:
             check_pre_dispatch(pre_dispatch)
 
         given = None if isinstance(backend, Unset) else backend
+        of_call, backend_params = _of_call(params)
+        self._call_options = call_options(of_call)
         worker_params, factory_params = split_params(backend_params)
         if factory_params and not isinstance(given, str):
             raise TypeError(
@@ -194,6 +229,8 @@ class Parallel:
         self._managed = False
         self._session: Session | None = None
         self._arrays: ArrayReducer | None = None
+        self._journal: Journal | None = None
+        self._n_taken_over = 0
         self._dispatch: Any = None
         self._generator: weakref.ref[Generator[Any, None, None]] | None = None
         self._running = False
@@ -260,6 +297,12 @@ class Parallel:
             When `iterable` is none, or an item of it is not a delayed call.
         ParallelError
             See `parallel_core.errors`. What a task raises is raised as it is.
+
+        Notes
+        -----
+        Every exception that ends a call has two attributes more: ``results``, a mapping from
+        position to result with all that had arrived, and ``replay``, None or a function that runs
+        the task which failed again, in this process, for a debugger.
         """
         if self._running:
             raise RuntimeError(
@@ -276,14 +319,24 @@ class Parallel:
             results = dispatch.run()
             complete = True
             return results
+        except BaseException as error:
+            self._attach_aftermath(error)
+            raise
         finally:
             if self._return_as is ReturnAs.LIST or self._generator is None:
                 self._finish(complete)
 
+    def _attach_aftermath(self, error: BaseException) -> None:
+        """Have `error`, which ends the call, carry what was done."""
+        if self._dispatch is not None and not isinstance(self._dispatch, Counters):
+            attach(error, *self._dispatch.aftermath())
+
     def _generate(self, dispatch: Any) -> Generator[Any, None, None]:
         from parallel_core.parallel.generators import result_generator
 
-        generator = result_generator(dispatch.chunks(), self._finish, repr(self))
+        generator = result_generator(
+            dispatch.chunks(), self._finish, self._attach_aftermath, repr(self)
+        )
         self._generator = weakref.ref(generator)
         return generator
 
@@ -307,13 +360,23 @@ class Parallel:
                 )
                 backend = find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
+        options = self._call_options
+        if options.journal is not None:
+            self._open_journal()
         plan = CallPlan(
             n_jobs,
+            options.policy(),
             self._return_as,
             pre_dispatch,
             self._batch_size,
             self.timeout,
             progress,
+            options.call_timeout,
+            options.stop_when,
+            options.pre_dispatch_nbytes,
+            self._options.lifespan,
+            options.gate(),
+            self._journal,
         )
         dispatch: Any
         if backend.style is Style.INLINE:
@@ -342,6 +405,17 @@ class Parallel:
             self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
         return self._session
 
+    def _open_journal(self) -> None:
+        from parallel_core.journal import Journal
+
+        self._journal = Journal.open(self._call_options.journal)
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            journal, self._journal = self._journal, None
+            self._n_taken_over = journal.taken_over
+            journal.close()
+
     def _array_reducer(self) -> ArrayReducer:
         """Return what makes references of large arrays, the same for all calls of a session."""
         if self._arrays is None:
@@ -365,6 +439,7 @@ class Parallel:
             if not complete and dispatch is not None:
                 dispatch.abandon()
         finally:
+            self._close_journal()
             if not self._managed or not complete:
                 self._release()
             else:
@@ -397,6 +472,14 @@ class Parallel:
 
 
 _print_progress = Parallel.print_progress
+
+
+def _of_call(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters of a call among `params`, and those of its backend."""
+    if not params:
+        return params, params
+    of_call = {name: value for name, value in params.items() if name in CallOptions._fields}
+    return of_call, {name: value for name, value in params.items() if name not in of_call}
 
 
 def _check_iterable(iterable: Any) -> Iterable[Any]:

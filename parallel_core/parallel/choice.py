@@ -9,7 +9,14 @@ from parallel_core.backends.base import Backend
 from parallel_core.backends.registry import default_backend_name, find_backend
 
 #: Parameters that every backend with workers understands; others go to a backend's factory.
-WORKER_PARAMS = ("initializer", "initargs", "idle_worker_timeout", "inner_max_num_threads")
+WORKER_PARAMS = (
+    "initializer",
+    "initargs",
+    "idle_worker_timeout",
+    "inner_max_num_threads",
+    "max_worker_memory",
+    "worker_lifespan",
+)
 
 
 class Choice(NamedTuple):

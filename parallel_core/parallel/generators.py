@@ -11,7 +11,10 @@ _Results = Generator[Any, None, None]
 
 
 def result_generator(
-    chunks: Iterator[list[Any]], finish: Callable[[bool], None], name: str
+    chunks: Iterator[list[Any]],
+    finish: Callable[[bool], None],
+    attach: Callable[[BaseException], None],
+    name: str,
 ) -> _Results:
     """Return a generator of the items of `chunks`.
 
@@ -21,11 +24,13 @@ def result_generator(
         The results.
     finish : callable
         Called once at the end, with whether that was the end of `chunks`.
+    attach : callable
+        Gets the exception that ends it before.
     name : str
         Of the call, for the warning when it is dropped.
     """
     itself: list[weakref.ref[_Results]] = []
-    generator = _generate(chunks, finish, name, itself)
+    generator = _generate(chunks, finish, attach, name, itself)
     next(generator)  # into the `try`: a generator that never ran would not clean up
     itself.append(weakref.ref(generator))
     return generator
@@ -34,6 +39,7 @@ def result_generator(
 def _generate(
     chunks: Iterator[list[Any]],
     finish: Callable[[bool], None],
+    attach: Callable[[BaseException], None],
     name: str,
     itself: list[weakref.ref[_Results]],
 ) -> _Results:
@@ -58,5 +64,9 @@ def _generate(
                 ResourceWarning,
                 stacklevel=2,
             )
+    except BaseException as error:
+        if not at_rest:  # else the consumer threw it in
+            attach(error)
+        raise
     finally:
         finish(complete)

@@ -1,12 +1,20 @@
-"""What workers should be like, from the parameters that every backend with workers understands."""
+"""The many parameters of a call that are rarely given: what they may be, and their defaults."""
 
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memmapping.sizes import parse_nbytes
 from parallel_core.backends.base import WorkerOptions
+from parallel_core.dispatch.plan import check_timeout
+from parallel_core.dispatch.policy import check_policy, make_policy
 from parallel_core.parallel.checks import check_idle_seconds, check_initializer
+
+if TYPE_CHECKING:
+    from parallel_core.dispatch.memory import MemoryGate
+    from parallel_core.dispatch.policy import Policy
 
 _PLAIN = WorkerOptions()
 
@@ -27,18 +35,94 @@ def worker_options(params: dict[str, Any]) -> WorkerOptions:
         initializer=initializer,
         initargs=tuple(initargs),
         idle_seconds=check_idle_seconds(params.get("idle_worker_timeout", _PLAIN.idle_seconds)),
-        thread_limit=check_thread_limit(params.get("inner_max_num_threads")),
+        thread_limit=_check_count(params.get("inner_max_num_threads"), "inner_max_num_threads"),
+        lifespan=_check_count(params.get("worker_lifespan"), "worker_lifespan"),
+        most_memory=_check_size(params.get("max_worker_memory"), "max_worker_memory"),
     )
 
 
-def check_thread_limit(limit: Any) -> int | None:
-    """Return `inner_max_num_threads` checked."""
-    if limit is None:
+def _check_count(given: Any, name: str) -> int | None:
+    """Return `given` as a positive integer, or None."""
+    if given is None:
         return None
     try:
-        number = 0 if isinstance(limit, bool) else operator.index(limit)
+        number = 0 if isinstance(given, bool) else operator.index(given)
     except TypeError:
         number = 0
     if number < 1:
-        raise ValueError(f"inner_max_num_threads must be a positive integer or None, not {limit!r}")
+        raise ValueError(f"{name} must be a positive integer or None, not {given!r}")
     return number
+
+
+def _check_size(given: Any, name: str) -> int | None:
+    """Return `given` as a positive number of bytes, or None."""
+    nbytes = parse_nbytes(given, name)
+    if nbytes == 0:
+        raise ValueError(f"{name} must be more than nothing, or None for no limit, not {given!r}")
+    return nbytes
+
+
+class CallOptions(NamedTuple):
+    """What to do when tasks fail, time or memory runs short, or a program ends before its time.
+
+    The parameters of `Parallel` of the same names.
+    """
+
+    on_error: Any = "raise"
+    retries: int = 0
+    retry_on: Any = ()
+    retry_backoff: float = 0.1
+    call_timeout: float | None = None
+    stop_when: Callable[[Any], object] | None = None
+    pre_dispatch_nbytes: int | None = None
+    min_free_memory: int | None = None
+    memory_patience: float | None = 60.0
+    journal: Any = None
+
+    def policy(self) -> Policy:
+        """Return the policy for one call."""
+        return make_policy(self.on_error, self.retries, self.retry_on, self.retry_backoff)
+
+    def gate(self) -> MemoryGate | None:
+        """Return what holds back for want of memory in one call."""
+        if self.min_free_memory is None:
+            return None
+        from parallel_core.dispatch.memory import MemoryGate
+
+        return MemoryGate(self.min_free_memory, self.memory_patience)
+
+
+_NO_OPTIONS = CallOptions()
+
+
+def call_options(given: dict[str, Any]) -> CallOptions:
+    """Return what was given of the fields of `CallOptions`, checked.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For parameters that make no sense.
+    """
+    if not given:
+        return _NO_OPTIONS
+    options = CallOptions(**given)
+    check_policy(options.on_error, options.retries, options.retry_on, options.retry_backoff)
+    if options.stop_when is not None and not callable(options.stop_when):
+        raise TypeError(f"stop_when must be a function of a result, not {options.stop_when!r}")
+    if options.journal is not None:
+        _check_path(options.journal)
+    return options._replace(
+        call_timeout=check_timeout(options.call_timeout, "call_timeout"),
+        pre_dispatch_nbytes=_check_size(options.pre_dispatch_nbytes, "pre_dispatch_nbytes"),
+        min_free_memory=_check_size(options.min_free_memory, "min_free_memory"),
+        memory_patience=check_timeout(options.memory_patience, "memory_patience"),
+    )
+
+
+def _check_path(journal: Any) -> None:
+    import os
+
+    try:
+        os.fspath(journal)
+    except TypeError:
+        raise TypeError(f"journal must be the path of a file or None, not {journal!r}") from None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from parallel_core.tasks.definitions import Definition
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 from parallel_core.tasks.preview import preview
+
+if TYPE_CHECKING:
+    from memmapping.reducer import BufferReference
 
 #: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task; where buffers of
 #: it lie in shared memory, a tuple of the pickle and the list of their references.
@@ -18,11 +23,22 @@ NO_TOKEN = -1
 #: ``[a0, b0, a1, b1, ...]``; with 0 it is a list of None, one for each task.
 Run = tuple[int, int, list[Any]]
 
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
 
 def run_length(run: Run) -> int:
     """Return how many tasks `run` holds."""
     _, arity, payload = run
     return len(payload) // arity if arity > 1 else len(payload)
+
+
+def loads_task(data: bytes | tuple[bytes, list[BufferReference]]) -> Any:
+    """Unpickle the arguments of a task; buffers that lie in shared memory are opened."""
+    if isinstance(data, bytes):
+        return pickle.loads(data)
+    from memmapping.references import open_buffer
+
+    return pickle.loads(data[0], buffers=[open_buffer(*reference) for reference in data[1]])
 
 
 class Batch:
@@ -44,9 +60,11 @@ class Batch:
         How many workers ended with it before they had begun it.
     uses : list
         What has to be kept until the batch is done: segments that the runs refer to.
+    requeued : list of Batch
+        Those of its tasks that are to be run again, each by itself.
     """
 
-    __slots__ = ("definitions", "losses", "nbytes", "runs", "size", "start", "uses")
+    __slots__ = ("definitions", "losses", "nbytes", "requeued", "runs", "size", "start", "uses")
 
     def __init__(
         self,
@@ -62,6 +80,7 @@ class Batch:
         self.definitions = definitions
         self.nbytes = nbytes
         self.losses = 0
+        self.requeued: list[Batch] = []
         self.uses: list[Any] = []
 
     def describe(self, index: int, call: str | None = None) -> str:
@@ -89,6 +108,39 @@ class Batch:
         except Exception:
             return f"{function_name(function)}(...), of which the arguments cannot be shown"
         return describe_call(called[0] if called else function, args, kwargs)
+
+    def call(self, index: int) -> Call:
+        """Return the function and the arguments of a task, unpickled here and now."""
+        for token, arity, payload in self.part(index, index + 1).runs:
+            function: Any = self.definitions[token].obj if token != NO_TOKEN else None
+            if arity >= 0:
+                return function, tuple(payload[:arity]), {}
+            *called, args, kwargs = loads_task(payload[0])
+            return called[0] if called else function, args, kwargs
+        raise IndexError(f"the batch has no task {index}")
+
+    def part(self, first: int, end: int) -> Batch:
+        """Return tasks ``start + first`` up to ``start + end`` as a batch of their own."""
+        runs: list[Run] = []
+        offset = 0
+        for run in self.runs:
+            token, arity, payload = run
+            length = run_length(run)
+            low, high = max(first - offset, 0), min(end - offset, length)
+            if low < high:
+                width = max(arity, 1)
+                runs.append((token, arity, payload[low * width : high * width]))
+            offset += length
+        size = end - first
+        part = Batch(
+            self.start + first, size, runs, self.definitions, self.nbytes * size // self.size
+        )
+        part.uses = list(self.uses)
+        return part
+
+    def is_followed_by(self, other: Batch) -> bool:
+        """Whether `other` begins where this one ends."""
+        return other.start == self.start + self.size
 
     def join(self, following: Batch) -> None:
         """Append the tasks of the batch that begins where this one ends."""

@@ -81,6 +81,13 @@ class BatchBuilder:
         self._arrays = self._definitions.arrays
         self.arity = PICKLED  # so that the first task goes through `add`
 
+    def drop_attempt(self) -> None:
+        """Forget what is left of a task that did not pickle."""
+        if self._arrays is not None:
+            self._arrays.buffers = []
+            self._arrays.copied_nbytes = 0
+        self._definitions.take_used()
+
     def finish(self, size: int) -> Batch:
         """Return the batch of the `size` tasks added since `begin`."""
         batch = Batch(self._start, size, self._runs, self._used, self.nbytes)

@@ -120,12 +120,14 @@ def spawn_subprocess(connection: int, board: int, lifeline: int, key: WorkerKey)
     """Start an interpreter of its own, with the flags of this one."""
     import subprocess
 
+    from parallel_core.workers.interpreter import Interpreter
+
     private: Any = subprocess  # for a function that multiprocessing relies on too
     flags: list[str] = private._args_from_interpreter_flags()
     descriptors = (connection, board, lifeline)
     mask = block_interrupts()
     try:
-        return subprocess.Popen(
+        return Interpreter(
             [sys.executable, *flags, "-c", _BOOT, _ROOT, *map(str, descriptors)],
             stdin=subprocess.DEVNULL,
             pass_fds=descriptors,

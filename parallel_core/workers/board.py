@@ -2,9 +2,9 @@
 
 ::
 
-    word   0          1          2          8
-         STARTED    SINCE      PHASE      LIMIT
-         ◀── written by the worker ──▶    ◀── written by the parent
+    word   0        1        2        3         8       9       behind the page
+         STARTED  SINCE    PHASE    MEMORY    LIMIT   STOP    STACK
+         ◀────── written by the worker ───▶   ◀─ parent ──▶   the worker, as it dies
 
 Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the
 time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the
@@ -12,7 +12,11 @@ batch ends there. The parent lowers ``LIMIT`` to cancel, and raises it again onl
 that it had sent has been answered, so a limit never meets a task that it was not meant for.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
-how a task that ran out of time, or whose worker was killed, is known by name.
+how a task that ran out of time, or whose worker was killed, is known by name. ``STOP`` is the
+number of a task that the parent wants interrupted: the worker's handler of SIGINT raises only while
+it is on that very task, so that a signal which comes late never meets the next one. ``MEMORY`` is
+how many bytes the worker held when it looked last; over its limit, it lowers its own ``LIMIT``.
+`faulthandler` writes the ``STACK`` into the same file.
 """
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ import os
 
 from parallel_core.workers.system import memory_file
 
-SIZE = 4096
-STARTED, SINCE, PHASE, LIMIT = 0, 1, 2, 8
+PAGE_SIZE = 4096
+SIZE = 16 * PAGE_SIZE
+STARTED, SINCE, PHASE, MEMORY, LIMIT, STOP = 0, 1, 2, 3, 8, 9
 NO_LIMIT = 1 << 62
 
 
@@ -35,6 +40,7 @@ class Phase(enum.IntEnum):
     UNPICKLING = 1
     RUNNING = 2
     PICKLING = 3
+    SENDING = 4
 
 
 class Board:
@@ -50,7 +56,7 @@ class Board:
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, SIZE)
-        view = memoryview(self._memory)
+        view = memoryview(self._memory)[:PAGE_SIZE]
         self.words = view.cast("Q")
         self.times = view.cast("d")
 
@@ -78,9 +84,19 @@ class Board:
         """Let the worker start no further task."""
         self.words[LIMIT] = 0
 
-    def allow(self) -> None:
-        """Lift the limit; only when no batch is at the worker."""
-        self.words[LIMIT] = NO_LIMIT
+    def allow(self, up_to: int = NO_LIMIT) -> None:
+        """Let it start tasks up to that number; only when no batch is at the worker."""
+        self.words[LIMIT] = up_to
+
+    def ask_to_stop(self, number: int) -> None:
+        """Want task `number` interrupted, by the next SIGINT, and none after it started."""
+        self.words[LIMIT] = number
+        self.words[STOP] = number
+
+    def stack(self) -> str:
+        """Return what `faulthandler` has written, if it has."""
+        written = self._memory[PAGE_SIZE:].partition(b"\0")[0]
+        return written.decode(errors="replace")
 
     def close(self) -> None:
         """Unmap the page."""

@@ -1,7 +1,8 @@
 """Running one batch in a worker: the hot loop.
 
-Finished results leave every `FLUSH_SECONDS`, a failure at once. Each task starts with its number
-and time on the board and a look at the limit. Results that cannot change ride in the answer as
+Finished results leave every `FLUSH_SECONDS`, a failure at once; the batch ends with it, or goes on
+with the next task, as the parent asked. Each task starts with its number and time on the board and
+a look at the limit. Results that cannot change ride in the answer as
 they are; any other is pickled when its task returns, so that no later task can change it. Larger
 ones are pickled around their arrays and buffers: of middling size these are copied, to leave with
 others; large ones are sent from where they lie, so they leave before the next task begins.
@@ -13,10 +14,10 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from parallel_core.errors import SerializationError
-from parallel_core.tasks.batch import NO_TOKEN, Run, run_length
+from parallel_core.tasks.batch import NO_TOKEN, Run, loads_task, run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.capture import SCALARS
 from parallel_core.tasks.definitions import ReceivedDefinitions
@@ -27,16 +28,18 @@ from parallel_core.tasks.pickling import explain
 from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
+from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.messages import ANSWER, PARCEL_ANSWER
-
-if TYPE_CHECKING:
-    from memmapping.reducer import BufferReference
 
 FLUSH_SECONDS = 0.02
 
 Send = Callable[[Any], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
-_IDLE, _UNPICKLING, _RUNNING, _PICKLING = map(int, Phase)
+_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING = map(int, Phase)
+
+
+class TaskStopped(KeyboardInterrupt):
+    """Raised within a task that the parent wants to end, so that it can still clean up."""
 
 
 class Parcels:
@@ -73,6 +76,13 @@ class Execution:
         Takes each answer.
     parcels : Parcels, optional
         Takes each answer that has buffers; without it there are none.
+    memory : MemoryWatch, optional
+        Looks at what this process holds, with each answer.
+
+    Attributes
+    ----------
+    was_stopped : bool
+        Whether a task was interrupted because the parent wanted it to end.
     """
 
     def __init__(
@@ -83,7 +93,10 @@ class Execution:
         board: Board,
         send: Send,
         parcels: Parcels | None = None,
+        memory: MemoryWatch | None = None,
     ) -> None:
+        self.was_stopped = False
+        self._memory = memory
         self._number = number
         self._base = self._task = base
         self._definitions = definitions
@@ -100,51 +113,61 @@ class Execution:
         self._cut = False
         self._failed_call: str | None = None
 
-    def run(self, runs: list[Run]) -> None:
-        """Run the tasks until the end, a failure or the limit; answers go out through `send`."""
-        failure = None
-        base = self._base
-        self._runs = runs
-        words = self._board.words
-        self._board.times[SINCE] = self._flushed
-        try:
-            for run in runs:
-                self._run(run)
-                if self._cut:
-                    break
-        except BaseException as error:
-            leg = int(words[PHASE])
-            words[PHASE] = _PICKLING
-            data, text = pack(error, self._definitions.dumps)
-            failure = (max(self._task - base, 1) - 1, leg, data, text, self._failed_call)
-            del error
-        words[PHASE] = _PICKLING
-        self._answer(True, failure)
-        words[PHASE] = _IDLE
+    def run(self, runs: list[Run], carry_on: bool = False) -> None:
+        """Run the tasks until the end or the limit; answers go out through `send`.
 
-    def _run(self, run: Run) -> None:
-        token, arity, payload = run
-        if arity < 0:
-            self._run_pickled(token, payload)
-            return
-        self._board.words[PHASE] = _UNPICKLING
-        self._board.words[STARTED] = self._task + 1  # whose death it would be
+        Unless it is to `carry_on`, the first failure is the end, too.
+        """
+        self._runs = runs
+        self._board.times[SINCE] = self._flushed
+        failure = None
+        for run in runs:
+            tasks = _tasks_of(run)
+            while (failure := self._run(run, tasks)) is not None and carry_on:
+                if self.was_stopped:
+                    break
+                self._answer(False, failure)
+            if failure is not None or self._cut:
+                break
+        self._answer(True, failure)
+        self._board.words[PHASE] = _IDLE
+
+    def _run(self, run: Run, tasks: Iterator[Any]) -> Any:
+        """Run what is left of the `tasks` of `run`, or up to one that fails; return its failure."""
+        token, arity, _ = run
         try:
-            function = self._definitions.resolve(token)
-        except BaseException:
-            self._task += 1  # it is the first task of the run that cannot start
-            raise
-        argument_lists: Iterable[Any]
-        if arity == 0:
-            argument_lists = repeat((), len(payload))
-        elif arity == 1:
-            argument_lists = zip(payload)
-        else:
-            argument_lists = zip(*[iter(payload)] * arity, strict=True)
+            if arity < 0:
+                self._run_pickled(token, tasks)
+                return None
+            self._board.words[PHASE] = _UNPICKLING
+            self._board.words[STARTED] = self._task + 1  # whose death it would be
+            try:
+                function = self._definitions.resolve(token)
+            except BaseException:
+                if next(tasks, None) is None:
+                    return None  # it was needed for none
+                self._task += 1  # it is the first task left that cannot start
+                raise
+            if self._definitions.volatile:
+                self._run_volatile(token, tasks)
+            else:
+                self._run_plain(function, tasks)
+        except BaseException as error:
+            return self._failure(error)
+        return None
+
+    def _failure(self, error: BaseException) -> Any:
+        """Return what an answer says of the task that has just raised `error`."""
+        words = self._board.words
+        leg = int(words[PHASE])
+        words[PHASE] = _PICKLING
+        self.was_stopped = isinstance(error, TaskStopped)
+        call, self._failed_call = self._failed_call, None
+        data, text = pack(error, self._definitions.dumps)
+        del error
         if self._definitions.volatile:
-            self._run_volatile(token, argument_lists)
-        else:
-            self._run_plain(function, argument_lists)
+            self._definitions.restore()
+        return max(self._task - self._base, 1) - 1, leg, data, text, call
 
     def _run_plain(self, function: Callable[..., Any], argument_lists: Iterable[Any]) -> None:
         words, times, clock = self._board.words, self._board.times, monotonic
@@ -184,7 +207,7 @@ class Execution:
         finally:
             self._task = task
 
-    def _run_pickled(self, token: int, payload: list[Any]) -> None:
+    def _run_pickled(self, token: int, payload: Iterable[Any]) -> None:
         """Run tasks whose arguments were pickled one by one."""
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
@@ -304,29 +327,37 @@ class Execution:
         seconds = now - self._flushed
         first = self._first
         self._flushed = now
-        self._first += len(values)
+        self._first += len(values) + (failure is not None)
         self._values, self._pickled, self._buffers = [], [], []
         kind = PARCEL_ANSWER if buffers else ANSWER
         answer = (kind, self._number, first, values, marked, seconds, finished, failure)
+        words = self._board.words
+        phase, words[PHASE] = words[PHASE], _SENDING
+        if self._memory is not None and now >= self._memory.due:
+            self._memory.look(now)
         if self._parcels is not None and buffers:
             self._parcels.send(answer, buffers)
             self._parcels.shelf.clear()
         else:
             self._send(answer)
+        words[PHASE] = phase
+
+
+def _tasks_of(run: Run) -> Iterator[Any]:
+    """Return the arguments of each task of `run`: a tuple, or a pickle."""
+    _, arity, payload = run
+    if arity < 0:
+        return iter(payload)
+    if arity == 0:
+        return repeat((), len(payload))
+    if arity == 1:
+        return zip(payload)
+    return zip(*[iter(payload)] * arity, strict=True)
 
 
 def _is_large(value: Any) -> bool:
     kind = type(value)
     return (kind is str or kind is bytes) and len(value) >= BESIDE
-
-
-def loads_task(data: bytes | tuple[bytes, list[BufferReference]]) -> Any:
-    """Unpickle the arguments of a task; buffers that lie in shared memory are opened."""
-    if isinstance(data, bytes):
-        return pickle.loads(data)
-    from memmapping.references import open_buffer
-
-    return pickle.loads(data[0], buffers=[open_buffer(*reference) for reference in data[1]])
 
 
 def decode(

@@ -17,11 +17,12 @@ from typing import Any
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.workers import messages
-from parallel_core.workers.board import Board
+from parallel_core.workers.board import PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
-from parallel_core.workers.execute import Execution, Parcels
+from parallel_core.workers.execute import Execution, Parcels, TaskStopped
+from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
-from parallel_core.workers.system import arm_lifeline
+from parallel_core.workers.system import arm_lifeline, write_stacks
 
 
 def main(connection: int, board: int, lifeline: int) -> None:
@@ -36,13 +37,10 @@ def main(connection: int, board: int, lifeline: int) -> None:
     for descriptor in (connection, board, lifeline):
         os.set_inheritable(descriptor, False)
     arm_lifeline(lifeline)
-    # The terminal sends Ctrl-C to every process of its group; what it means is for the parent to
-    # say. A handler rather than SIG_IGN: programs that a task starts get the default again.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     page = Board(board)
-    os.close(board)
+    _hear_interrupts(page)
+    os.lseek(board, PAGE_SIZE, os.SEEK_SET)  # the stack follows the page
+    write_stacks(board)
     channel = Channel(socket.socket(fileno=connection))
     channel.set_send_patience(_REST_SECONDS)
     try:
@@ -51,6 +49,24 @@ def main(connection: int, board: int, lifeline: int) -> None:
         pass
     finally:
         channel.close()
+
+
+def _hear_interrupts(board: Board) -> None:
+    """Raise `TaskStopped` at SIGINT where the board says so, else do nothing.
+
+    The terminal sends Ctrl-C to every process of its group; what it means is for the parent to
+    say. A handler rather than SIG_IGN: programs that a task starts get the default again.
+    """
+    words = board.words
+    stoppable = (Phase.UNPICKLING, Phase.RUNNING)  # in others, a frame would be torn apart
+
+    def on_interrupt(*_: object) -> None:
+        if words[STOP] == words[STARTED] and words[PHASE] in stoppable:
+            raise TaskStopped
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _mappings() -> Any:
@@ -69,6 +85,8 @@ class _Server:
     def __init__(self, channel: Channel, board: Board) -> None:
         self._channel = channel
         self._board = board
+        self._memory = MemoryWatch(board)
+        self._leaves = False
         self._parcels = Parcels(self._send_parcel, Shelf())
         self._inbox: deque[Any] = deque()
         self._definitions: ReceivedDefinitions | None = None
@@ -88,6 +106,9 @@ class _Server:
                 message = inbox.popleft()
                 if message[0] == messages.BATCH:
                     self._run(message)
+                    if self._leaves:
+                        self._drain()
+                        return
                 elif message[0] == messages.SETUP:
                     if not self._set_up(*message[1:]):
                         self._drain()
@@ -140,7 +161,7 @@ class _Server:
             self._channel.flush()
 
     def _run(self, message: Any) -> None:
-        _, number, call, base, runs, definitions, forget = message
+        _, number, call, base, runs, definitions, forget, carry_on = message
         if self._is_new:
             self._is_new = False
             self._channel.set_patience(self._idle_seconds)
@@ -154,7 +175,11 @@ class _Server:
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
-        Execution(number, base, self._definitions, self._board, self._send, self._parcels).run(runs)
+        execution = Execution(
+            number, base, self._definitions, self._board, self._send, self._parcels, self._memory
+        )
+        execution.run(runs, carry_on)
+        self._leaves = execution.was_stopped
 
     def _release(self, of_call: bool, closed: list[str]) -> None:
         """Let go of the arrays and functions of a call that has ended, and of shared objects."""
@@ -197,6 +222,8 @@ class _Server:
             self._kept = frozenset(os.fsencode(name) for name in birth.environment)
         apply(now, self._told, self._kept)
         self._told = now
+        self._memory.most = now.most_memory
+        self._memory.due = 0.0
         try:
             state = prepare(birth) if birth is not None else {}
         except BaseException as error:

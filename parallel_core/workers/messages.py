@@ -5,16 +5,17 @@
     to the worker                                     to the parent
     (SETUP, surroundings, birth settings or None)     (BORN,), then (READY,)
     (BATCH, number, call, base, runs,                 (ANSWER, number, first, values, pickled,
-     definitions, forget)                              seconds, finished, failure)
+     definitions, forget, carry on)                    seconds, finished, failure)
     (LEAVE,)                                          (UNUSABLE, data, text)
     (RELEASE, of a call, tokens)
 
 `number` counts the batches of one worker and `base` its tasks; `first` is the index within the
 batch of the first of `values`; `pickled` lists which values are pickles (None: none, True: all);
-`failure` is None or ``(index, leg, data, text, call)``, the last in words or None. `finished` says
-that nothing more will come for this batch: it was run to its end, or it failed, or a limit cut it
-short. PARCEL_ANSWER is an ANSWER with buffers: a value whose pickle has some beside it is a tuple
-of the pickle and those; see `tasks.results.Parcel`.
+`failure` is None or ``(index, leg, data, text, call)`` of the task after the last of `values`, the
+call in words or None. `finished` says that nothing more will come for this batch: it was run to
+its end, or a task failed and it was not to carry on, or a limit cut it short. PARCEL_ANSWER is an
+ANSWER with buffers: a value whose pickle has some beside it is a tuple of the pickle and those;
+see `tasks.results.Parcel`.
 
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
 objects were closed, by their `tokens`.

@@ -5,9 +5,10 @@ calls from two threads have workers of their own, and nobody can wait for somebo
 him.
 
 States of a worker: *leased* (one call has it), *idle* (kept here), *gone*. It goes from leased to
-idle only with nothing outstanding; from idle to gone when it was left alone for its time (it
-leaves by itself), when neither this call nor the one before needed as many, when a module that it
-may have imported was reloaded here, or at the end of the process.
+idle only with nothing outstanding, and to gone when it died, was killed, or was retired; from idle
+to gone when it was left alone for its time (it leaves by itself), when neither this call nor the
+one before needed as many, when a module that it may have imported was reloaded here, or at the end
+of the process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +54,7 @@ class WorkerPool:
         self._idle: dict[WorkerKey, list[Team]] = {}
         self._all: set[Worker] = set()
         self._demand: dict[WorkerKey, _Demand] = {}
+        self._leaving: list[tuple[Worker, float]] = []  # retired, and by when they should be gone
         self._listens = False
         self._closed: deque[str] = deque()  # shared objects, until the workers have been told
 
@@ -157,6 +160,8 @@ class WorkerPool:
 
     def release(self, team: Team, wanted: int, key: WorkerKey) -> None:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
+        if self._leaving:
+            self._bury_retired()
         self._tell_closed()
         for worker in list(team.workers):
             try:
@@ -211,14 +216,31 @@ class WorkerPool:
         with self._lock:
             self._all.difference_update(workers)
 
+    def retire(self, worker: Worker) -> None:
+        """Let `worker`, which has no batch, leave in peace; nobody waits for it."""
+        worker.leave()
+        with self._lock:
+            self._leaving.append((worker, time.monotonic() + _PATIENCE))
+        self._bury_retired()
+
+    def _bury_retired(self) -> None:
+        """Let go of retired workers that have ended; kill those that had time enough to."""
+        now = time.monotonic()
+        with self._lock:
+            leaving, self._leaving = self._leaving, []
+            over = [worker for worker, limit in leaving if now > limit or not worker.alive()]
+            self._leaving = [entry for entry in leaving if entry[0] not in over]
+        self.discard(over)
+
     def shutdown(self) -> int:
         """End all idle workers now; return how many there were."""
         with self._lock:
+            retired, self._leaving = [worker for worker, _ in self._leaving], []
             idle = [
                 worker for teams in self._idle.values() for team in teams for worker in team.workers
             ]
             self._idle.clear()
-        self._dismiss(idle)
+        self._dismiss(idle + retired)
         return len(idle)
 
     def idle_pids(self) -> list[int]:

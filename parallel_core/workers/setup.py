@@ -36,6 +36,8 @@ class Surroundings(NamedTuple):
         The environment variables, as bytes.
     threads : int or None
         How many threads numeric libraries may use; None: as the environment says.
+    most_memory : int or None
+        How many bytes it may hold between two tasks.
     """
 
     path: tuple[str, ...]
@@ -45,6 +47,7 @@ class Surroundings(NamedTuple):
     level: int
     environment: dict[bytes, bytes]
     threads: int | None = None
+    most_memory: int | None = None
 
 
 class BirthSettings(NamedTuple):
@@ -66,7 +69,10 @@ class BirthSettings(NamedTuple):
 
 
 def surroundings(
-    idle_seconds: float | None, level: int, threads: int | None = None
+    idle_seconds: float | None,
+    level: int,
+    threads: int | None = None,
+    most_memory: int | None = None,
 ) -> Surroundings:
     """Return what a worker should be told now."""
     try:
@@ -81,6 +87,7 @@ def surroundings(
         level,
         dict(process_environment()),
         threads,
+        most_memory,
     )
 
 

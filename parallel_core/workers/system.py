@@ -60,6 +60,23 @@ def arm_lifeline(descriptor: int) -> None:
     threading.Thread(target=wait, daemon=True, name="parallel-core-lifeline").start()
 
 
+#: Has a worker write its stack, also while C code holds the interpreter's lock; 0 where there is
+#: none that programs do not use themselves.
+STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", 5) - 5
+
+
+def write_stacks(descriptor: int) -> None:
+    """Have this process write its stack to `descriptor` as it dies of a fault, or when asked.
+
+    See `faulthandler`, which does that in a signal handler.
+    """
+    import faulthandler
+
+    faulthandler.enable(descriptor)
+    if STACK_SIGNAL and hasattr(faulthandler, "register"):
+        faulthandler.register(STACK_SIGNAL, descriptor)
+
+
 def memory_file(size: int) -> int:
     """Return a descriptor of `size` zero bytes of shareable memory without a name."""
     if hasattr(os, "memfd_create"):

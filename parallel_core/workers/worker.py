@@ -6,17 +6,20 @@ import os
 import signal
 import time
 from collections import deque
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
 from parallel_core.workers import messages
-from parallel_core.workers.board import Board
+from parallel_core.workers.board import MEMORY, Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import BirthSettings, Surroundings
-from parallel_core.workers.system import open_pidfd, signal_name
+from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
 
 _LARGE = 1 << 16  # bytes of a definition that a worker should not hold between two calls
+_ASKED_SECONDS = 0.1  # for a task that is to stop, to clean up
+_STACK_SECONDS = 0.02  # for a worker that is to be killed, to write its stack
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
 
@@ -33,6 +36,27 @@ class Process(Protocol):
     def kill(self) -> None:
         """Send SIGKILL, or what does its job."""
         ...
+
+
+class Death(NamedTuple):
+    """What is known of a worker that has ended.
+
+    Attributes
+    ----------
+    words : str
+        How it ended, to follow "a worker process".
+    exitcode : int or None
+        Its exit code, ``-n`` for signal n; None if it is not known.
+    memory : int
+        How many bytes it held, as far as is known; else 0.
+    stack : str
+        What it wrote as it died; mostly nothing.
+    """
+
+    words: str
+    exitcode: int | None
+    memory: int
+    stack: str
 
 
 class SentBatch:
@@ -59,6 +83,40 @@ class SentBatch:
         self.answered = 0
 
 
+class Overrun:
+    """A task that has run for too long, until it or its worker has ended.
+
+    Attributes
+    ----------
+    sent : SentBatch
+        The batch that it is in.
+    index : int
+        Which one of the batch.
+    limit : float
+        How many seconds it was given.
+    steps : deque of callable
+        What is still to be done about it, the mildest first.
+    due : float
+        When the next of these is to be done, `time.monotonic`.
+    """
+
+    __slots__ = ("due", "index", "limit", "sent", "steps")
+
+    def __init__(
+        self,
+        sent: SentBatch,
+        index: int,
+        limit: float,
+        steps: list[Callable[[], None]],
+        due: float,
+    ) -> None:
+        self.sent = sent
+        self.index = index
+        self.limit = limit
+        self.steps = deque(steps)
+        self.due = due
+
+
 class Worker:
     """One process, its channel, its board and its lifeline.
 
@@ -83,6 +141,8 @@ class Worker:
         self.sent: deque[SentBatch] = deque()
         self.ready = False
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
+        self.overrun: Overrun | None = None
+        self.leaving = False  # it gets no further batch, and is replaced when it has none
         self.told: Surroundings | None = None
         self.holds_memory = False  # arrays of a call, or large functions
         self.to_forget: deque[str] = deque()  # shared objects that were closed while it was leased
@@ -114,8 +174,10 @@ class Worker:
             closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
             self.channel.send((messages.RELEASE, of_call, closed))
 
-    def submit(self, batch: Batch, call: str) -> bool:
+    def submit(self, batch: Batch, call: str, carry_on: bool) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
+
+        It may `carry_on` with the next task when one fails.
 
         Returns whether some of it still waits to be sent.
         """
@@ -142,7 +204,7 @@ class Worker:
         self._tasks += batch.size
         self.sent.append(sent)
         return self.channel.send(
-            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget)
+            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on)
         )
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
@@ -159,6 +221,51 @@ class Worker:
             if sent.base < number <= sent.base + sent.batch.size:
                 return sent, number - sent.base - 1, since, phase
         return None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it was sent, in its whole life."""
+        return self._tasks
+
+    @property
+    def memory(self) -> int:
+        """How many bytes it held when it looked last; 0 if it never did."""
+        return self.board.words[MEMORY]
+
+    def stop_task(self, sent: SentBatch, index: int, limit: float) -> float:
+        """Ask a task to end that has run for over `limit` seconds; return when to `press` it."""
+        number = sent.base + index + 1
+        self.leaving = True
+        self.board.ask_to_stop(number)
+        self._signal(signal.SIGINT)
+        steps: list[Callable[[], None]] = [self._write_stack, self.kill]
+        due = time.monotonic() + _ASKED_SECONDS
+        self.overrun = Overrun(sent, index, limit, steps, due)
+        return due
+
+    def press(self, now: float) -> float:
+        """Do more about the task that should end, when it is time; return when to do so again."""
+        overrun = self.overrun
+        assert overrun is not None
+        if now >= overrun.due:
+            if not overrun.steps:
+                return now + _ASKED_SECONDS  # it was killed, and its end will be seen
+            overrun.steps.popleft()()
+            overrun.due = now + _STACK_SECONDS
+        return overrun.due
+
+    def _write_stack(self) -> None:
+        if STACK_SIGNAL:
+            self._signal(STACK_SIGNAL)
+
+    def _signal(self, number: int) -> None:
+        try:
+            if self.pidfd is not None:
+                signal.pidfd_send_signal(self.pidfd, number)
+            elif self.alive():
+                os.kill(self.pid, number)
+        except OSError:
+            pass  # it has just ended
 
     def ends(self) -> tuple[int, int]:
         """Return our ends of the channel and of the lifeline."""
@@ -211,6 +318,12 @@ class Worker:
         """In a forked child of the parent: the process is not ours to wait for."""
         self.process.returncode = 0  # so that its destructor does not complain either
         self.abandon()
+
+    def death(self) -> Death:
+        """Return what is known of its end, before it is let go of."""
+        code = self.process.poll()
+        memory = max(getattr(self.process, "peak_memory", 0), self.memory)
+        return Death(self.obituary(), code, memory, self.board.stack())
 
     def obituary(self) -> str:
         """Return in words how the process ended."""

@@ -1,0 +1,110 @@
+"""What an exception that ends a call carries: the results that were there, and the failing call."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from parallel_core.dispatch.gaps import Gap
+from parallel_core.tasks.batch import Batch, Call
+from parallel_core.tasks.definitions import Definitions
+from parallel_core.tasks.description import describe_call, describe_task
+
+Chunk = tuple[int, list[Any]]
+
+
+class ArrivedResults(Mapping[int, Any]):
+    """The results of a call that did not come to its end, by position.
+
+    Parameters
+    ----------
+    chunks : list of (int, list)
+        Consecutive results, each with the position of the first; in order.
+    """
+
+    def __init__(self, chunks: list[Chunk] | None = None) -> None:
+        self._chunks = chunks or []
+        self._firsts = [first for first, _ in self._chunks]
+        self._count: int | None = None
+
+    def __getitem__(self, position: int) -> Any:
+        index = bisect_right(self._firsts, position) - 1
+        if index >= 0:
+            first, values = self._chunks[index]
+            if position - first < len(values):
+                value = values[position - first]
+                if type(value) is not Gap:
+                    return value
+        raise KeyError(position)
+
+    def __iter__(self) -> Iterator[int]:
+        for first, values in self._chunks:
+            for position, value in enumerate(values, first):
+                if type(value) is not Gap:
+                    yield position
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
+
+    def __reduce__(self) -> Any:
+        return ArrivedResults, ()  # an exception on its way to another process leaves them here
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} results that had arrived>"
+
+
+class Replay:
+    """Runs a failed task again, in this process and thread, for a debugger.
+
+    Parameters
+    ----------
+    words : str
+        Which task it is.
+    call : callable
+        Returns its function and arguments, as they were when the task was yielded.
+    """
+
+    def __init__(self, words: str, call: Callable[[], Call] | None = None) -> None:
+        self._words = words
+        self._call = call
+
+    def __call__(self) -> Any:
+        """Return what the task returns; raise what it raises."""
+        if self._call is None:
+            raise RuntimeError(f"{self._words}: it was part of a call in another process")
+        function, args, kwargs = self._call()
+        return function(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        return Replay, (self._words,)
+
+    def __repr__(self) -> str:
+        return f"<replay of {self._words}>"
+
+
+def replay_task(position: int, task: Call) -> Replay:
+    """Return the replay of a task whose arguments are the caller's own."""
+    return Replay(describe_task(position, describe_call(*task)), lambda: task)
+
+
+def replay_from(batch: Batch, index: int, definitions: Definitions) -> Replay:
+    """Return the replay of a task whose arguments were pickled."""
+
+    def call(_alive: Definitions = definitions) -> Call:  # what its pickle refers to
+        return batch.call(index)
+
+    return Replay(batch.describe(index), call)
+
+
+def attach(error: BaseException, results: ArrivedResults, replay: Replay | None) -> None:
+    """Give `error` the attributes ``results`` and ``replay``, unless it has such of its own."""
+    for name, value, kind in (("results", results, ArrivedResults), ("replay", replay, Replay)):
+        try:
+            present = getattr(error, name, None)
+            if present is None or isinstance(present, kind):
+                setattr(error, name, value)
+        except Exception:  # an exception class may refuse; then it goes without
+            continue

@@ -1,0 +1,42 @@
+"""The time limit of a whole call."""
+
+from __future__ import annotations
+
+import time
+
+#: A time that does not come.
+NEVER = float("inf")
+
+
+class Deadline:
+    """When a call has to be over.
+
+    Parameters
+    ----------
+    seconds : float or None
+        From now on; None for ever.
+
+    Attributes
+    ----------
+    at : float
+        That moment, `time.monotonic`.
+    """
+
+    __slots__ = ("_seconds", "at")
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self.at = NEVER if seconds is None else time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        """Whether it has passed."""
+        return self.at != NEVER and time.monotonic() >= self.at
+
+    def error(self, completed: int) -> BaseException:
+        """Return what to raise when it has."""
+        from parallel_core.errors import CallTimeoutError
+
+        return CallTimeoutError(
+            f"the call has run for more than call_timeout={self._seconds:g} s; {completed} of its "
+            "tasks are done, and their results are in the attribute results of this error"
+        )

@@ -1,0 +1,177 @@
+"""What becomes of a task that has failed.
+
+::
+
+    Failure ──▶ Policy.judge ──▶ Verdict: RAISE    the call ends with it
+                 (on_error,               DELIVER  something stands in the result's place
+                  retries)                RETRY    the task is run again, in a while
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from parallel_core.backends.base import Failure
+from parallel_core.dispatch.gaps import Gap
+from parallel_core.errors import is_worker_death
+
+_LONGEST_BACKOFF = 60.0  # seconds
+
+
+class Action(enum.Enum):
+    """What to do with a failure."""
+
+    RAISE = "raise"
+    DELIVER = "deliver"
+    RETRY = "retry"
+
+
+class Verdict(NamedTuple):
+    """What to do with one failure.
+
+    Attributes
+    ----------
+    action : Action
+        That.
+    value : object
+        What to deliver.
+    seconds : float
+        After how long to run the task again.
+    """
+
+    action: Action
+    value: Any = None
+    seconds: float = 0.0
+
+
+class Instead(NamedTuple):
+    """What `TaskFailure.instead` returns."""
+
+    value: Any
+
+
+class TaskFailure(NamedTuple):
+    """A task that failed, as a callable `on_error` is told of it.
+
+    Attributes
+    ----------
+    position : int
+        Of the task in the call.
+    error : Exception
+        What it raised, or what became of it: a `WorkerDiedError`, a `TaskTimeoutError`, a
+        `SerializationError`. A note of it names the task.
+    attempts : int
+        How many times it has been tried.
+    """
+
+    position: int
+    error: BaseException
+    attempts: int
+
+    def instead(self, value: Any) -> Instead:
+        """Return the decision to have `value` in the place of the result."""
+        return Instead(value)
+
+
+Handler = Callable[[TaskFailure], Any]
+_RAISE = Verdict(Action.RAISE)
+_WORDS = ("raise", "return", "skip")
+
+
+class Policy:
+    """Decides about failures, and counts how often each task was tried.
+
+    Parameters
+    ----------
+    on_error : {"raise", "return", "skip"} or callable
+        What to do in the end.
+    retries : int
+        How many times a task may be run again.
+    retry_on : tuple of exception classes
+        Besides the death of its worker, what it may have raised.
+    backoff : float
+        Seconds before the first retry; each further one waits twice as long.
+    """
+
+    def __init__(
+        self,
+        on_error: str | Handler = "raise",
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] = (),
+        backoff: float = 0.1,
+    ) -> None:
+        self._on_error = on_error
+        self._retries = retries
+        self._retry_on = retry_on
+        self._backoff = backoff
+        self._attempts: dict[int, int] = {}
+
+    @property
+    def carries_on(self) -> bool:
+        """Whether other tasks go on after one that failed."""
+        return self._on_error != "raise" or self._retries > 0
+
+    def judge(self, failure: Failure, may_retry: bool = True) -> Verdict:
+        """Return what to do; what `on_error` raises, if it is a callable, is raised."""
+        position, error = failure
+        if not isinstance(error, Exception):
+            return _RAISE  # an interrupt is no failure of a task
+        attempts = self._attempts.get(position, 0) + 1
+        self._attempts[position] = attempts
+        retriable = is_worker_death(error) or isinstance(error, self._retry_on)
+        if may_retry and retriable and attempts <= self._retries:
+            return self._retry(attempts)
+        decision = self._on_error
+        if callable(decision):
+            decision = decision(TaskFailure(position, error, attempts))
+        if decision == "retry" and may_retry and callable(self._on_error):
+            return self._retry(attempts)
+        del self._attempts[position]
+        if isinstance(decision, Instead):
+            return Verdict(Action.DELIVER, decision.value)
+        if decision == "return":
+            return Verdict(Action.DELIVER, error)
+        if decision == "skip":
+            return Verdict(Action.DELIVER, Gap.SKIPPED)
+        if decision in ("raise", "retry"):
+            return _RAISE
+        raise TypeError(
+            "on_error must return 'raise', 'return', 'skip', 'retry' or what the failure's "
+            f"instead(value) returns, not {decision!r}"
+        ) from error
+
+    def _retry(self, attempts: int) -> Verdict:
+        seconds = math.ldexp(self._backoff, min(attempts - 1, 30))
+        return Verdict(Action.RETRY, seconds=min(seconds, _LONGEST_BACKOFF))
+
+
+def check_policy(on_error: Any, retries: Any, retry_on: Any, backoff: Any) -> None:
+    """Raise TypeError or ValueError unless the parameters of a `Policy` make sense."""
+    if not callable(on_error) and on_error not in _WORDS:
+        known = ", ".join(map(repr, _WORDS))
+        raise ValueError(f"on_error must be one of {known}, or a function, not {on_error!r}")
+    try:
+        number = -1 if isinstance(retries, bool) else operator.index(retries)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"retries must be a number of times, 0 or more, not {retries!r}")
+    for kind in retry_on if isinstance(retry_on, (tuple, list)) else (retry_on,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(
+                f"retry_on must be an exception class or a tuple of them, not {retry_on!r}"
+            )
+    if isinstance(backoff, (bool, str)) or not hasattr(backoff, "__float__"):
+        raise TypeError(f"retry_backoff must be a number of seconds, not {backoff!r}")
+    if not 0 <= float(backoff) < math.inf:
+        raise ValueError(f"retry_backoff must not be negative or infinite, not {backoff!r}")
+
+
+def make_policy(on_error: Any, retries: Any, retry_on: Any, backoff: Any) -> Policy:
+    """Return the policy of one call, from parameters that were checked."""
+    kinds = tuple(retry_on) if isinstance(retry_on, (tuple, list)) else (retry_on,)
+    return Policy(on_error, operator.index(retries), kinds, float(backoff))

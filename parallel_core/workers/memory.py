@@ -1,0 +1,48 @@
+"""How much memory a worker holds: written on its board, and compared with a limit."""
+
+from __future__ import annotations
+
+import os
+
+from parallel_core.workers.board import LIMIT, MEMORY, Board
+
+_LOOK_SECONDS = 0.02  # reading it costs some microseconds
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class MemoryWatch:
+    """Looks at the resident memory of this process.
+
+    Parameters
+    ----------
+    board : Board
+        Where it is written. Over the limit, the worker starts no further task: it lowers its own
+        ``LIMIT``, and the parent has it replaced.
+
+    Attributes
+    ----------
+    due : float
+        When to look again, `time.monotonic`.
+    most : int or None
+        The limit, in bytes.
+    """
+
+    __slots__ = ("_board", "_file", "due", "most")
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self.most: int | None = None
+        self.due = 0.0
+        try:
+            self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # no such file on this system: nothing to look at
+            self._file = -1
+            self.due = float("inf")
+
+    def look(self, now: float) -> None:
+        """Write down how much it is."""
+        self.due = now + _LOOK_SECONDS if self.most is None else 0.0
+        held = int(os.pread(self._file, 100, 0).split()[1]) * _PAGE
+        self._board.words[MEMORY] = held
+        if self.most is not None and held > self.most:
+            self._board.words[LIMIT] = 0
