@@ -30,8 +30,11 @@ if TYPE_CHECKING:
         register_parallel_backend as register_parallel_backend,
     )
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
+    from parallel_core.dispatch.policy import TaskFailure as TaskFailure
+    from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
+    from parallel_core.errors import LowMemoryError as LowMemoryError
     from parallel_core.errors import ParallelError as ParallelError
     from parallel_core.errors import PerformanceHint as PerformanceHint
     from parallel_core.errors import RemoteError as RemoteError
@@ -51,14 +54,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Backend": "backends.base",
+    "CallTimeoutError": "errors",
     "InitializerError": "errors",
     "InvalidTaskError": "errors",
+    "LowMemoryError": "errors",
     "Parallel": "parallel.call",
     "ParallelError": "errors",
     "PerformanceHint": "errors",
     "RemoteError": "errors",
     "SerializationError": "errors",
     "TaskExitError": "errors",
+    "TaskFailure": "dispatch.policy",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
     "cpu_count": "backends.cores",

@@ -118,6 +118,7 @@ class InlineDispatch:
         """Yield the outcome of each task, in turn, up to one that is all that is wanted."""
         stop_when, journal = self._plan.stop_when, self._plan.journal
         for position, item in enumerate(self._tasks):
+            is_result = True
             if type(item) is Known:
                 value = item.value
             else:
@@ -125,7 +126,7 @@ class InlineDispatch:
                 value, is_result = self._outcome(position, item)
                 if is_result and journal is not None:
                     journal.record(position, [value])
-            is_last = stop_when is not None and type(value) is not Gap and stop_when(value)
+            is_last = stop_when is not None and is_result and stop_when(value)
             yield value
             del value
             if is_last:
