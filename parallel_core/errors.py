@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 __all__ = [
     "InitializerError",
     "InvalidTaskError",
+    "JournalError",
     "ParallelError",
     "PerformanceHint",
     "RemoteError",
@@ -39,6 +40,10 @@ class ParallelError(Exception):
 
 class InvalidTaskError(ParallelError, TypeError):
     """An item of the iterable is not a delayed call ``(function, args, kwargs)``."""
+
+
+class JournalError(ParallelError):
+    """A journal cannot be used, does not belong to this call, or could not be written to."""
 
 
 class SerializationError(ParallelError, pickle.PicklingError):
