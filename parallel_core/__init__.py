@@ -6,6 +6,7 @@
             compat         others' names for what is here
             parallel       Parallel: reads parameters, builds one Dispatch, returns its results
             dispatch       pulls tasks, sizes batches, keeps order
+            journal        results in a file, for the same call to go on from
             backends       one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
             observe        what happened, for whoever wants to know
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
+    from parallel_core.errors import JournalError as JournalError
     from parallel_core.errors import LowMemoryError as LowMemoryError
     from parallel_core.errors import ParallelError as ParallelError
     from parallel_core.errors import PerformanceHint as PerformanceHint
@@ -58,6 +60,7 @@ _HOMES = {
     "InitializerError": "errors",
     "InvalidTaskError": "errors",
     "LowMemoryError": "errors",
+    "JournalError": "errors",
     "Parallel": "parallel.call",
     "ParallelError": "errors",
     "PerformanceHint": "errors",

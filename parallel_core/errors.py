@@ -20,6 +20,7 @@ __all__ = [
     "CallTimeoutError",
     "InitializerError",
     "InvalidTaskError",
+    "JournalError",
     "LowMemoryError",
     "ParallelError",
     "PerformanceHint",
@@ -41,6 +42,10 @@ class ParallelError(Exception):
 
 class InvalidTaskError(ParallelError, TypeError):
     """An item of the iterable is not a delayed call ``(function, args, kwargs)``."""
+
+
+class JournalError(ParallelError):
+    """A journal cannot be used, does not belong to this call, or could not be written to."""
 
 
 class SerializationError(ParallelError, pickle.PicklingError):

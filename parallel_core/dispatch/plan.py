@@ -13,7 +13,7 @@ from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
-    from parallel_core.journal import Journal
+    from parallel_core.journal.store import Journal
 
 #: Called when the counters of a dispatch have changed.
 Progress = Callable[[], None]

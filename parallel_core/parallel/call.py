@@ -46,7 +46,7 @@ from parallel_core.tasks.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
-    from parallel_core.journal import Journal
+    from parallel_core.journal.store import Journal
 
 _MESSAGE_OF_OVERRIDES = 10
 _warned: set[str] = set()
@@ -136,6 +136,8 @@ class Parallel:
         How many tasks the iterable has, once that is known.
     n_dispatched_tasks, n_completed_tasks : int
         How far the call is.
+    n_resumed_tasks : int
+        How many results came from the `journal`.
 
     Raises
     ------
@@ -230,7 +232,7 @@ class Parallel:
         self._session: Session | None = None
         self._arrays: ArrayReducer | None = None
         self._journal: Journal | None = None
-        self._n_taken_over = 0
+        self.n_resumed_tasks = 0
         self._dispatch: Any = None
         self._generator: weakref.ref[Generator[Any, None, None]] | None = None
         self._running = False
@@ -274,6 +276,7 @@ class Parallel:
         generator = self._generator() if self._generator is not None else None
         if generator is not None:
             generator.close()
+        self._close_journal()
         self._release()
 
     def __call__(self, iterable: Iterable[Any]) -> Any:
@@ -361,8 +364,6 @@ class Parallel:
                 backend = find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
         options = self._call_options
-        if options.journal is not None:
-            self._open_journal()
         plan = CallPlan(
             n_jobs,
             options.policy(),
@@ -376,7 +377,7 @@ class Parallel:
             options.pre_dispatch_nbytes,
             self._options.lifespan,
             options.gate(),
-            self._journal,
+            None if options.journal is None else self._open_journal(),
         )
         dispatch: Any
         if backend.style is Style.INLINE:
@@ -405,15 +406,31 @@ class Parallel:
             self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
         return self._session
 
-    def _open_journal(self) -> None:
-        from parallel_core.journal import Journal
+    def _open_journal(self) -> Journal:
+        """Return the journal; within a ``with`` block one for all calls that come to their end."""
+        if self._journal is None:
+            from parallel_core.journal.store import Journal
 
-        self._journal = Journal.open(self._call_options.journal)
+            own = stored_globals(self._options.initializer)
+            self._journal = Journal.open(self._call_options.journal, own=own)
+            self.n_resumed_tasks = 0
+        return self._journal
+
+    def _end_journal(self, complete: bool) -> None:
+        journal = self._journal
+        if journal is None:
+            return
+        journal.end_call(complete)
+        if self._messages is not None and journal.taken_over > self.n_resumed_tasks:
+            taken_over = journal.taken_over - self.n_resumed_tasks
+            self._messages.say(f"Took over {taken_over} results from {self._call_options.journal}.")
+        self.n_resumed_tasks = journal.taken_over
+        if not (self._managed and journal.is_at_rest):
+            self._close_journal()
 
     def _close_journal(self) -> None:
-        if self._journal is not None:
-            journal, self._journal = self._journal, None
-            self._n_taken_over = journal.taken_over
+        journal, self._journal = self._journal, None
+        if journal is not None:
             journal.close()
 
     def _array_reducer(self) -> ArrayReducer:
@@ -439,7 +456,7 @@ class Parallel:
             if not complete and dispatch is not None:
                 dispatch.abandon()
         finally:
-            self._close_journal()
+            self._end_journal(complete)
             if not self._managed or not complete:
                 self._release()
             else:

@@ -19,6 +19,7 @@
   `memory`, which that is received into.
 - `failure`: an exception on its way from a worker to the caller.
 - `preview`: looking into a pickle without running it.
+- `known`: what stands in the stream of tasks for one whose result is known already.
 - `wrapping`: `wrap_non_picklable_objects`.
 - `description`: words for a task in messages.
 """

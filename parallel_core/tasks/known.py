@@ -1,20 +1,18 @@
-"""What stands in the stream of tasks for one whose result is known already."""
+"""An item that stands in the stream of tasks for one whose result is known already."""
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class Known:
-    """The result of a task that need not be run.
+    """The result of a task that need not run.
 
     Parameters
     ----------
     value : object
-        That.
+        What the task returned when it ran.
     """
 
     __slots__ = ("value",)
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value

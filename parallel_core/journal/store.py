@@ -1,0 +1,416 @@
+"""The journal of one call: results that are known, and results as they arrive.
+
+A row that a digest vouches for is never written twice; a row that belongs to another task is an
+error, not a miss: to go on would leave results of two calls in one file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from types import GeneratorType, TracebackType
+from typing import Any
+from weakref import WeakSet
+
+from parallel_core.errors import InvalidTaskError, JournalError, SerializationError
+from parallel_core.journal.digest import FunctionDigests, digest
+from parallel_core.journal.file import JournalFile, damaged
+from parallel_core.journal.graph import encode, hashed
+from parallel_core.journal.results import dumps_result
+from parallel_core.journal.rows import APPEND, Row, Rows, checksum_of
+from parallel_core.tasks.capture import SCALARS
+from parallel_core.tasks.delayed import check_task
+from parallel_core.tasks.description import describe_call, describe_task, function_name
+from parallel_core.tasks.known import Known
+from parallel_core.tasks.pickling import explain
+
+#: Bytes of a pickled result that SQLite still takes; its limit is for a whole row.
+LARGEST = 1_000_000_000 - 1000
+
+_open_journals: WeakSet[Journal]
+
+
+class Journal:
+    """Results of a call in a file, for the same call to go on from; made by `open`.
+
+    Parameters
+    ----------
+    file : JournalFile
+        Open.
+    seed : bytes or None
+        The digest of what the tasks' random numbers begin with.
+    own : frozenset of str
+        See `open`.
+
+    Attributes
+    ----------
+    taken_over : int
+        Results that came from the file.
+    recorded : int
+        Results that this program appended.
+    is_at_rest : bool
+        Whether every task that was looked up came to its end: the next call goes on from there.
+
+    Notes
+    -----
+    The tasks of several calls, one after the other, are one sequence in the journal.
+
+    Results are pickled. Open only files that you trust: unpickling can run any code.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from parallel_core import delayed
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Journal.open(f"{folder}/squares") as journal:
+    ...         for position, (f, args, _) in enumerate(journal.look_up([delayed(pow)(3, 2)])):
+    ...             journal.record(position, [f(*args)])
+    ...     with Journal.open(f"{folder}/squares") as journal:
+    ...         [item.value for item in journal.look_up([delayed(pow)(3, 2)])]
+    [9]
+    """
+
+    def __init__(
+        self, file: JournalFile, seed: bytes | None = None, own: frozenset[str] = frozenset()
+    ) -> None:
+        self._file: JournalFile | None = file
+        self._path = file.path
+        self._process = os.getpid()
+        self._seed = seed
+        self._lock = threading.Lock()
+        self._digests = FunctionDigests(own)
+        self._pending: dict[int, tuple[bytes, bytes, object]] = {}
+        self._is_looking = False
+        self._base = 0  # how many tasks the calls before had
+        self._end: int | None = None  # that, with those of this call, once it is known
+        self.is_at_rest = True
+        self.taken_over = 0
+        self.recorded = 0
+        _open_journals.add(self)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        seed: object = None,
+        own: frozenset[str] = frozenset(),
+    ) -> Journal:
+        """Make the journal `path`, or take it up.
+
+        Parameters
+        ----------
+        path : path
+            Its file. While it is open, SQLite keeps another one beside it.
+        seed : object, optional
+            A part of what identifies each task, beside its function and its arguments.
+
+        own : frozenset of str
+            Globals that an initializer sets in each worker: their values do not count.
+
+        Returns
+        -------
+        Journal
+            Nobody else can open it until it is closed or this program ends.
+
+        Raises
+        ------
+        JournalError
+            When the file is no journal, is damaged, is of another Python or of a newer format, is
+            open elsewhere, or cannot be read and written. It has not been changed then.
+        """
+        seed_digest = None if seed is None else digest(seed, "the seed")
+        return cls(JournalFile(os.fsdecode(path)), seed_digest, own)
+
+    def look_up(self, tasks: Iterable[Any]) -> Generator[Any, None, None]:
+        """Yield each task, or, where its result is known, that as `Known`.
+
+        An item that is no task is yielded as it is. Closing this generator closes that of the
+        caller; what the latter raises is raised as it is.
+
+        Raises
+        ------
+        JournalError
+            When the journal has another task at this place, or a damaged result.
+        SerializationError
+            When nothing can tell whether a task is the same in another program.
+        """
+        iterator = iter(tasks)
+        return self._look_up(iterator)
+
+    def _look_up(self, iterator: Iterator[Any]) -> Generator[Any, None, None]:
+        if self._is_looking:
+            raise JournalError(f"the journal {self._path!r} is in use by another call")
+        self._is_looking = True
+        self._end = None
+        try:
+            yield from self._items(iterator)
+        except GeneratorExit:
+            _close(iterator)
+            raise
+        except BaseException:
+            try:
+                _close(iterator)
+            except Exception:  # the first error is the one to tell
+                pass
+            raise
+        finally:
+            self._is_looking = False
+
+    def _items(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        rows = Rows(self._execute)
+        end = rows.end
+        pending = self._pending = {}
+        find = self._digests.find
+        last: object = pending  # no function
+        code = b""
+        watch: Callable[[], bool] | None = None
+        position = self._base - 1
+        for position, item in enumerate(iterator, self._base):
+            try:
+                function, args, kwargs = item if type(item) is tuple else check_task(item, position)
+                if type(args) is not tuple or type(kwargs) is not dict or not callable(function):
+                    function, args, kwargs = check_task(item, position)
+            except (InvalidTaskError, ValueError):
+                yield item
+                continue
+            try:
+                if function is not last or watch is None or not watch():
+                    code, watch = find(function)
+                    last = function
+                key = _arguments_digest(args, kwargs)
+            except SerializationError as error:
+                raise _unknowable(position, function, args, kwargs, error) from error
+            if position < end:
+                row = rows.find(position)
+                if row is not None:
+                    data = self._data(rows, position, row)
+                    self._check(position, row, code, key, (function, args, kwargs))
+                    known = Known(self._load(position, data))
+                    self.taken_over += 1
+                    yield known
+                    del known
+                    continue
+            pending[position] = code, key, function
+            yield item
+        self._end = position + 1
+
+    def end_call(self, complete: bool) -> None:
+        """Let the next call go on where this one ended; one that is not `complete` ended nowhere."""
+        self.is_at_rest = complete and self._end is not None
+        if self._end is not None:
+            self._base = self._end
+
+    def _check(self, position: int, row: Row, code: bytes, key: bytes, task: Any) -> None:
+        """See that a row belongs to the task that stands at its place."""
+        differing = []
+        if row[0] != code:
+            differing.append("its function: the code, or what it uses from its own module")
+        if row[1] != key:
+            differing.append("its arguments")
+        if row[2] != self._seed:
+            differing.append("its seed")
+        if differing:
+            raise JournalError(
+                f"the journal {self._path!r} is of another call: it has a result for "
+                f"{describe_task(position, describe_call(*task))}, but another one, which differs "
+                f"in {', and in '.join(differing)}. Name another file, or delete this one; "
+                "nothing in it was changed"
+            )
+
+    def _data(self, rows: Rows, position: int, row: Row) -> bytes:
+        """Return the pickle in a row, after a check that all of the row is what was written."""
+        function, arguments, seed, checksum, data = row
+        if data is None:
+            data = rows.value(position)
+        try:
+            is_good = checksum_of(position, function, arguments, seed, data) == checksum
+        except TypeError:  # not even bytes
+            is_good = False
+        if not is_good:
+            raise damaged(self._path, f"the result of task {position} is not what was written")
+        return data
+
+    def _load(self, position: int, data: bytes) -> Any:
+        try:
+            return pickle.loads(data)
+        except Exception as error:
+            raise JournalError(
+                f"the result of task {position} in the journal {self._path!r} cannot be "
+                f"unpickled: {type(error).__name__}: {error}"
+            ) from error
+
+    def record(self, first: int, values: Sequence[Any]) -> None:
+        """Append the results of tasks ``first``, ``first + 1``, ..., all or none of them.
+
+        Those that came from the journal are left out.
+
+        Raises
+        ------
+        JournalError
+            When they cannot be written, say because the disk is full; what was recorded before
+            is there, and these can be recorded again. Or when one is too large; the others are
+            written then.
+        SerializationError
+            When one does not pickle; the others are written then.
+        """
+        rows: list[tuple[int, bytes, bytes, bytes | None, int, bytes]] = []
+        fault: Exception | None = None
+        pending, seed = self._pending, self._seed
+        for position, value in enumerate(values, self._base + first):
+            task = pending.get(position)
+            if task is None:
+                continue
+            function, arguments, called = task
+            try:
+                data = dumps_result(value)
+                if len(data) > LARGEST:
+                    raise _too_large(len(data), position, called)
+            except Exception as error:
+                if fault is None:
+                    fault = _not_recordable(position, called, value, error)
+                del pending[position]
+                continue
+            checksum = checksum_of(position, function, arguments, seed, data)
+            rows.append((position, function, arguments, seed, checksum, data))
+        if rows:
+            self._append(rows)
+        if fault is not None:
+            raise fault
+
+    def _append(self, rows: list[Any]) -> None:
+        self._check_process()
+        with self._lock:
+            connection = self._connection()
+            try:
+                connection.execute("BEGIN")
+                connection.executemany(APPEND, rows)
+                connection.execute("COMMIT")
+            except BaseException as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise self._unwritten(rows, error) from error
+                raise
+            for row in rows:
+                self._pending.pop(row[0], None)
+            self.recorded += len(rows)
+
+    def _unwritten(self, rows: list[Any], error: sqlite3.Error) -> JournalError:
+        which = f"task {rows[0][0]}"
+        if len(rows) > 1:
+            which = f"tasks {rows[0][0]} to {rows[-1][0]}"
+        why = "there is no room left on the disk" if "full" in str(error) else str(error)
+        return JournalError(
+            f"results of {which} could not be appended to the journal {self._path!r}: {why}. "
+            f"Those recorded before are in it ({self.recorded} of this program); when the cause "
+            "is gone, the same call goes on from there"
+        )
+
+    def close(self) -> None:
+        """Write everything to the one file, and let others open it; safe to repeat.
+
+        In a process that was forked it does nothing: the journal is its parent's.
+        """
+        if self._process != os.getpid():
+            return
+        with self._lock:
+            file, self._file = self._file, None
+            if file is not None:
+                file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _execute(self, statement: str, *values: int) -> list[Any]:
+        self._check_process()
+        with self._lock:
+            connection = self._connection()
+            try:
+                return connection.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise damaged(self._path, str(error)) from error
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():  # after a fork its lock may be held by nobody
+            raise JournalError(f"the journal {self._path!r} belongs to process {self._process}")
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._file is None:
+            raise JournalError(f"the journal {self._path!r} is closed")
+        return self._file.connection
+
+    def leave_to_parent(self) -> None:
+        """After a fork: never touch the connection again, not even to close it.
+
+        Closing it would write to the file and delete its log under the parent's hands.
+        """
+        if self._file is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._file.connection))
+
+
+def _close(iterator: object) -> None:
+    """Close the caller's generator, as leaving a ``for`` loop over it would in time."""
+    if isinstance(iterator, GeneratorType):
+        iterator.close()
+
+
+def _arguments_digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    if not kwargs and SCALARS.issuperset(map(type, args)):
+        try:
+            return hashed(encode(args))
+        except ValueError:  # too large to be encoded in one go
+            pass
+    return digest((args, kwargs))
+
+
+def _unknowable(
+    position: int, function: Any, args: Any, kwargs: Any, error: Exception
+) -> SerializationError:
+    """Return the error that names the argument without a digest, or the function."""
+    for place, value in (*enumerate(args), *kwargs.items()):
+        try:
+            digest(value, f"argument {place!r}")
+        except SerializationError as found:
+            error = found
+            break
+    task = describe_task(position, describe_call(function, args, kwargs))
+    return SerializationError(f"{task}: cannot be found again in a journal: {error}")
+
+
+def _not_recordable(position: int, function: Any, value: object, error: Exception) -> Exception:
+    if isinstance(error, JournalError):
+        return error
+    task = describe_task(position, f"{function_name(function)}(...)")
+    return explain(f"{task}: its result is for a journal", value, "the result", error)
+
+
+def _too_large(nbytes: int, position: int, function: Any) -> JournalError:
+    task = describe_task(position, f"{function_name(function)}(...)")
+    return JournalError(
+        f"{task}: its result takes {nbytes} bytes when pickled, and a journal takes no more than "
+        f"{LARGEST} for one. Let the task write it to a file, and return the file's name"
+    )
+
+
+_open_journals = WeakSet()
+
+
+def _after_fork() -> None:
+    for journal in list(_open_journals):
+        journal.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
