@@ -470,13 +470,26 @@ def test_a_function_that_exits_fails_its_line(folder: Path, settings: list[str])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-@pytest.mark.parametrize("policy", ["stop", "skip", "report"])
-def test_a_dead_worker_ends_the_run(folder: Path, policy: str) -> None:
-    arguments = ["functions:dies", "--jobs", "2", "--on-error", policy]
+def test_a_dead_worker_ends_the_run(folder: Path) -> None:
+    arguments = ["functions:dies", "--jobs", "2"]
     done = run(folder, "map", *arguments, given=b"a\nb\ndie\nd\n" + 2000 * b"e\n")
     assert b"parallel-core map: the run ended (" in done.stderr
     assert b"Traceback" not in done.stderr
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("order", [[], ["--unordered"]])
+@pytest.mark.parametrize("policy", ["skip", "report"])
+def test_a_dead_worker_fails_its_line(folder: Path, policy: str, order: list[str]) -> None:
+    arguments = ["functions:dies", "--jobs", "2", "--on-error", policy, *order]
+    done = run(folder, "map", *arguments, given=b"a\nb\ndie\nd\n" + 2000 * b"e\n")
+    assert sorted(done.stdout.split()) == sorted([b"a", b"b", b"d", *2000 * [b"e"]])
+    if policy == "report":
+        assert b"line 3: parallel_core.errors.WorkerDiedError: a worker process" in done.stderr
+    else:
+        assert b"1 line of 2004 failed" in done.stderr
+    assert done.returncode == 3
 
 
 # --- what is wrong with the command ----------------------------------------------------

@@ -26,6 +26,15 @@ class Failure(NamedTuple):
     traceback: str
     """The traceback as Python prints it, from the called function on."""
 
+    @staticmethod
+    def of(line: int, error: BaseException) -> Failure:
+        """Return the failure of a line that never came to raise `error` itself."""
+        import traceback
+
+        said = "".join(traceback.format_exception_only(type(error), error)).splitlines()[0]
+        told = "".join(traceback.format_exception(type(error), error, None))
+        return Failure(line, said, told)
+
 
 class LineFailed(Exception):
     """Carries a `Failure` out of a worker, and ends the run there and then."""
@@ -68,6 +77,27 @@ def apply_or_raise(target: str, form: str, number: int, line: bytes) -> bytes:
         return _text_line(function(text))
     except (Exception, SystemExit) as error:
         raise LineFailed(_failure(number, error)) from None
+
+
+class JournalledLines:
+    """Applies a function as `apply_or_raise` does, and is another one when its code is another.
+
+    Parameters
+    ----------
+    target, form : str
+        As there.
+    code : bytes
+        The digest of the function: a part of what a journal knows tasks by.
+    """
+
+    def __init__(self, target: str, form: str, code: bytes) -> None:
+        self.target = target
+        self.form = form
+        self.code = code
+
+    def __call__(self, number: int, line: bytes) -> bytes:
+        """Return what is to be written for a line."""
+        return apply_or_raise(self.target, self.form, number, line)
 
 
 def apply_or_record(target: str, form: str, number: int, line: bytes) -> bytes | Failure:

@@ -21,6 +21,25 @@ def positive(text: str) -> int:
     return number
 
 
+def count(text: str) -> int:
+    """Return a number from 0 on."""
+    number = _whole(text)
+    if number is None or number < 0:
+        raise _bad(f"a number from 0 on is needed, not {text!r}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Return a time that is more than nothing."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise _bad(f"a positive number of seconds is needed, not {text!r}")
+    return number
+
+
 def batch_size(text: str) -> int | str:
     """Return a number of tasks from 1 on, or ``"auto"``."""
     if text == "auto":

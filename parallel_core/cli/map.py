@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -12,6 +12,7 @@ from parallel_core.cli.applying import (
     JSON,
     TEXT,
     Failure,
+    JournalledLines,
     LineFailed,
     apply_or_raise,
     apply_or_record,
@@ -19,11 +20,12 @@ from parallel_core.cli.applying import (
 from parallel_core.cli.exits import ExitCode, ReaderClosed, complain
 from parallel_core.cli.source import Feed, LineSource
 from parallel_core.cli.target import TargetError, add_current_directory, load_function
+from parallel_core.errors import JournalError
 
 if TYPE_CHECKING:
     import argparse
 
-    from parallel_core import Parallel
+    from parallel_core import Parallel, TaskFailure
     from parallel_core.tasks.delayed import Task
 
 STOP = "stop"
@@ -53,12 +55,19 @@ failures:
   stop     the first failure ends the run; stderr names its line and its error
   skip     failing lines give no output; stderr tells at the end how many there were
   report   as skip, and stderr names each failing line and its error as it occurs
-  A worker that dies ends the run whatever the choice.
+  A line whose worker died, or that took longer than --timeout, has failed as well.
+
+journal:
+  With --journal, the results of finished lines are kept in a file as they come. The same
+  command, started again after a crash, computes only what is missing, and stderr tells how
+  much it took over. Failed lines are tried again. A journal of another function, whose code
+  counts, or of other lines is refused.
 
 exit codes:
   0    all went well
-  1    a task failed and ended the run, a worker died, or the output could not be written
-  2    the command is wrong: bad option, no such function, FILE cannot be read
+  1    a task failed and ended the run, or the output could not be written
+  2    the command is wrong: bad option, no such function, FILE cannot be read, or the journal
+       does not fit
   3    all lines were tried, and some failed (skip and report)
   130  ended by Ctrl-C
   141  the reader of the output went away, as in "| head"
@@ -82,6 +91,9 @@ class MapOptions(NamedTuple):
     return_as: str
     on_error: str
     traceback: bool
+    retries: int
+    timeout: float | None
+    journal: str | None
 
 
 class OutputError(Exception):
@@ -148,6 +160,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="what a failing line does, see below (default: stop)",
     )
     parser.add_argument(
+        "--retries",
+        type=arguments.count,
+        default=0,
+        metavar="N",
+        help="how many times to try a line again whose worker died (default: 0)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=arguments.seconds,
+        metavar="SECONDS",
+        help="how long a line may take; with more than one job",
+    )
+    parser.add_argument(
+        "--journal", metavar="FILE", help="keep results in FILE, and go on from there, see below"
+    )
+    parser.add_argument(
         "--traceback", action="store_true", help="show the traceback of each error that is named"
     )
 
@@ -157,7 +185,13 @@ def run(options: MapOptions) -> int:
     from parallel_core import Parallel
 
     add_current_directory()
-    settings: dict[str, Any] = {"n_jobs": options.jobs, "batch_size": options.batch_size}
+    settings: dict[str, Any] = {
+        "n_jobs": options.jobs,
+        "batch_size": options.batch_size,
+        "retries": options.retries,
+        "timeout": options.timeout,
+        "journal": options.journal,
+    }
     if options.backend is not None:
         settings["backend"] = options.backend
     if options.prefer is not None:
@@ -165,7 +199,7 @@ def run(options: MapOptions) -> int:
     if sys.stdout is None:
         return _refuse("standard output is closed")
     try:
-        load_function(options.target)
+        function = load_function(options.target)
         source = LineSource(options.file)
     except TargetError as error:
         return _refuse(str(error))
@@ -173,21 +207,33 @@ def run(options: MapOptions) -> int:
         return _refuse(f"cannot read {options.file!r}: {error.strerror or error}")
     sys.stdout.flush()  # what the import printed comes before the results
     with closing(source):
+        run = _Run(options, source, function)
+        if options.on_error != STOP:
+            settings["on_error"] = run.note_failure
         try:
             pool = Parallel(return_as=options.return_as, **settings)
         except (TypeError, ValueError, ImportError) as error:
             return _refuse(str(error))
-        return _Run(options, source).over(pool)
+        return run.over(pool)
 
 
 class _Run:
     """One run over the lines of one source."""
 
-    def __init__(self, options: MapOptions, source: LineSource) -> None:
+    def __init__(
+        self, options: MapOptions, source: LineSource, function: Callable[[Any], Any]
+    ) -> None:
         self._options = options
         self._source = source
         self._feed = Feed(source, self._task)
         self._failed = 0
+        self._round_began = 0
+        self._apply: JournalledLines | None = None
+        if options.journal is not None:
+            from parallel_core.journal.digest import function_digest
+
+            code = function_digest(function)
+            self._apply = JournalledLines(options.target, options.form, code)
 
     def over(self, pool: Parallel) -> ExitCode:
         """Send all lines through `pool`, and tell how it ended."""
@@ -203,13 +249,27 @@ class _Run:
             return ExitCode.FAILED
         except ReaderClosed:
             raise
+        except JournalError as error:
+            return _refuse(str(error))
         except Exception as error:
             done = f"{self._feed.delivered} lines were done before"
             complain("map", f"the run ended ({done}): {type(error).__name__}: {error}")
             return ExitCode.FAILED
+        if pool.n_resumed_tasks:
+            of = f"{pool.n_resumed_tasks} of {self._feed.delivered} results"
+            complain("map", f"{of} were taken over from {self._options.journal}")
         return self._after_the_last_line()
 
+    def note_failure(self, failure: TaskFailure) -> Any:
+        """Put what can be told of a failed line in the place of its result."""
+        error = failure.error
+        if isinstance(error, LineFailed):
+            return failure.instead(error.failure)
+        line = self._round_began + failure.position + 1
+        return failure.instead(Failure.of(line, error))
+
     def _one_round(self, pool: Parallel) -> None:
+        self._round_began = self._feed.pulled
         results = cast("Generator[bytes | Failure, None, None]", pool(self._feed.round()))
         with closing(results):
             for result in results:
@@ -232,6 +292,8 @@ class _Run:
         return ExitCode.SOME_FAILED if self._failed else ExitCode.DONE
 
     def _task(self, number: int, line: bytes) -> Task:
+        if self._apply is not None:  # failures raise: a journal keeps results
+            return self._apply, (number, line), {}
         apply = apply_or_raise if self._options.on_error == STOP else apply_or_record
         return apply, (self._options.target, self._options.form, number, line), {}
 

@@ -144,6 +144,7 @@ class PullDispatch:
         self._deadline = Deadline(plan.call_timeout)
         self._judging = threading.Lock()
         self._ending = threading.Event()  # for threads that wait before they try again
+        self._is_over = False
         self._hit = False  # a result was all that is wanted
         self._has_gaps = False  # in what is delivered
         self._replay: Replay | None = None
@@ -212,6 +213,8 @@ class PullDispatch:
             self._check()
             self._report()
             if ended:
+                if self._hit:
+                    self.abandon()
                 results = self._delivery.results
                 return without_gaps(results) if self._has_gaps else results
 
@@ -222,14 +225,14 @@ class PullDispatch:
         while True:
             with self._news:
                 values = delivery.take()
+                ended = False
                 if values is None:
                     self._wait(True)
                     ended = self._ended()
-                    if ended and self._hit:
+                    if self._hit:
+                        self._is_over = True
                         delivery.pass_over()
                     values = delivery.take()
-                else:
-                    ended = False
             if values is not None:
                 yield without_gaps(values) if self._has_gaps else values
                 with self._lock:
@@ -240,11 +243,14 @@ class PullDispatch:
             self._check()
             self._report()
             if ended:
+                if self._hit:
+                    self.abandon()
                 return
 
     def abandon(self) -> None:
         """End the call: no further task is started."""
         with self._lock:
+            self._is_over = True
             self._stop()
         if self._source_lock.acquire(blocking=False):  # else a thread is in it, and will end
             try:
@@ -268,7 +274,7 @@ class PullDispatch:
         return self._position if self._exhausted else None
 
     def _ended(self) -> bool:
-        return self._alive == 0
+        return self._alive == 0 or self._hit
 
     def _wait(self, any_news: bool) -> None:
         """Wait for something to do in the caller's thread; the lock is held."""
@@ -512,8 +518,8 @@ class PullDispatch:
     def _finish(self, done: _Done, running: _Running, seconds: float) -> None:
         values = done.values
         with self._lock:
-            if running.is_disowned:
-                return  # somebody else has put something in its place
+            if running.is_disowned or self._is_over:
+                return  # something else is in its place, or nobody waits for it any more
             if self._plan.batch_size is None and values and not self._is_timed:
                 ideal = int(_AIM_SECONDS * len(values) / max(seconds, 1e-9))
                 self._size = max(1, min(ideal, 8 * len(values), _MOST))

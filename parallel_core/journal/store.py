@@ -199,7 +199,7 @@ class Journal:
         self._end = position + 1
 
     def end_call(self, complete: bool) -> None:
-        """Let the next call go on where this one ended; one that is not `complete` ended nowhere."""
+        """Let the next call go on where this one ended, unless that is not `complete`."""
         self.is_at_rest = complete and self._end is not None
         if self._end is not None:
             self._base = self._end
