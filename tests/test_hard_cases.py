@@ -230,3 +230,31 @@ def test_a_nested_call_in_a_forked_executor_does_not_use_its_parents() -> None:
 
 def nested(n: int) -> list[int]:
     return list(Parallel(n_jobs=2)(delayed(abs)(value) for value in (0, n)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("how", ["return", "raise", "exit"])
+@pytest.mark.parametrize("batch_size", [1, 20])
+def test_a_forked_child_that_comes_back_out_of_its_task(
+    batch_size: int, how: str, tmp_path: Path
+) -> None:
+    """Nothing is run twice, and the child's answer is nobody's."""
+
+    def work(x: int) -> int:
+        if x == 3 and os.fork() == 0:
+            if how == "raise":
+                raise RuntimeError("in the child")
+            if how == "exit":
+                sys.exit(3)
+            return -1
+        with (tmp_path / str(x)).open("ab") as file:
+            file.write(b".")
+        time.sleep(0.002)
+        return x
+
+    for on_error in ("raise", "return"):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        parallel = Parallel(2, batch_size=batch_size, on_error=on_error)
+        assert parallel(delayed(work)(x) for x in range(40)) == list(range(40))
+        assert {path.stat().st_size for path in tmp_path.iterdir()} == {1}

@@ -23,7 +23,7 @@ from parallel_core.errors import RemoteTraceback
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.birth import BirthError, Spawn
-from parallel_core.workers.board import NO_LIMIT, Phase
+from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
@@ -91,17 +91,19 @@ class ChannelSession(Session):
         self._call = call
         self._carry_on = carry_on
         self._news = []
-        for worker in list(self._workers):
+        for worker in self._workers:
             worker.has_answered = False
-            self._allow(worker)
+        if self._lifespan is not None:
+            self._limit_lives(self._lifespan)
         self._spins = True
 
-    def _allow(self, worker: Worker) -> None:
-        """Let a worker that has no batch start tasks, as many as its lifespan leaves."""
-        if self._lifespan is not None and worker.tasks >= self._lifespan:
-            self._retire(worker)
-        else:
-            worker.board.allow(self._lifespan or NO_LIMIT)
+    def _limit_lives(self, lifespan: int) -> None:
+        """Let each worker start as many tasks as its lifespan leaves."""
+        for worker in list(self._workers):
+            if worker.tasks >= lifespan:
+                self._retire(worker)
+            else:
+                worker.board.allow(lifespan)
 
     def end(self) -> None:
         """Have the workers let go of the arrays of the call; a new one opens them again."""
@@ -257,8 +259,9 @@ class ChannelSession(Session):
             if any(worker.sent or worker.gone for worker in self._workers):
                 self.cancel()
             clean = self._fatal is None
-            for worker in self._workers:
-                worker.board.allow()
+            if self._lifespan is not None:
+                for worker in self._workers:
+                    worker.board.allow()
         finally:
             self._give_back(clean)
 

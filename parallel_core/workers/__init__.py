@@ -17,9 +17,10 @@
 - `pool`: workers are leased to a call and go back warm, keyed by what was set up in them.
 - `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context.
 - `worker`: the parent's handle on one worker, and how it ends.
-- `main`, `execute`: what runs in the child.
+- `main`, `execute`: what runs in the child; `forks`: what it forks is cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
 - `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
+- `memory`: how much a worker holds; `interpreter`: how much it had held when it ended.
 - `system`: the seam to the operating system.
 """
 

@@ -20,6 +20,7 @@ from parallel_core.workers import messages
 from parallel_core.workers.board import PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels, TaskStopped
+from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
 from parallel_core.workers.system import arm_lifeline, write_stacks
@@ -43,6 +44,7 @@ def main(connection: int, board: int, lifeline: int) -> None:
     write_stacks(board)
     channel = Channel(socket.socket(fileno=connection))
     channel.set_send_patience(_REST_SECONDS)
+    cut_off_children(page, channel)
     try:
         _Server(channel, page).serve()
     except ChannelClosed:
