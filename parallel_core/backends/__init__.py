@@ -13,7 +13,7 @@
                   futures.ExecutorBackend
 
 - `base`: the interface: `Backend`, `Session`, `Completion`, `CallOptions`.
-- `answers`: what a worker said becomes a `Completion`.
+- `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.
 """

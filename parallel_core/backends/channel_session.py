@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import select
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from memmapping.sizes import format_nbytes
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
     LONGEST_WAIT,
     Completion,
-    Failure,
     Session,
     SessionFailed,
 )
-from parallel_core.errors import RemoteTraceback
+from parallel_core.backends.losses import died, given_back, note_overrun, returned
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.birth import BirthError, Spawn
@@ -28,14 +26,10 @@ from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
-from parallel_core.workers.worker import Death, Overrun, SentBatch, Worker, wait_for_end
-
-if TYPE_CHECKING:
-    from parallel_core.errors import TaskTimeoutError, WorkerDiedError
+from parallel_core.workers.worker import Worker, wait_for_end
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
-_MOST_LOSSES = 2  # workers that may end with a batch before one of them began it
 _BLAMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)  # in these, death is the task's
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
@@ -166,7 +160,7 @@ class ChannelSession(Session):
             self.n_workers = len(self._workers)
             if not self._workers:
                 words = f"the last worker process is gone, and no other starts: {error}"
-                self._fatal = _died(words)
+                self._fatal = died(words)
             return None
         if self._lifespan is not None:
             fresh.board.allow(self._lifespan)
@@ -325,7 +319,7 @@ class ChannelSession(Session):
         completion = read_answer(batch, message)
         sent.answered = completion.first - batch.start + len(completion.values)
         if worker.overrun is not None:
-            _note_overrun(completion, worker.overrun, sent)
+            note_overrun(completion, worker.overrun, sent)
         self._news.append(completion)
         if not completion.finished:
             return
@@ -367,90 +361,17 @@ class ChannelSession(Session):
         if not worker.ready:
             if self._fatal is None:
                 words = f"a worker process {death.words} before it was ready to work"
-                self._fatal = _died(words, death=death)
-            self._news += [_returned(sent.batch) for sent in lost]
+                self._fatal = died(words, death=death)
+            self._news += [returned(sent.batch) for sent in lost]
             return
         for sent in lost:
             if overrun is not None:  # it was us who killed it; what it was on then is innocent
                 late = overrun.sent is sent and overrun.index >= sent.answered
-                self._return(sent, overrun.index if late else None, death, overrun)
+                self._news.append(given_back(sent, overrun.index if late else None, death, overrun))
             elif running is not None and running[0] is sent and running[3] in _BLAMED:
-                self._return(sent, max(running[1], sent.answered), death)
+                self._news.append(given_back(sent, max(running[1], sent.answered), death))
             else:
-                self._return(sent, None, death)
-
-    def _return(
-        self, sent: SentBatch, index: int | None, death: Death, overrun: Overrun | None = None
-    ) -> None:
-        """Give back what is lost of a batch, and the failure of the task that is to blame."""
-        batch, answered = sent.batch, sent.answered
-        size = batch.size
-        if index is None and overrun is None and answered < size:
-            batch.losses += 1
-            if batch.losses >= _MOST_LOSSES:
-                index = answered
-        completion = Completion(batch, batch.start + answered, [], 0.0, True)
-        pieces = [(answered, size)]
-        if index is not None and index < size:
-            error: BaseException
-            if overrun is not None:
-                error = _too_late(overrun)
-                if death.stack:
-                    error.__cause__ = RemoteTraceback(death.stack)
-            else:
-                what = batch.describe(index)
-                words = f"a worker process {death.words} at {what}{_memory_words(death)}"
-                error = _died(words, batch.start + index, death)
-            completion.first = batch.start + index
-            completion.values = [None]
-            completion.failures = [Failure(completion.first, error)]
-            pieces = [(answered, index), (index + 1, size)]
-        completion.left = [batch.part(low, high) for low, high in pieces if low < high]
-        for part in completion.left:
-            part.losses = batch.losses
-        self._news.append(completion)
-
-
-def _returned(batch: Batch) -> Completion:
-    """Return the end of a batch of which nothing was run."""
-    return Completion(batch, batch.start, [], 0.0, True, left=[batch])
-
-
-def _note_overrun(completion: Completion, overrun: Overrun, sent: SentBatch) -> None:
-    """Where the task that was to stop has failed, say that it was for lack of time."""
-    if overrun.sent is not sent or not completion.failures:
-        return
-    position, error = completion.failures[-1]
-    if position == sent.batch.start + overrun.index:
-        late = _too_late(overrun)
-        late.__cause__ = error.__cause__
-        completion.failures = [*completion.failures[:-1], Failure(position, late)]
-
-
-def _too_late(overrun: Overrun) -> TaskTimeoutError:
-    from parallel_core.errors import TaskTimeoutError
-
-    what = overrun.sent.batch.describe(overrun.index)
-    return TaskTimeoutError(f"{what} has run for more than timeout={overrun.limit:g} s")
-
-
-def _died(message: str, position: int | None = None, death: Death | None = None) -> WorkerDiedError:
-    from parallel_core.errors import WorkerDiedError
-
-    error = WorkerDiedError(message)
-    error.position = position
-    if death is not None:
-        error.exitcode, error.stack = death.exitcode, death.stack
-        error.memory = death.memory or None
-        if death.stack:
-            error.__cause__ = RemoteTraceback(death.stack)
-    return error
-
-
-def _memory_words(death: Death) -> str:
-    if not death.memory:
-        return ""
-    return f" (it held {format_nbytes(death.memory)} of memory)"
+                self._news.append(given_back(sent, None, death))
 
 
 def _load(worker: Worker) -> int:

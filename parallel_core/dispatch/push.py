@@ -214,7 +214,7 @@ class PushDispatch:
 
     def _fill(self) -> None:
         """Hand over and pull until there is no room or nothing more may be pulled."""
-        while self._failure is None and not self._is_held_back():
+        while self._failure is None and not self._hit and not self._is_held_back():
             if self._backlog:
                 depth = self._depth()
                 while self._backlog and self._session.room(depth):
