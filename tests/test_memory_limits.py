@@ -34,14 +34,19 @@ def grow(x: int, nbytes: int) -> int:
 
 
 @pytest.mark.parametrize("return_as", ["list", "generator"])
-@pytest.mark.parametrize("batch_size", ["auto", 1, 7])
-@pytest.mark.parametrize("lifespan", [1, 5, 1000])
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize(
+    ("backend", "lifespan", "batch_size"),
+    [
+        pytest.param("processes", 1, 1, marks=pytest.mark.core),
+        ("processes", 5, "auto"),
+        ("processes", 5, 7),
+        ("processes", 1000, "auto"),
+        ("multiprocessing", 5, "auto"),
+    ],
+)
 def test_no_worker_runs_more_tasks_than_its_lifespan(
     backend: str, lifespan: int, batch_size: Any, return_as: str
 ) -> None:
-    if lifespan == 1 and backend != "processes":
-        pytest.skip("takes the same way, slowly")
     count = 12 if lifespan == 1 else 30
     parallel = Parallel(2, backend, return_as, batch_size=batch_size, worker_lifespan=lifespan)
     got = Counter(parallel(delayed(pid_of)(x) for x in range(count)))
@@ -83,8 +88,10 @@ def test_a_worker_that_retires_runs_its_exit_handlers(tmp_path: Any) -> None:
 # --- memory of a worker ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", ["auto", 1, 40])
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize(
+    ("backend", "batch_size"),
+    [("processes", "auto"), ("processes", 1), ("processes", 40), ("multiprocessing", "auto")],
+)
 def test_a_worker_that_has_grown_is_replaced(backend: str, batch_size: Any) -> None:
     """Each task keeps 20 MB; a worker starts with some 15 MB."""
     parallel = Parallel(2, backend, batch_size=batch_size, max_worker_memory="200M")
