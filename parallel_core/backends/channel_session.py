@@ -239,12 +239,12 @@ class ChannelSession(Session):
 
     def _discard_answers(self, worker: Worker) -> None:
         for message in worker.channel.receive() or ():
-            if message[0] in (messages.ANSWER, messages.PARCEL_ANSWER) and message[6]:
-                worker.sent.popleft()
-            elif message[0] == messages.READY:
-                worker.ready = True
-            elif message[0] == messages.UNUSABLE:
+            if message[0] == messages.UNUSABLE:
                 self._unusable = True
+            elif message[0] != messages.BORN:  # READY may have been lost to the interrupt
+                worker.ready = True
+                if message[0] != messages.READY and message[6]:
+                    worker.sent.popleft()
 
     def _flush(self, worker: Worker) -> None:
         try:
