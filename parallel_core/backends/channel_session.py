@@ -10,6 +10,7 @@ import select
 import time
 from typing import Any
 
+from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import LONGEST_WAIT, Completion, Failure, Session
 from parallel_core.tasks.batch import Batch
@@ -129,14 +130,15 @@ class ChannelSession(Session):
         if self._unusable:
             return None
         try:
-            fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
+            with HeldInterrupts():
+                fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
+                self._team.add(fresh)
         except BirthError as error:
             self.n_workers = len(self._workers)
             if not self._workers:
                 words = f"the last worker process is gone, and no other starts: {error}"
                 self._report(_died(words))
             return None
-        self._team.add(fresh)
         return fresh
 
     def wait(self, seconds: float | None) -> list[Completion]:
