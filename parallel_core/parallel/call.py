@@ -32,7 +32,7 @@ from parallel_core.dispatch.plan import (
     resolve_pre_dispatch,
 )
 from parallel_core.dispatch.push import PushDispatch
-from parallel_core.errors import warn_caller
+from parallel_core.errors import cut_traceback, warn_caller
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import (
     check_arrays,
@@ -276,6 +276,8 @@ class Parallel:
             results = dispatch.run()
             complete = True
             return results
+        except KeyboardInterrupt as error:
+            raise cut_traceback(error) from error.__cause__
         finally:
             if self._return_as is ReturnAs.LIST or self._generator is None:
                 self._finish(complete)

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from parallel_core.errors import cut_traceback
+
 _Results = Generator[Any, None, None]
 
 
@@ -58,5 +60,7 @@ def _generate(
                 ResourceWarning,
                 stacklevel=2,
             )
+    except KeyboardInterrupt as error:
+        raise cut_traceback(error) from error.__cause__
     finally:
         finish(complete)
