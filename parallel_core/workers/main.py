@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
 import socket
 import sys
 from collections import deque
@@ -21,7 +20,7 @@ from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
-from parallel_core.workers.system import arm_lifeline
+from parallel_core.workers.system import arm_lifeline, ignore_interrupts
 
 
 def main(connection: int, board: int, lifeline: int) -> None:
@@ -36,11 +35,7 @@ def main(connection: int, board: int, lifeline: int) -> None:
     for descriptor in (connection, board, lifeline):
         os.set_inheritable(descriptor, False)
     arm_lifeline(lifeline)
-    # The terminal sends Ctrl-C to every process of its group; what it means is for the parent to
-    # say. A handler rather than SIG_IGN: programs that a task starts get the default again.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ignore_interrupts()
     page = Board(board)
     os.close(board)
     channel = Channel(socket.socket(fileno=connection))

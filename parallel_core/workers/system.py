@@ -7,6 +7,7 @@ nothing above this module asks which system it runs on.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -19,13 +20,20 @@ def open_pidfd(pid: int) -> int | None:
     """Return a descriptor that turns readable when process `pid` ends, if there is such a thing.
 
     See pidfd_open(2).
+
+    Raises
+    ------
+    OSError
+        When there are no descriptors left.
     """
     opener: Any = getattr(os, "pidfd_open", None)
     if opener is None:
         return None
     try:
         descriptor: int = opener(pid)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return None
     return descriptor
 
@@ -78,7 +86,7 @@ def memory_file(size: int) -> int:
 
 
 def block_interrupts() -> set[Any] | None:
-    """Hold SIGINT back in this thread; return what `restore_interrupts` wants to have."""
+    """Mask SIGINT in this thread, and so in children; return what `restore_interrupts` wants."""
     if not hasattr(signal, "pthread_sigmask"):
         return None
     blocked: set[Any] = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -89,6 +97,17 @@ def restore_interrupts(mask: set[Any] | None) -> None:
     """Undo `block_interrupts`."""
     if mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def ignore_interrupts() -> None:
+    """Let Ctrl-C pass in this process, a worker.
+
+    The terminal sends it to every process of its group; what it means is for the parent to say. A
+    handler rather than SIG_IGN: programs that a task starts get the default again.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def has_own_pool() -> bool:
