@@ -12,9 +12,10 @@ from __future__ import annotations
 import copyreg
 import enum
 import math
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from memmapping.modules import loaded
 
 if TYPE_CHECKING:
     import mmap
@@ -272,7 +273,7 @@ def form_of(cls: type) -> Form:
         return Form.ITS_OWN
     if cls is numpy.ndarray or cls is numpy.memmap:
         return Form.PLAIN
-    masked = sys.modules.get("numpy.ma")
+    masked = loaded("numpy.ma")
     if masked is not None and cls is masked.MaskedArray:
         return Form.MASKED
     for name in _PICKLING_METHODS:

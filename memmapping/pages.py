@@ -22,6 +22,7 @@ import platform
 import struct
 from weakref import WeakSet
 
+from memmapping.interrupts import HeldInterrupts
 from memmapping.segments import PAGE
 
 _SYSCALL = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 364, "s390x": 355}
@@ -68,6 +69,10 @@ class PageWatch:
         self._fd = -1
         self._pagemap = -1
         _watches.add(self)
+        with HeldInterrupts():
+            self._open()
+
+    def _open(self) -> None:
         number = _SYSCALL.get(platform.machine())
         if number is None:
             raise Unwatchable("no number of userfaultfd is known for this machine")
@@ -148,10 +153,13 @@ class PageWatch:
 
     def close(self) -> None:
         """Watch nothing any more."""
-        for fd in (self._pagemap, self._fd):
+        descriptors, self._fd, self._pagemap = (self._pagemap, self._fd), -1, -1
+        for fd in descriptors:
             if fd >= 0:
                 os.close(fd)
-        self._fd = self._pagemap = -1
+
+    def __del__(self) -> None:
+        self.close()  # an interrupt may have come before it was
 
 
 def _after_fork() -> None:

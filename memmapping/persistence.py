@@ -16,7 +16,6 @@ import mmap
 import os
 import pickle
 import stat
-import sys
 import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, cast, overload
 
@@ -33,6 +32,7 @@ from memmapping.layout import (
     rebuild,
     unpack,
 )
+from memmapping.modules import loaded
 from memmapping.pickler import ScriptObjects
 from memmapping.replacing import replacing
 
@@ -281,7 +281,7 @@ def _read_packed(stream: _Stream, found_nbytes: int | None, makes_native: bool) 
         return native(made) if makes_native else made
 
     def take_buffer(offset: int, nbytes: int) -> memoryview:
-        numpy: Any = sys.modules.get("numpy")  # does not fill with zeros what is filled anyway
+        numpy = loaded("numpy")  # does not fill with zeros what is filled anyway
         buffer = memoryview(bytearray(nbytes) if numpy is None else numpy.empty(nbytes, "u1"))
         stream.read_into(offset, buffer)
         return buffer

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import enum
 import pickle
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from memmapping.modules import loaded
 
 if TYPE_CHECKING:
     from cloudpickle import Pickler as CloudPickler
@@ -87,7 +88,7 @@ def _needs_value(sink: Sink) -> bool:
     """Whether what the C pickler wrote may name what another process cannot import."""
     if sink.contains(_MAIN):
         return True
-    cloudpickle = sys.modules.get("cloudpickle")
+    cloudpickle = loaded("cloudpickle")
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 

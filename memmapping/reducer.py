@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from memmapping.folders import candidate_folders
+from memmapping.interrupts import HeldInterrupts
+from memmapping.modules import loaded
 from memmapping.sizes import parse_nbytes
 from memmapping.store import NoRoom, segment_store
 
@@ -88,10 +90,10 @@ class ArrayReducer:
 
     def reduce(self, obj: Any) -> Any:
         """Return how `obj` is to be pickled, for ``reducer_override``; NotImplemented: as ever."""
-        numpy: Any = sys.modules.get("numpy")
+        numpy = loaded("numpy")
         if numpy is not None and isinstance(obj, numpy.ndarray):
             return self._reduce_array(obj, numpy)
-        sharing: Any = sys.modules.get("memmapping.sharing")
+        sharing = loaded("memmapping.sharing")
         is_handle = sharing is not None and isinstance(obj, (sharing.Shared, sharing.Argument))
         if is_handle and obj.segment is not None:
             self._use(obj.segment)
@@ -105,26 +107,28 @@ class ArrayReducer:
             return True
         if view.nbytes < self._least or not view.nbytes:
             return True
-        numpy: Any = sys.modules.get("numpy")
+        numpy = loaded("numpy")
         if numpy is not None and isinstance(view.obj, numpy.ndarray):
             return True  # `reduce` found no room for it, or it pickles in its own way
         return self._put(view)
 
     def end_call(self) -> None:
         """Forget what the next call must not find: memory that workers may have written to."""
-        self.uses, self.buffers = [], []
-        self._folders = None
-        if self._mode == "r+":
-            self._mirrors.clear()
+        with HeldInterrupts():  # of what is raised in a finalizer, Python only prints a note
+            self.uses, self.buffers = [], []
+            self._folders = None
+            if self._mode == "r+":
+                self._mirrors.clear()
 
     def close(self) -> None:
         """Let go of all memory; references that were given out stay good with their uses."""
-        self.uses, self.buffers = [], []
-        self._mirrors.clear()
-        self._foreign.clear()
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        with HeldInterrupts():
+            self.uses, self.buffers = [], []
+            self._mirrors.clear()
+            self._foreign.clear()
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
 
     def _reduce_array(self, array: Any, numpy: Any) -> Any:
         from memmapping import references

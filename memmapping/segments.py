@@ -16,6 +16,7 @@ import secrets
 import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import ref
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _PIECE = 128 << 20  # bytes written at a time: Ctrl-C is heard between two pieces
@@ -52,8 +53,8 @@ class Segment:
         Its length.
     folder : str
         Where it is.
-    users : set of int
-        Marks of those in this process who expect its content to stay as it is; see `Use`.
+    users : set of weakref
+        Those in this process who expect its content to stay as it is; see `Use`.
     spoiled : bool
         Whether it is of no use to anybody who comes later.
     """
@@ -67,7 +68,7 @@ class Segment:
         self.fd = fd
         self.nbytes = nbytes
         self.folder = folder
-        self.users: set[int] = set()
+        self.users: set[ref[Use]] = set()
         self.spoiled = False
         status = os.fstat(fd)
         self._where = status.st_dev, status.st_ino
@@ -112,14 +113,12 @@ class Segment:
 class Use:
     """Somebody's wish that a segment stay as it is; ends with this object."""
 
-    __slots__ = ("segment",)
+    __slots__ = ("__weakref__", "segment")
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        segment.users.add(id(self))
-
-    def __del__(self) -> None:
-        self.segment.users.discard(id(self))
+        # No `__del__`: if Ctrl-C were heard there, Python would print that and go on.
+        segment.users.add(ref(self, segment.users.discard))
 
 
 def new_file(folder: str) -> int:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from memmapping.folders import Folder, candidate_folders, examine
+from memmapping.interrupts import HeldInterrupts
 from memmapping.segments import Segment, new_file, nobody_else_has_open, others_may_open
 
 #: Seconds for which a segment that nobody uses is kept for the next array.
@@ -99,7 +100,9 @@ class SegmentStore:
         problems = []
         for folder in candidate_folders() if folders is None else folders:
             try:
-                return self._take_in(nbytes, needed, folder, lasting, when_gone)
+                with HeldInterrupts():
+                    segment = self._take_in(nbytes, needed, folder, lasting, when_gone)
+                return segment
             except OSError as error:
                 problems.append(f"{folder.path}: {error.strerror}")
         raise NoRoom(errno.ENOSPC, f"no room for {needed} bytes ({'; '.join(problems)})")
@@ -162,6 +165,10 @@ class SegmentStore:
 
     def clear(self) -> int:
         """Close what is kept; return how many there were."""
+        with HeldInterrupts():
+            return self._clear()
+
+    def _clear(self) -> int:
         with self._lock:
             self._sort_in()
             kept, self._kept = self._kept, []
@@ -237,6 +244,10 @@ class SegmentStore:
             self._held.discard(segment.fd)
             os.close(segment.fd)
             return
+        with HeldInterrupts():
+            self._keep(segment)
+
+    def _keep(self, segment: Segment) -> None:
         now = time.monotonic()
         self._returned.append(_Kept(segment.fd, segment.nbytes, segment.folder, now))
         while self._returned and self._lock.acquire(blocking=False):

@@ -11,9 +11,12 @@ they are first asked for: importing those two packages would double the import t
 
 from __future__ import annotations
 
+import functools
+import os
 import pickle
 import sys
 import warnings
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -33,6 +36,8 @@ __all__ = [
 ]
 
 
+_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OUR_FOLDERS = tuple(os.path.join(_HOME, name) + os.sep for name in ("parallel_core", "memmapping"))
 _OUR_PACKAGES = (__name__.partition(".")[0] + ".", "memmapping.")
 
 
@@ -128,6 +133,40 @@ def warn_caller(message: str, category: type[Warning]) -> None:
             break
         depth, frame = depth + 1, frame.f_back
     warnings.warn(message, category, stacklevel=depth)
+
+
+def cut_traceback(error: BaseException) -> BaseException:
+    """Return `error` with only the users' own frames in its traceback, for who raises it anew.
+
+    That is for Ctrl-C, which comes wherever we happen to be. Frames of other libraries that we had
+    called go with ours.
+    """
+    kept: list[TracebackType] = []
+    trace, ours = error.__traceback__, True
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file.startswith(_OUR_FOLDERS):
+            ours = True
+        elif not (ours and _is_library(file)):
+            ours = False
+            kept.append(trace)
+        trace = trace.tb_next
+    shown: TracebackType | None = None
+    for entry in reversed(kept):
+        shown = TracebackType(shown, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return error.with_traceback(shown)
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(("<", *_library_folders()))
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    import sysconfig
+
+    found = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return tuple(folder + os.sep for folder in found if folder)
 
 
 if TYPE_CHECKING:

@@ -80,7 +80,7 @@ def test_one_of_forty_sticks(backend: str, how: str) -> None:
 @pytest.mark.parametrize("backend", some([*OWN, "loky", "threading"]))
 def test_the_others_go_on(backend: str, return_as: str) -> None:
     how = "wait" if backend == "threading" else "sleep"
-    limit = LIMITS.get(backend, 0.5)
+    limit = LIMITS.get(backend, 1.5)
     parallel = Parallel(2, backend, return_as, timeout=limit, on_error="skip")
     got = list(parallel(delayed(stick)(x, (0, 3, 4), how) for x in range(20)))
     assert sorted(got) == [x for x in range(20) if x not in (0, 3, 4)]
@@ -95,7 +95,7 @@ def test_it_is_tried_again_if_listed(backend: str, tmp_path: Path) -> None:
             stick(x, (x,), "wait" if backend == "threading" else "sleep")
         return x
 
-    limit = LIMITS.get(backend, 0.5)
+    limit = LIMITS.get(backend, 1.5)
     parallel = Parallel(
         2, backend, timeout=limit, retries=1, retry_on=TimeoutError, retry_backoff=0.01
     )
@@ -106,7 +106,7 @@ def test_it_is_tried_again_if_listed(backend: str, tmp_path: Path) -> None:
 def test_the_call_ends_with_it_unless_told_otherwise(backend: str) -> None:
     how = "wait" if backend == "threading" else "sleep"
     with pytest.raises(TaskTimeoutError, match="task 2 of the call") as caught:
-        Parallel(2, backend, timeout=LIMITS.get(backend, 0.5), batch_size=1)(
+        Parallel(2, backend, timeout=LIMITS.get(backend, 1.5), batch_size=1)(
             delayed(stick)(x, (2,), how) for x in range(200)
         )
     results = caught.value.results  # type: ignore[attr-defined]  # born with the call's end

@@ -10,6 +10,7 @@ import select
 import time
 from typing import Any
 
+from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
     LONGEST_WAIT,
@@ -155,16 +156,17 @@ class ChannelSession(Session):
         if self._fatal is not None:
             return None
         try:
-            fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
+            with HeldInterrupts():
+                fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
+                if self._lifespan is not None:
+                    fresh.board.allow(self._lifespan)
+                self._team.add(fresh)
         except BirthError as error:
             self.n_workers = len(self._workers)
             if not self._workers:
                 words = f"the last worker process is gone, and no other starts: {error}"
                 self._fatal = died(words)
             return None
-        if self._lifespan is not None:
-            fresh.board.allow(self._lifespan)
-        self._team.add(fresh)
         return fresh
 
     def wait(self, seconds: float | None) -> list[Completion]:
@@ -272,12 +274,12 @@ class ChannelSession(Session):
 
     def _discard_answers(self, worker: Worker) -> None:
         for message in worker.channel.receive() or ():
-            if message[0] in (messages.ANSWER, messages.PARCEL_ANSWER) and message[6]:
-                worker.sent.popleft()
-            elif message[0] == messages.READY:
-                worker.ready = True
-            elif message[0] == messages.UNUSABLE:
+            if message[0] == messages.UNUSABLE:
                 self._fatal = initializer_error(message[1], message[2])
+            elif message[0] != messages.BORN:  # READY may have been lost to the interrupt
+                worker.ready = True
+                if message[0] != messages.READY and message[6]:
+                    worker.sent.popleft()
 
     def _flush(self, worker: Worker) -> None:
         try:

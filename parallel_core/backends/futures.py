@@ -17,8 +17,11 @@ import time
 from abc import abstractmethod
 from collections import OrderedDict
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from typing import Any
+from typing import Any, ClassVar
+from weakref import ref
 
+from memmapping.interrupts import HeldInterrupts
+from memmapping.modules import loaded
 from parallel_core import config
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
@@ -41,11 +44,19 @@ from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
 from parallel_core.workers.board import Board
 from parallel_core.workers.execute import Execution
+from parallel_core.workers.lifeline import Lifeline, hold_on, own_lifeline
 from parallel_core.workers.messages import UNUSABLE
 from parallel_core.workers.setup import run_initializer
+from parallel_core.workers.system import (
+    block_interrupts,
+    hear_interrupts,
+    restore_interrupts,
+)
 from parallel_core.workers.threads import ThreadLimit, follow, thread_limit
 
 _CALLS = 8  # whose definitions an engine's worker keeps
+
+_NO_COMMENTS = "ignore:resource_tracker:UserWarning"
 
 _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
 
@@ -58,8 +69,15 @@ _state: dict[str, Any] = {}
 _threads: ThreadLimit | None = None
 
 
-def initialize(data: bytes) -> None:
-    """Run the initializer of a call in an engine's worker; `run_batch` tells what it raises."""
+def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
+    """Do in a new worker of loky's what workers of our own do first; `data` is the initializer.
+
+    `run_batch` tells what that raises.
+    """
+    hold_on(lifeline)
+    hear_interrupts()
+    if data is None:
+        return
     try:
         _state.update(run_initializer(data))
     except BaseException as error:
@@ -74,7 +92,8 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    call, level, threads, runs, sent, carry_on = pickle.loads(data)
+    lifeline, call, level, threads, runs, sent, carry_on = pickle.loads(data)
+    hold_on(lifeline)
     config.enter_task(level)
     if threads is not None:
         _follow(threads)
@@ -88,7 +107,7 @@ def _run_batch(data: bytes) -> bytes:
     board, descriptor = Board.make()
     os.close(descriptor)
     answers: list[Any] = []
-    references: Any = sys.modules.get("memmapping.references")
+    references = loaded("memmapping.references")
     if references is not None:  # one mapping of each array for all tasks of the batch
         references.keeper.begin()
     try:
@@ -101,10 +120,10 @@ def _run_batch(data: bytes) -> bytes:
 
 def _let_go() -> None:
     """Let go of memory maps; nobody tells this worker when a call ends."""
-    references: Any = sys.modules.get("memmapping.references")
+    references = loaded("memmapping.references")
     if references is not None:
         references.keeper.drop()
-    sharing: Any = sys.modules.get("memmapping.sharing")
+    sharing = loaded("memmapping.sharing")
     if sharing is not None:
         sharing.forget_stale()
 
@@ -156,6 +175,7 @@ class FuturesSession(Session):
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
         self._news: list[Completion] = []
+        self.closed = False
 
     def begin(self, call: str, carry_on: bool) -> None:
         """Start a call."""
@@ -174,9 +194,18 @@ class FuturesSession(Session):
             token: (definition.data, definition.volatile)
             for token, definition in batch.definitions.items()
         }
-        task = (self._call, self._level, self._threads, batch.runs, definitions, self._carry_on)
+        lifeline = own_lifeline() if self._backend.opens_files else None
+        told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
+        data = pickle.dumps((*told, self._carry_on), 5)
+        if not self._backend.opens_files:  # it may run the task here and now
+            self._hand_over(batch, data)
+            return
+        with HeldInterrupts():  # an interrupt amidst it would break a pool of processes
+            self._hand_over(batch, data)
+
+    def _hand_over(self, batch: Batch, data: bytes) -> None:
         try:
-            future = self._submit(pickle.dumps(task, 5))
+            future = self._submit(data)
         except Exception as error:
             raise SessionFailed(self._lost(batch, error)) from error
         if batch.uses:  # until it is done for certain: what was cancelled may be running
@@ -252,19 +281,19 @@ class FuturesSession(Session):
             if self._in_flight or self._stuck:
                 self.cancel()
         finally:
-            self._backend.release(self._executor)
+            self.closed = True
 
     def _submit(self, data: bytes) -> Future[bytes]:
         """Submit to the engine; one that has lost a worker is replaced where that is possible."""
         try:
-            return self._executor.submit(run_batch, data)
+            return self._backend.submit(self._executor, data)
         except BrokenExecutor as error:
             try:
                 fresh = self._backend.renewed(self._executor, self.n_workers, self._options)
             except BackendUnavailable:
                 raise error from None
             self._executor = fresh
-            return fresh.submit(run_batch, data)
+            return self._backend.submit(fresh, data)
 
     def _take(self, future: Future[bytes]) -> list[Completion]:
         entry = self._in_flight.pop(future, None)
@@ -331,13 +360,14 @@ class FuturesBackend(Backend):
         """Return the limit of threads for its workers; None where they are not ours to limit."""
         return None
 
+    def submit(self, executor: Executor, data: bytes) -> Future[bytes]:
+        """Hand a batch to the engine."""
+        return executor.submit(run_batch, data)
+
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
         """End `futures`, if the engine can do that; by default what runs is left to run out."""
         for future in futures:
             future.cancel()
-
-    def release(self, executor: Executor) -> None:
-        """Let go of the executor after a call; by default it stays for the next one."""
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return what to use instead of `executor`, which is broken or has no free worker left.
@@ -349,7 +379,7 @@ class FuturesBackend(Backend):
         """
         raise BackendUnavailable("the executor is the caller's own")
 
-    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> FuturesSession:
         """Return a session over `executor`."""
         return FuturesSession(self, self.executor(n_jobs, options), n_jobs, level, options)
 
@@ -388,7 +418,7 @@ class LokyBackend(FuturesBackend):
     """loky's reusable executor, for who asks for it by name."""
 
     _used: Executor | None = None
-    _users = 0
+    _sessions: ClassVar[set[ref[FuturesSession]]] = set()
 
     name = "loky"
     opens_files = True
@@ -403,11 +433,13 @@ class LokyBackend(FuturesBackend):
         try:
             from loky import get_reusable_executor
 
+            _start_tracker()
+            initializer = None if options.initializer is None else pickle_initializer(options)
             found: Executor = get_reusable_executor(
                 max_workers=n_jobs,
                 timeout=options.idle_seconds,
-                initializer=None if options.initializer is None else initialize,
-                initargs=() if options.initializer is None else (pickle_initializer(options),),
+                initializer=begin_worker,
+                initargs=(own_lifeline(), initializer),
             )
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
@@ -417,36 +449,53 @@ class LokyBackend(FuturesBackend):
 
             Finalize(None, LokyBackend.shutdown, exitpriority=100)
         LokyBackend._used = found
-        LokyBackend._users += 1
         return found
+
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> FuturesSession:
+        """Return a session over the executor, which stays for the next one."""
+        session = super().open(n_jobs, level, options)
+        sessions = LokyBackend._sessions
+        sessions.add(ref(session, sessions.discard))  # Ctrl-C may come before it is closed
+        return session
 
     def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
         """Return the limit; told with each batch, since loky's `env` means new processes."""
         return thread_limit(threads_per_worker(n_jobs, options.thread_limit))
 
-    def release(self, executor: Executor) -> None:
-        """Leave the executor to the next call."""
-        LokyBackend._users -= 1
+    def submit(self, executor: Executor, data: bytes) -> Future[bytes]:
+        """Hand a batch to loky; workers that it starts are deaf to Ctrl-C from the beginning."""
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # with the first worker, it would lift the mask
+        mask = block_interrupts()
+        try:
+            return super().submit(executor, data)
+        finally:
+            restore_interrupts(mask)
+
+    @classmethod
+    def _users(cls) -> int:
+        sessions = [session() for session in list(cls._sessions)]
+        return sum(session is not None and not session.closed for session in sessions)
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the reusable executor anew, unless another call is using the old one."""
-        if LokyBackend._users > 1:
+        if LokyBackend._users() > 1:
             raise BackendUnavailable("another call uses the same executor")
-        self.release(executor)
         return self.executor(n_jobs, options)
 
     @classmethod
     def shutdown(cls) -> None:
         """End the reusable executor, if it was used and nobody uses it now."""
         executor, cls._used = cls._used, None
-        if executor is None or cls._users:
+        if executor is None or cls._users():
             cls._used = executor
             return
         _kill(executor)
 
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
         """Kill its workers, unless another call has some; the next call gets new ones."""
-        if LokyBackend._users > 1:
+        if LokyBackend._users() > 1:
             super().abort(executor, futures)
         else:
             _kill(executor)
@@ -455,15 +504,30 @@ class LokyBackend(FuturesBackend):
 def _is_process_pool(executor: Executor) -> bool:
     """Whether the workers of `executor` are processes on this machine, with the same user."""
     for name in ("concurrent.futures.process", "loky.process_executor"):
-        module: Any = sys.modules.get(name)
+        module = loaded(name)
         if module is not None and isinstance(executor, module.ProcessPoolExecutor):
             return True
     return False
 
 
+def _start_tracker() -> None:
+    """Start the process that removes loky's semaphores, without its comments.
+
+    It would say of every executor that was killed that it left some behind, and removes them.
+    """
+    from loky.backend import resource_tracker
+
+    sys.warnoptions.append(_NO_COMMENTS)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(_NO_COMMENTS)
+
+
 def _forget_loky() -> None:
     """In a forked child: the executor is its parent's."""
-    LokyBackend._used, LokyBackend._users = None, 0
+    LokyBackend._used = None
+    LokyBackend._sessions.clear()
 
 
 if hasattr(os, "register_at_fork"):

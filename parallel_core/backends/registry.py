@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
+from memmapping.modules import loaded
 from parallel_core.backends.base import Backend
 from parallel_core.backends.local import SequentialBackend, ThreadingBackend
 
@@ -129,7 +129,7 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
 def _as_backend(made: Any, source: str) -> Backend:
     if isinstance(made, Backend):
         return made
-    futures = sys.modules.get("concurrent.futures")
+    futures = loaded("concurrent.futures")
     if futures is not None and isinstance(made, futures.Executor):
         from parallel_core.backends.futures import ExecutorBackend
 

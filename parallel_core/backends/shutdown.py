@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from memmapping.modules import loaded
 from parallel_core.workers.pool import end_idle_workers
 
 
@@ -27,11 +26,11 @@ def shutdown_workers() -> int:
     >>> shutdown_workers() >= 2
     True
     """
-    futures = sys.modules.get("parallel_core.backends.futures")
+    futures = loaded("parallel_core.backends.futures")
     if futures is not None:
         futures.LokyBackend.shutdown()
     ended = end_idle_workers()
-    store = sys.modules.get("memmapping.store")
+    store = loaded("memmapping.store")
     if store is not None:
         store.free_kept_memory()
     return ended

@@ -33,7 +33,7 @@ from parallel_core.dispatch.plan import (
     resolve_pre_dispatch,
 )
 from parallel_core.dispatch.push import PushDispatch
-from parallel_core.errors import warn_caller
+from parallel_core.errors import cut_traceback, warn_caller
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import (
     check_arrays,
@@ -322,6 +322,9 @@ class Parallel:
             results = dispatch.run()
             complete = True
             return results
+        except KeyboardInterrupt as error:
+            self._attach_aftermath(error)
+            raise cut_traceback(error) from error.__cause__
         except BaseException as error:
             self._attach_aftermath(error)
             raise

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from parallel_core.errors import cut_traceback
+
 _Results = Generator[Any, None, None]
 
 
@@ -64,6 +66,10 @@ def _generate(
                 ResourceWarning,
                 stacklevel=2,
             )
+    except KeyboardInterrupt as error:
+        if not at_rest:
+            attach(error)
+        raise cut_traceback(error) from error.__cause__
     except BaseException as error:
         if not at_rest:  # else the consumer threw it in
             attach(error)

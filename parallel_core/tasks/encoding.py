@@ -8,11 +8,11 @@ so that nothing the generator does later reaches them and no two tasks share an 
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from memmapping.modules import loaded
 from parallel_core.tasks.batch import NO_TOKEN, PICKLED, Batch, Run, run_length
 from parallel_core.tasks.capture import SCALARS, refers_by_name
 from parallel_core.tasks.definitions import Definition, Definitions, may_hold_arrays
@@ -258,7 +258,7 @@ def plain_size(args: tuple[Any, ...]) -> int:
 
 def _learn(kind: type) -> bool:
     """Note which it is for a type not met before; numpy's number types cannot change either."""
-    numpy: Any = sys.modules.get("numpy")
+    numpy = loaded("numpy")
     if kind.__module__ == "numpy" and numpy and issubclass(kind, (numpy.number, numpy.bool_)):
         _immutable.add(kind)
         return True

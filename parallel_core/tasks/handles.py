@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from memmapping.modules import loaded
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def to_send(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Return the arguments as they should be pickled for a worker."""
-    sharing: Any = sys.modules.get("memmapping.sharing")
-    if sharing is None:
+    if "memmapping.sharing" not in sys.modules or not (sharing := loaded("memmapping.sharing")):
         return args, kwargs
     replaced: Arguments = sharing.replace_handles(args, kwargs, sharing.Argument)
     return replaced
@@ -23,8 +24,7 @@ def to_send(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
 
 def to_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Return the arguments as a task that runs in this process should have them."""
-    sharing: Any = sys.modules.get("memmapping.sharing")
-    if sharing is None:
+    if "memmapping.sharing" not in sys.modules or not (sharing := loaded("memmapping.sharing")):
         return args, kwargs
     replaced: Arguments = sharing.replace_handles(args, kwargs, sharing.Shared.get)
     return replaced

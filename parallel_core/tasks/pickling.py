@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from memmapping.modules import loaded
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.description import short_repr
 
@@ -43,7 +44,7 @@ def needs_value(data: bytes) -> bool:
 
 def modules_by_value() -> set[str]:
     """Modules that the user registered with ``cloudpickle.register_pickle_by_value``."""
-    cloudpickle = sys.modules.get("cloudpickle")
+    cloudpickle = loaded("cloudpickle")
     if cloudpickle is None:
         return set()
     registered: set[str] = cloudpickle.list_registry_pickle_by_value()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from memmapping.modules import loaded
 from parallel_core.errors import add_note
 from parallel_core.tasks.description import function_name
 from parallel_core.tasks.pickling import parts_of
@@ -34,7 +34,7 @@ def note_read_only(error: BaseException, function: object, args: Any, kwargs: An
 
 
 def _suspects(function: object, args: Any, kwargs: Any) -> Iterator[str]:
-    numpy: Any = sys.modules.get("numpy")
+    numpy = loaded("numpy")
     if numpy is None:
         return
     named = [*zip(_names(function, len(args)), args, strict=False), *kwargs.items()]
@@ -47,7 +47,7 @@ def _suspects(function: object, args: Any, kwargs: Any) -> Iterator[str]:
                 nothing = False
                 yield place
                 break
-    references: Any = sys.modules.get("memmapping.references")
+    references = loaded("memmapping.references")
     if nothing and references is not None and references.keeper.has_read_only():
         yield "an argument"
 

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import Surroundings, WorkerKey, birth_settings
 from parallel_core.workers.system import block_interrupts, no_processes, restore_interrupts
-from parallel_core.workers.worker import Process, Worker, wait_for_end
+from parallel_core.workers.worker import Process, Worker, wait_for_end, wait_for_exit
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # The empty entry is the current folder, whose modules must not stand in for the library's.
@@ -40,17 +41,40 @@ Spawn = Callable[[int, int, int, WorkerKey], Process]
 _our_ends: set[int] = set()
 
 
-def _close_our_ends() -> None:
-    for descriptor in _our_ends:
-        try:
-            os.close(descriptor)
-        except OSError:
-            continue
-    _our_ends.clear()
+class _Births:
+    """One at a time, and no fork of any thread meanwhile.
 
+    A forked child would keep what is open for the birth. `subprocess` waits for the end of such a
+    pipe: for as long as the child lives, and a worker of the fork method lives long.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a birth may itself be a fork
+
+    def stop(self) -> None:
+        self.lock.acquire()
+
+    def go_on(self) -> None:
+        self.lock.release()
+
+    def go_on_in_child(self) -> None:
+        self.lock = threading.RLock()
+        for descriptor in _our_ends:
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue
+        _our_ends.clear()
+
+
+_births = _Births()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_our_ends)
+    os.register_at_fork(
+        before=_births.stop,
+        after_in_parent=_births.go_on,
+        after_in_child=_births.go_on_in_child,
+    )
 
 
 def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None) -> Worker:
@@ -73,29 +97,43 @@ def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None =
     reason = config.processes_forbidden() or no_processes()
     if reason is not None:
         raise BirthError(reason)
+    with _births.lock:
+        worker = _start(key, spawn or spawn_subprocess)
+    _tell(worker, surroundings, key)
+    return worker
+
+
+def _start(key: WorkerKey, spawn: Spawn) -> Worker:
     opened: list[Callable[[], object]] = []
     our_ends: set[int] = set()
+    process: Process | None = None
     try:
         ours, theirs = socket.socketpair()
-        opened += [ours.close, theirs.close]
+        opened += [theirs.close, ours.close]
         read_end, lifeline = os.pipe()
         opened += [lambda: os.close(read_end), lambda: os.close(lifeline)]
-        board, page = Board.make()
-        opened += [lambda: os.close(page), board.close]
         our_ends = {ours.fileno(), lifeline}
         _our_ends.update(our_ends)
-        process = (spawn or spawn_subprocess)(theirs.fileno(), page, read_end, key)
+        board, page = Board.make()
+        opened += [lambda: os.close(page), board.close]
+        process = spawn(theirs.fileno(), page, read_end, key)
+        worker = Worker(process, Channel(ours), board, lifeline)
     except BaseException as error:
         _our_ends.difference_update(our_ends)
         for close in opened:
             close()
+        if process is not None:  # its lifeline has killed it
+            wait_for_exit(process, 1.0)
         if isinstance(error, Exception):
             raise BirthError(f"{type(error).__name__}: {error}") from error
         raise
     theirs.close()
     os.close(read_end)
     os.close(page)
-    worker = Worker(process, Channel(ours), board, lifeline)
+    return worker
+
+
+def _tell(worker: Worker, surroundings: Surroundings, key: WorkerKey) -> None:
     try:
         worker.tell(surroundings, birth_settings(key))
     except BaseException as error:
@@ -108,7 +146,6 @@ def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None =
         if isinstance(error, ChannelClosed):
             raise BirthError(f"the new process {words} before it was told anything") from None
         raise
-    return worker
 
 
 def settle(worker: Worker) -> None:
@@ -149,6 +186,8 @@ class ContextProcess:
         """Return the exit code, or None while it runs."""
         try:
             code: int | None = self._process.exitcode
+            if code is not None:
+                self._process.join()  # or multiprocessing keeps it, with its pipe, until the next
         except (ValueError, AssertionError):  # closed, or seen from a forked child
             return 0
         return code

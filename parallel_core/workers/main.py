@@ -5,10 +5,10 @@ An answer is sent while the parent reads it; when the parent rests, the next tas
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import select
-import signal
 import socket
 import sys
 from collections import deque
@@ -23,7 +23,7 @@ from parallel_core.workers.execute import Execution, Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
-from parallel_core.workers.system import arm_lifeline, write_stacks
+from parallel_core.workers.system import arm_lifeline, hear_interrupts, write_stacks
 
 
 def main(connection: int, board: int, lifeline: int) -> None:
@@ -39,7 +39,7 @@ def main(connection: int, board: int, lifeline: int) -> None:
         os.set_inheritable(descriptor, False)
     arm_lifeline(lifeline)
     page = Board(board)
-    _hear_interrupts(page)
+    hear_interrupts(functools.partial(_stop_if_wanted, page))
     os.lseek(board, PAGE_SIZE, os.SEEK_SET)  # the stack follows the page
     write_stacks(board)
     channel = Channel(socket.socket(fileno=connection))
@@ -53,22 +53,11 @@ def main(connection: int, board: int, lifeline: int) -> None:
         channel.close()
 
 
-def _hear_interrupts(board: Board) -> None:
-    """Raise `TaskStopped` at SIGINT where the board says so, else do nothing.
-
-    The terminal sends Ctrl-C to every process of its group; what it means is for the parent to
-    say. A handler rather than SIG_IGN: programs that a task starts get the default again.
-    """
+def _stop_if_wanted(board: Board) -> None:
+    """Raise `TaskStopped` if the parent wants the task stopped that this worker is on."""
     words = board.words
-    stoppable = (Phase.UNPICKLING, Phase.RUNNING)  # in others, a frame would be torn apart
-
-    def on_interrupt(*_: object) -> None:
-        if words[STOP] == words[STARTED] and words[PHASE] in stoppable:
-            raise TaskStopped
-
-    signal.signal(signal.SIGINT, on_interrupt)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if words[STOP] == words[STARTED] and words[PHASE] in (Phase.UNPICKLING, Phase.RUNNING):
+        raise TaskStopped  # in another phase, a frame would be torn apart
 
 
 def _mappings() -> Any:

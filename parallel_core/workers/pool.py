@@ -9,6 +9,10 @@ idle only with nothing outstanding, and to gone when it died, was killed, or was
 to gone when it was left alone for its time (it leaves by itself), when neither this call nor the
 one before needed as many, when a module that it may have imported was reloaded here, or at the end
 of the process.
+
+Ctrl-C may come between any two steps, and then it may happen that nobody has a worker any more. So
+each remembers its `Team`, weakly, and whoever has some of a team's workers has the team: when it
+is gone, its workers are *lost*, and end.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ from __future__ import annotations
 import atexit
 import os
 import select
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from weakref import ref
 
+from memmapping.interrupts import HeldInterrupts
+from memmapping.modules import loaded
 from parallel_core.workers.birth import BirthError, Spawn, give_birth, settle
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.reloads import reloads
@@ -56,6 +61,7 @@ class WorkerPool:
         self._demand: dict[WorkerKey, _Demand] = {}
         self._leaving: list[tuple[Worker, float]] = []  # retired, and by when they should be gone
         self._listens = False
+        self._teams_gone: deque[ref[Team]] = deque()
         self._closed: deque[str] = deque()  # shared objects, until the workers have been told
 
     def lease(
@@ -69,19 +75,20 @@ class WorkerPool:
             When not even one can be had.
         """
         current = reloads()
+        if self._teams_gone:
+            self._end_lost()
         with self._lock:
             spare = self._note_demand(wanted, key)
             teams = self._idle.get(key)
             if spare <= 0 and teams and len(teams[-1]) == wanted and teams[-1].reloads == current:
                 team = teams.pop()
-                unneeded: list[Worker] = []
+                unneeded = None
             else:
                 team, unneeded = self._assemble(wanted, key, current, spare)
         try:
-            if team.told != surroundings:
-                unneeded += self._tell(team, surroundings)
-            if unneeded:
-                self._dismiss(unneeded)
+            left = self._tell(team, surroundings) if team.told != surroundings else []
+            if left or unneeded is not None:
+                self._dismiss(left if unneeded is None else left + unneeded.workers)
             self._fill(team, wanted, key, surroundings, spawn)
             if not team.workers[0].ready and not any(worker.ready for worker in team.workers):
                 self._confirm(team)
@@ -117,7 +124,8 @@ class WorkerPool:
         """Give birth to what `team` is short of, as far as the system lets us."""
         try:
             while len(team) < wanted:
-                team.add(self.replace(key, surroundings, spawn))
+                with HeldInterrupts():
+                    team.add(self.replace(key, surroundings, spawn))
         except BirthError:
             if not len(team):
                 raise
@@ -152,10 +160,11 @@ class WorkerPool:
         self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
     ) -> Worker:
         """Return a new worker, for a lease that is short of one."""
-        worker = give_birth(key, surroundings, spawn)
-        with self._lock:
-            self._all.add(worker)
-        settle(worker)
+        with HeldInterrupts():
+            worker = give_birth(key, surroundings, spawn)
+            with self._lock:
+                self._all.add(worker)
+            settle(worker)
         return worker
 
     def release(self, team: Team, wanted: int, key: WorkerKey) -> None:
@@ -172,11 +181,12 @@ class WorkerPool:
             if key in self._demand:
                 self._demand[key].leased -= wanted
             if team.workers:
+                self._watch(team)
                 self._idle.setdefault(key, []).append(team)
 
     def listen(self) -> None:
         """Have workers told of shared objects that are closed, from the first one on."""
-        sharing: Any = sys.modules.get("memmapping.sharing")
+        sharing = loaded("memmapping.sharing")
         if sharing is not None and not self._listens:
             self._listens = True
             sharing.when_closed(self.note_closed)
@@ -234,12 +244,12 @@ class WorkerPool:
 
     def shutdown(self) -> int:
         """End all idle workers now; return how many there were."""
+        if self._teams_gone:
+            self._end_lost()
         with self._lock:
             retired, self._leaving = [worker for worker, _ in self._leaving], []
-            idle = [
-                worker for teams in self._idle.values() for team in teams for worker in team.workers
-            ]
-            self._idle.clear()
+            kept, self._idle = self._idle, {}
+        idle = [worker for teams in kept.values() for team in teams for worker in team.workers]
         self._dismiss(idle + retired)
         return len(idle)
 
@@ -282,8 +292,8 @@ class WorkerPool:
 
     def _assemble(
         self, wanted: int, key: WorkerKey, current: int, spare: int
-    ) -> tuple[Team, list[Worker]]:
-        """Return a team of idle workers, and those that should end: `spare`, and outdated ones."""
+    ) -> tuple[Team, Team | None]:
+        """Return a team of idle workers, and one of those that should end: spare and outdated."""
         unneeded: list[Worker] = []
         mine: list[Worker] = []
         for team in self._idle.pop(key, ()):
@@ -292,13 +302,47 @@ class WorkerPool:
         while rest and len(unneeded) < spare:
             unneeded.append(rest.pop())
         if rest:
-            self._idle[key] = [_team(rest, current)]
+            self._idle[key] = [self._team(rest, current)]
         kinds = list(self._demand)[:-_KINDS]
         for old in [kind for kind in kinds if not self._demand[kind].leased]:
             del self._demand[old]
             for team in self._idle.pop(old, ()):
                 unneeded += team.workers
-        return _team(taken, current), unneeded
+        ending = self._team(unneeded, current) if unneeded else None
+        return self._team(taken, current), ending
+
+    def _team(self, workers: list[Worker], current: int) -> Team:
+        team = Team(current)
+        self._watch(team)
+        for worker in workers:
+            team.add(worker)
+        return team
+
+    def _watch(self, team: Team) -> None:
+        """Have it noted when `team` is gone; that of one that came back from the dead was, too."""
+        if team.itself is None or team.itself() is None:
+            team.itself = ref(team, self._note_gone)
+            for worker in team.workers:
+                worker.owner = team.itself
+
+    def _note_gone(self, team: ref[Team]) -> None:
+        """Note that nobody has a team; this may be at any moment, in any thread."""
+        self._teams_gone.append(team)
+        self._end_lost()
+
+    def _end_lost(self) -> None:
+        """End the workers that nobody has, unless the lock is taken: then whoever comes next."""
+        with HeldInterrupts():
+            lost: list[Worker] = []
+            while self._teams_gone and self._lock.acquire(blocking=False):
+                try:
+                    self._teams_gone.clear()
+                    lost += [one for one in self._all if one.owner and one.owner() is None]
+                    self._all.difference_update(lost)
+                finally:
+                    self._lock.release()
+            if lost:
+                self.discard(lost)
 
     def _dismiss(self, workers: list[Worker]) -> None:
         """Let idle `workers` leave in peace."""
@@ -308,13 +352,6 @@ class WorkerPool:
             worker.end(_PATIENCE)
         with self._lock:
             self._all.difference_update(workers)
-
-
-def _team(workers: list[Worker], current: int) -> Team:
-    team = Team(current)
-    for worker in workers:
-        team.add(worker)
-    return team
 
 
 _pool: WorkerPool | None = None

@@ -12,6 +12,7 @@ import pickle
 import sys
 from typing import Any, NamedTuple
 
+from memmapping.modules import loaded
 from parallel_core import config
 from parallel_core.tasks.definitions import stored_globals
 from parallel_core.workers.threads import limited_environment, process_environment, tell_loaded
@@ -93,7 +94,7 @@ def surroundings(
 
 def birth_settings(key: WorkerKey) -> BirthSettings:
     """Return what a worker should be told at birth."""
-    managers = sys.modules.get("multiprocessing.managers")
+    managers = loaded("multiprocessing.managers")
     authkey = None
     if managers is not None:
         process: Any = sys.modules["multiprocessing.process"]

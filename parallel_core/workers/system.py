@@ -7,9 +7,11 @@ nothing above this module asks which system it runs on.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _F_SETSIG = 10  # fcntl.h on Linux; Python's fcntl names it only from 3.13 on
@@ -19,13 +21,20 @@ def open_pidfd(pid: int) -> int | None:
     """Return a descriptor that turns readable when process `pid` ends, if there is such a thing.
 
     See pidfd_open(2).
+
+    Raises
+    ------
+    OSError
+        When there are no descriptors left.
     """
     opener: Any = getattr(os, "pidfd_open", None)
     if opener is None:
         return None
     try:
         descriptor: int = opener(pid)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return None
     return descriptor
 
@@ -95,7 +104,7 @@ def memory_file(size: int) -> int:
 
 
 def block_interrupts() -> set[Any] | None:
-    """Hold SIGINT back in this thread; return what `restore_interrupts` wants to have."""
+    """Mask SIGINT in this thread, and so in children; return what `restore_interrupts` wants."""
     if not hasattr(signal, "pthread_sigmask"):
         return None
     blocked: set[Any] = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -106,6 +115,17 @@ def restore_interrupts(mask: set[Any] | None) -> None:
     """Undo `block_interrupts`."""
     if mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def hear_interrupts(handler: Callable[[], None] | None = None) -> None:
+    """Have Ctrl-C call `handler`, if anything, in this process, a worker.
+
+    The terminal sends it to every process of its group; what it means is for the parent to say.
+    Not SIG_IGN: programs that a task starts get the default again.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None if handler is None else handler())
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def has_own_pool() -> bool:

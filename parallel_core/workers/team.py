@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from weakref import ref
 
 from parallel_core.workers.setup import Surroundings
 from parallel_core.workers.worker import Worker
@@ -23,9 +24,19 @@ class Team:
         State of the caller's modules for which all members are good; see `workers.reloads`.
     told : Surroundings or None
         What all members know of the caller's process.
+    itself : weakref or None
+        By which the pool knows whether anybody has this team.
     """
 
-    __slots__ = ("by_descriptor", "poller", "reloads", "told", "workers")
+    __slots__ = (
+        "__weakref__",
+        "by_descriptor",
+        "itself",
+        "poller",
+        "reloads",
+        "told",
+        "workers",
+    )
 
     def __init__(self, reloads: int) -> None:
         self.workers: list[Worker] = []
@@ -33,6 +44,7 @@ class Team:
         self.by_descriptor: dict[int, Worker] = {}
         self.reloads = reloads
         self.told: Surroundings | None = None
+        self.itself: ref[Team] | None = None
 
     def __len__(self) -> int:
         return len(self.workers)
@@ -40,6 +52,7 @@ class Team:
     def add(self, worker: Worker) -> None:
         """Take `worker` in."""
         self.told = None
+        worker.owner = self.itself
         self.workers.append(worker)
         events = select.POLLIN | (select.POLLOUT if worker.channel.pending else 0)
         self.poller.register(worker.channel, events)

@@ -145,6 +145,7 @@ class Worker:
         self.leaving = False  # it gets no further batch, and is replaced when it has none
         self.told: Surroundings | None = None
         self.holds_memory = False  # arrays of a call, or large functions
+        self.owner: Callable[[], object] | None = None  # returns the team that it is of, or was
         self.to_forget: deque[str] = deque()  # shared objects that were closed while it was leased
         self._lifeline = lifeline
         self._batches = 0
@@ -308,11 +309,11 @@ class Worker:
         self.sent.clear()
         self.channel.close()
         self.board.close()
-        os.close(self._lifeline)
-        self._lifeline = -1
+        lifeline, self._lifeline = self._lifeline, -1
+        os.close(lifeline)
         if self.pidfd is not None:
-            os.close(self.pidfd)
-            self.pidfd = None
+            pidfd, self.pidfd = self.pidfd, None
+            os.close(pidfd)
 
     def disown(self) -> None:
         """In a forked child of the parent: the process is not ours to wait for."""
@@ -338,15 +339,20 @@ class Worker:
 
 def wait_for_end(worker: Worker, seconds: float) -> bool:
     """Wait until the process has ended; return whether it has."""
-    deadline = time.monotonic() + seconds
-    if worker.pidfd is not None:
-        import select
+    if worker.pidfd is None:
+        return wait_for_exit(worker.process, seconds)
+    import select
 
-        poller = select.poll()
-        poller.register(worker.pidfd, select.POLLIN)
-        poller.poll(seconds * 1000)
-        return worker.process.poll() is not None
-    while worker.process.poll() is None:  # no pidfd: nothing to wait on but time
+    poller = select.poll()
+    poller.register(worker.pidfd, select.POLLIN)
+    poller.poll(seconds * 1000)
+    return worker.process.poll() is not None
+
+
+def wait_for_exit(process: Process, seconds: float) -> bool:
+    """Wait without a pidfd, so with nothing to wait on but time; return whether it has ended."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.002)
