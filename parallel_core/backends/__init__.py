@@ -4,7 +4,7 @@
 
     Dispatch ──submit(Batch)──▶ Session ──▶ workers
         ▲                          │
-        └──── wait() ──▶ Completion (results, timings, a failure)
+        └──── wait() ──▶ Completion (results, timings, failures, what is left)
 
     Style.INLINE  local.SequentialBackend         no session: a loop
     Style.PULL    local.ThreadingBackend          no session: threads take tasks themselves
@@ -12,7 +12,7 @@
                   futures.LokyBackend,            futures.FuturesSession
                   futures.ExecutorBackend
 
-- `base`: the interface: `Backend`, `Session`, `Completion`, `CallOptions`.
+- `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.

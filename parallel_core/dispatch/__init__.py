@@ -9,7 +9,9 @@
           │                 BatchSizer                              │
           │            (how many tasks)◀──timings──┐                ▼
           └── results ◀── Delivery ◀───────── Completion ◀── Session.wait
-                (list, or chunks for a generator)
+                (list, or chunks     ▲            │ failures; what is left: backlog
+                 for a generator)    └── Policy ◀─┘
+                                    or the backlog, again; or the end of the call
 
 The loop runs in whoever wants the next result; there is no thread here but in `pull`.
 
@@ -18,5 +20,7 @@ The loop runs in whoever wants the next result; there is no thread here but in `
 - `push`: the loop above, for backends that take batches.
 - `pull`: threads that take tasks from the iterable themselves.
 - `inline`: a plain loop.
-- `delivery`: puts results in order, or not.
+- `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
+- `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.
+- `deadline`: the time limit of a call; `memory`: holding back while too little is free.
 """

@@ -63,7 +63,7 @@ class TaskFailure(NamedTuple):
         Of the task in the call.
     error : Exception
         What it raised, or what became of it: a `WorkerDiedError`, a `TaskTimeoutError`, a
-        `SerializationError`. A note of it names the task.
+        `SerializationError`. Its message or a note of it names the task.
     attempts : int
         How many times it has been tried.
     """

@@ -45,8 +45,9 @@ class parallel_config:
         that name a backend themselves, its share of the cores. Variables such as
         ``OMP_NUM_THREADS`` that you have set win. Warm workers follow when it changes.
     **backend_params
-        Parameters of the backend: `initializer`, `initargs`, `idle_worker_timeout`, or those that
-        the factory of a registered backend takes.
+        Parameters of the backend: `initializer`, `initargs`, `idle_worker_timeout`,
+        `max_worker_memory`, `worker_lifespan`, or those that the factory of a registered backend
+        takes.
 
     Raises
     ------

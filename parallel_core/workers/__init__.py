@@ -9,18 +9,20 @@
     │      │    ▲              │                       │                         │
     │      │    └── pidfd: it has ended ───────────────│                         │
     │      │                   │     shared page       │                         │
-    │      └── Board ──────────│ ─ LIMIT   STARTED ─ ─ │ Board                   │
+    │      └── Board ──────────│ ─ LIMIT STOP STARTED ─│ Board                   │
     │                          │                       │                         │
     │   lifeline (write end) ──│ ─ ─ closed: SIGKILL ─▶│ lifeline (read end)     │
     └──────────────────────────┘                       └─────────────────────────┘
 
 - `pool`: workers are leased to a call and go back warm, keyed by what was set up in them.
-- `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context.
+- `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
+  `interpreter`: the former, which tells afterwards how much memory it had.
 - `worker`: the parent's handle on one worker, and how it ends.
-- `main`, `execute`: what runs in the child; `forks`: what it forks is cut off.
+- `main`, `execute`: what runs in the child; `memory`: how much it holds; `forks`: what it forks is
+  cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
 - `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
-- `memory`: how much a worker holds; `interpreter`: how much it had held when it ended.
+- `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """
 
