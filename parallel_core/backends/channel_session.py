@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
+_MOST_STILLBORN = 2  # for each job: workers that may end, one after the other, before they are ready
 _MOST_LOSSES = 2  # workers that may end with a batch before one of them began it
 _BLAMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)  # in these, death is the task's
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
@@ -81,6 +82,7 @@ class ChannelSession(Session):
         self._carry_on = False
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
+        self._stillborn = 0  # workers that ended before they were ready, since one last was
         self._team = pool.lease(n_jobs, key, now, spawn)
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
@@ -308,6 +310,7 @@ class ChannelSession(Session):
         kind = message[0]
         if kind == messages.READY:
             worker.ready = True
+            self._stillborn = 0
         elif kind == messages.BORN:
             pass
         elif kind == messages.UNUSABLE:
@@ -362,7 +365,8 @@ class ChannelSession(Session):
         self._team.remove(worker)
         self._pool.discard([worker])
         if not worker.ready:
-            if self._fatal is None:
+            self._stillborn += 1
+            if self._fatal is None and self._stillborn >= _MOST_STILLBORN * self._n_jobs:
                 words = f"a worker process {death.words} before it was ready to work"
                 self._fatal = _died(words, death=death)
             self._news += [_returned(sent.batch) for sent in lost]
