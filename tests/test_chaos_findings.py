@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +55,42 @@ def test_workers_that_never_get_ready_end_the_call(tmp_path: Path) -> None:
     with pytest.raises(WorkerDiedError, match="before it was ready"):
         parallel(delayed(same)(x) for x in range(40))
     assert (tmp_path / "births").stat().st_size <= 8
+
+
+def test_a_block_goes_on_after_a_call_that_was_cut_short_on_loky() -> None:
+    """What was cut short took the executor with it."""
+
+    def work(x: int) -> int:
+        time.sleep(300 if x == 5 else 0)
+        return x
+
+    with Parallel(2, "loky", batch_size=1, stop_when=lambda x: x == 3) as parallel:
+        assert 3 in parallel(delayed(work)(x) for x in (1, 5, 3, 5, 5))
+        assert parallel(delayed(same)(x) for x in (7, 8, 9)) == [7, 8, 9]
+
+
+def dies_once(folder: str, x: int) -> int:
+    path = Path(folder, str(x))
+    if x % 10 == 5 and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_two_calls_on_loky_survive_its_broken_executor(tmp_path: Path) -> None:
+    got: dict[int, Any] = {}
+
+    def call(number: int) -> None:
+        parallel = Parallel(2, "loky", batch_size=1, retries=20, retry_backoff=0)
+        positions = range(100 * number, 100 * number + 20)
+        try:
+            got[number] = parallel(delayed(dies_once)(str(tmp_path), x) for x in positions)
+        except BaseException as error:
+            got[number] = error
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == {number: list(range(100 * number, 100 * number + 20)) for number in (1, 2)}

@@ -152,6 +152,7 @@ class FuturesSession(Session):
         self._call = ""
         self._carry_on = False
         self._fatal: BaseException | None = None  # why no task can be run any more
+        self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
@@ -162,6 +163,8 @@ class FuturesSession(Session):
         self._call = call
         self._carry_on = carry_on
         self._news = []
+        if self._is_aborted:
+            self._renew()
         self._threads = self._backend.thread_limit(self.n_workers, self._options)
 
     def room(self, depth: int) -> bool:
@@ -226,7 +229,7 @@ class FuturesSession(Session):
         stuck, self._stuck = list(self._stuck), set()
         self._backend.abort(self._executor, stuck)
         try:
-            self._executor = self._backend.renewed(self._executor, self.n_workers, self._options)
+            self._renew()
         except BackendUnavailable as error:
             from parallel_core.errors import TaskTimeoutError
 
@@ -244,7 +247,7 @@ class FuturesSession(Session):
         self._stuck.clear()
         self._news = []
         if unfinished:
-            self._backend.abort(self._executor, unfinished)
+            self._is_aborted = self._backend.abort(self._executor, unfinished)
 
     def close(self) -> None:
         """Let go of the executor."""
@@ -260,11 +263,14 @@ class FuturesSession(Session):
             return self._executor.submit(run_batch, data)
         except BrokenExecutor as error:
             try:
-                fresh = self._backend.renewed(self._executor, self.n_workers, self._options)
+                self._renew()
             except BackendUnavailable:
                 raise error from None
-            self._executor = fresh
-            return fresh.submit(run_batch, data)
+            return self._executor.submit(run_batch, data)
+
+    def _renew(self) -> None:
+        self._executor = self._backend.renewed(self._executor, self.n_workers, self._options)
+        self._is_aborted = False
 
     def _take(self, future: Future[bytes]) -> list[Completion]:
         entry = self._in_flight.pop(future, None)
@@ -331,10 +337,14 @@ class FuturesBackend(Backend):
         """Return the limit of threads for its workers; None where they are not ours to limit."""
         return None
 
-    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
-        """End `futures`, if the engine can do that; by default what runs is left to run out."""
+    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
+        """End `futures`, if the engine can do that; by default what runs is left to run out.
+
+        Returns whether that was the end of the executor as well.
+        """
         for future in futures:
             future.cancel()
+        return False
 
     def release(self, executor: Executor) -> None:
         """Let go of the executor after a call; by default it stays for the next one."""
@@ -385,10 +395,15 @@ class ExecutorBackend(FuturesBackend):
 
 
 class LokyBackend(FuturesBackend):
-    """loky's reusable executor, for who asks for it by name."""
+    """loky's reusable executor, for who asks for it by name.
+
+    It is one for all calls. Who wants it counts as a user first; it is only ever ended with the
+    lock held and no other user, so nobody is given one that is about to end.
+    """
 
     _used: Executor | None = None
     _users = 0
+    _lock = threading.Lock()
 
     name = "loky"
     opens_files = True
@@ -400,24 +415,32 @@ class LokyBackend(FuturesBackend):
         forbidden = config.processes_forbidden()
         if forbidden is not None:
             raise BackendUnavailable(forbidden)
+        LokyBackend._users += 1
         try:
-            from loky import get_reusable_executor
+            with LokyBackend._lock:
+                return self._find(n_jobs, options)
+        except BaseException as error:
+            LokyBackend._users -= 1
+            if isinstance(error, (ImportError, OSError, NotImplementedError)):
+                raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
+            raise
 
-            found: Executor = get_reusable_executor(
-                max_workers=n_jobs,
-                timeout=options.idle_seconds,
-                initializer=None if options.initializer is None else initialize,
-                initargs=() if options.initializer is None else (pickle_initializer(options),),
-            )
-        except (ImportError, OSError, NotImplementedError) as error:
-            raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
+    @staticmethod
+    def _find(n_jobs: int, options: WorkerOptions) -> Executor:
+        from loky import get_reusable_executor
+
+        found: Executor = get_reusable_executor(
+            max_workers=n_jobs,
+            timeout=options.idle_seconds,
+            initializer=None if options.initializer is None else initialize,
+            initargs=() if options.initializer is None else (pickle_initializer(options),),
+        )
         if LokyBackend._used is None:
             # Children of multiprocessing end without atexit handlers, on which loky relies.
             from multiprocessing.util import Finalize
 
             Finalize(None, LokyBackend.shutdown, exitpriority=100)
         LokyBackend._used = found
-        LokyBackend._users += 1
         return found
 
     def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
@@ -429,27 +452,30 @@ class LokyBackend(FuturesBackend):
         LokyBackend._users -= 1
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
-        """Return the reusable executor anew, unless another call is using the old one."""
-        if LokyBackend._users > 1:
+        """Return the reusable executor anew, unless another call is at work on the old one."""
+        if LokyBackend._users > 1 and not _has_ended(executor):
             raise BackendUnavailable("another call uses the same executor")
+        fresh = self.executor(n_jobs, options)
         self.release(executor)
-        return self.executor(n_jobs, options)
+        return fresh
 
     @classmethod
     def shutdown(cls) -> None:
         """End the reusable executor, if it was used and nobody uses it now."""
-        executor, cls._used = cls._used, None
-        if executor is None or cls._users:
-            cls._used = executor
+        if cls._users:
             return
-        _kill(executor)
+        with cls._lock:
+            if cls._used is not None and not cls._users:
+                executor, cls._used = cls._used, None
+                _kill(executor)
 
-    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
+    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
         """Kill its workers, unless another call has some; the next call gets new ones."""
-        if LokyBackend._users > 1:
-            super().abort(executor, futures)
-        else:
-            _kill(executor)
+        with LokyBackend._lock:
+            if LokyBackend._users <= 1:
+                _kill(executor)
+                return True
+        return super().abort(executor, futures)
 
 
 def _is_process_pool(executor: Executor) -> bool:
@@ -464,10 +490,16 @@ def _is_process_pool(executor: Executor) -> bool:
 def _forget_loky() -> None:
     """In a forked child: the executor is its parent's."""
     LokyBackend._used, LokyBackend._users = None, 0
+    LokyBackend._lock = threading.Lock()  # the thread that had it is not here
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_loky)
+
+
+def _has_ended(executor: Any) -> bool:
+    """Whether loky's executor takes nothing more from anybody."""
+    return bool(executor._flags.broken or executor._flags.shutdown)  # there is no public way
 
 
 def _kill(executor: Any) -> None:
