@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
-_MOST_STILLBORN = 2  # for each job: workers that may end, one after the other, before they are ready
+_MOST_STILLBORN = 2  # for each job: workers that may end, all in a row, before they are ready
 _MOST_LOSSES = 2  # workers that may end with a batch before one of them began it
 _BLAMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)  # in these, death is the task's
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
