@@ -94,3 +94,24 @@ def test_two_calls_on_loky_survive_its_broken_executor(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert got == {number: list(range(100 * number, 100 * number + 20)) for number in (1, 2)}
+
+
+def test_tasks_that_were_cancelled_do_not_keep_lokys_executor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its manager would log them as an error; a log that is kept would keep its semaphores."""
+
+    def stay(x: int) -> int:
+        time.sleep(300 if x else 0)
+        return x
+
+    first, second = (
+        Parallel(2, "loky", "generator", batch_size=1, pre_dispatch="all")(
+            delayed(stay)(x) for x in range(20)
+        )
+        for _ in range(2)
+    )
+    assert next(first) == 0
+    second.close()  # cancels what is queued, since the executor is in use
+    first.close()  # kills it
+    assert not caplog.records

@@ -503,4 +503,21 @@ def _has_ended(executor: Any) -> bool:
 
 
 def _kill(executor: Any) -> None:
+    _replace_cancelled(executor)
     executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has
+
+
+def _replace_cancelled(executor: Any) -> None:
+    """Give tasks that are queued, and cancelled, a future that can still be told of the end.
+
+    loky's manager thread tells all of them, and fails at one that is cancelled: it logs that as
+    critical, with a traceback in which the executor lives on wherever the log is kept.
+    """
+    try:
+        while True:
+            executor._work_ids.get_nowait()  # so that none of them is begun after all
+    except queue.Empty:
+        pass
+    for item in list(executor._pending_work_items.values()):
+        if item.future.cancelled():
+            item.future = Future()
