@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parallel_core import Parallel, delayed
@@ -94,6 +95,15 @@ def test_two_calls_on_loky_survive_its_broken_executor(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert got == {number: list(range(100 * number, 100 * number + 20)) for number in (1, 2)}
+
+
+def test_arrays_of_tasks_that_loky_runs_again(tmp_path: Path) -> None:
+    def work(x: int, array: Any) -> int:
+        return dies_once(str(tmp_path), x) + int(array.sum())
+
+    parallel = Parallel(2, "loky", batch_size=1, retries=20, retry_backoff=0)
+    got = parallel(delayed(work)(x, np.full(200_000, x)) for x in range(20))
+    assert got == [200_001 * x for x in range(20)]
 
 
 def test_tasks_that_were_cancelled_do_not_keep_lokys_executor(

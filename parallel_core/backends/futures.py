@@ -183,7 +183,7 @@ class FuturesSession(Session):
         except Exception as error:
             raise SessionFailed(self._lost(batch, error)) from error
         if batch.uses:  # until it is done for certain: what was cancelled may be running
-            future.add_done_callback(_Release(batch.uses))
+            future.add_done_callback(_Release(list(batch.uses)))
         self._in_flight[future] = (batch, time.monotonic())
         future.add_done_callback(self._done.put)
 
@@ -307,7 +307,10 @@ class FuturesSession(Session):
 
 
 class _Release:
-    """Lets go of the segments of a batch when its future is done."""
+    """Lets go of the segments of a batch when its future is done.
+
+    The batch has a list of its own: what it had may have to be run again.
+    """
 
     __slots__ = ("_uses",)
 
