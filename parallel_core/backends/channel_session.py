@@ -31,6 +31,7 @@ from parallel_core.workers.worker import Worker, wait_for_end
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
+_MOST_STILLBORN = 2  # for each job: workers that may end, all in a row, before they are ready
 _BLAMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)  # in these, death is the task's
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
@@ -76,6 +77,7 @@ class ChannelSession(Session):
         self._carry_on = False
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
+        self._stillborn = 0  # workers that ended before they were ready, since one last was
         self._team = pool.lease(n_jobs, key, now, spawn)
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
@@ -307,6 +309,7 @@ class ChannelSession(Session):
         kind = message[0]
         if kind == messages.READY:
             worker.ready = True
+            self._stillborn = 0
         elif kind == messages.BORN:
             pass
         elif kind == messages.UNUSABLE:
@@ -361,7 +364,8 @@ class ChannelSession(Session):
         self._team.remove(worker)
         self._pool.discard([worker])
         if not worker.ready:
-            if self._fatal is None:
+            self._stillborn += 1
+            if self._fatal is None and self._stillborn >= _MOST_STILLBORN * self._n_jobs:
                 words = f"a worker process {death.words} before it was ready to work"
                 self._fatal = died(words, death=death)
             self._news += [returned(sent.batch) for sent in lost]

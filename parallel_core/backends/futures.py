@@ -18,7 +18,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any, ClassVar
-from weakref import ref
+from weakref import WeakSet
 
 from memmapping.interrupts import HeldInterrupts
 from memmapping.modules import loaded
@@ -171,17 +171,20 @@ class FuturesSession(Session):
         self._call = ""
         self._carry_on = False
         self._fatal: BaseException | None = None  # why no task can be run any more
+        self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
         self._news: list[Completion] = []
-        self.closed = False
+        self.claim: object | None = None  # the need of an engine that calls share
 
     def begin(self, call: str, carry_on: bool) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
         self._news = []
+        if self._is_aborted:
+            self._renew()
         self._threads = self._backend.thread_limit(self.n_workers, self._options)
 
     def room(self, depth: int) -> bool:
@@ -209,7 +212,7 @@ class FuturesSession(Session):
         except Exception as error:
             raise SessionFailed(self._lost(batch, error)) from error
         if batch.uses:  # until it is done for certain: what was cancelled may be running
-            future.add_done_callback(_Release(batch.uses))
+            future.add_done_callback(_Release(list(batch.uses)))
         self._in_flight[future] = (batch, time.monotonic())
         future.add_done_callback(self._done.put)
 
@@ -255,7 +258,7 @@ class FuturesSession(Session):
         stuck, self._stuck = list(self._stuck), set()
         self._backend.abort(self._executor, stuck)
         try:
-            self._executor = self._backend.renewed(self._executor, self.n_workers, self._options)
+            self._renew()
         except BackendUnavailable as error:
             from parallel_core.errors import TaskTimeoutError
 
@@ -273,7 +276,7 @@ class FuturesSession(Session):
         self._stuck.clear()
         self._news = []
         if unfinished:
-            self._backend.abort(self._executor, unfinished)
+            self._is_aborted = self._backend.abort(self._executor, unfinished)
 
     def close(self) -> None:
         """Let go of the executor."""
@@ -281,7 +284,7 @@ class FuturesSession(Session):
             if self._in_flight or self._stuck:
                 self.cancel()
         finally:
-            self.closed = True
+            self.claim = None
 
     def _submit(self, data: bytes) -> Future[bytes]:
         """Submit to the engine; one that has lost a worker is replaced where that is possible."""
@@ -289,11 +292,14 @@ class FuturesSession(Session):
             return self._backend.submit(self._executor, data)
         except BrokenExecutor as error:
             try:
-                fresh = self._backend.renewed(self._executor, self.n_workers, self._options)
+                self._renew()
             except BackendUnavailable:
                 raise error from None
-            self._executor = fresh
-            return self._backend.submit(fresh, data)
+            return self._backend.submit(self._executor, data)
+
+    def _renew(self) -> None:
+        self._executor = self._backend.renewed(self._executor, self.n_workers, self._options)
+        self._is_aborted = False
 
     def _take(self, future: Future[bytes]) -> list[Completion]:
         entry = self._in_flight.pop(future, None)
@@ -330,7 +336,10 @@ class FuturesSession(Session):
 
 
 class _Release:
-    """Lets go of the segments of a batch when its future is done."""
+    """Lets go of the segments of a batch when its future is done.
+
+    The batch has a list of its own: what it had may have to be run again.
+    """
 
     __slots__ = ("_uses",)
 
@@ -364,10 +373,14 @@ class FuturesBackend(Backend):
         """Hand a batch to the engine."""
         return executor.submit(run_batch, data)
 
-    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
-        """End `futures`, if the engine can do that; by default what runs is left to run out."""
+    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
+        """End `futures`, if the engine can do that; by default what runs is left to run out.
+
+        Returns whether that was the end of the executor as well.
+        """
         for future in futures:
             future.cancel()
+        return False
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return what to use instead of `executor`, which is broken or has no free worker left.
@@ -414,11 +427,22 @@ class ExecutorBackend(FuturesBackend):
         return self._executor
 
 
+class _Claim:
+    """Somebody's need of loky's executor; ends with this object, however that comes about."""
+
+    __slots__ = ("__weakref__",)
+
+
 class LokyBackend(FuturesBackend):
-    """loky's reusable executor, for who asks for it by name."""
+    """loky's reusable executor, for who asks for it by name.
+
+    It is one for all calls. Who wants it counts as a user first; it is only ever ended with the
+    lock held and no other user, so nobody is given one that is about to end.
+    """
 
     _used: Executor | None = None
-    _sessions: ClassVar[set[ref[FuturesSession]]] = set()
+    _claims: ClassVar[WeakSet[_Claim]] = WeakSet()
+    _lock = threading.Lock()
 
     name = "loky"
     opens_files = True
@@ -431,18 +455,23 @@ class LokyBackend(FuturesBackend):
         if forbidden is not None:
             raise BackendUnavailable(forbidden)
         try:
-            from loky import get_reusable_executor
-
-            _start_tracker()
-            initializer = None if options.initializer is None else pickle_initializer(options)
-            found: Executor = get_reusable_executor(
-                max_workers=n_jobs,
-                timeout=options.idle_seconds,
-                initializer=begin_worker,
-                initargs=(own_lifeline(), initializer),
-            )
+            with LokyBackend._lock:
+                return self._find(n_jobs, options)
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _find(n_jobs: int, options: WorkerOptions) -> Executor:
+        from loky import get_reusable_executor
+
+        _start_tracker()
+        initializer = None if options.initializer is None else pickle_initializer(options)
+        found: Executor = get_reusable_executor(
+            max_workers=n_jobs,
+            timeout=options.idle_seconds,
+            initializer=begin_worker,
+            initargs=(own_lifeline(), initializer),
+        )
         if LokyBackend._used is None:
             # Children of multiprocessing end without atexit handlers, on which loky relies.
             from multiprocessing.util import Finalize
@@ -453,9 +482,10 @@ class LokyBackend(FuturesBackend):
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> FuturesSession:
         """Return a session over the executor, which stays for the next one."""
+        claim = _Claim()
+        LokyBackend._claims.add(claim)
         session = super().open(n_jobs, level, options)
-        sessions = LokyBackend._sessions
-        sessions.add(ref(session, sessions.discard))  # Ctrl-C may come before it is closed
+        session.claim = claim
         return session
 
     def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
@@ -473,32 +503,29 @@ class LokyBackend(FuturesBackend):
         finally:
             restore_interrupts(mask)
 
-    @classmethod
-    def _users(cls) -> int:
-        sessions = [session() for session in list(cls._sessions)]
-        return sum(session is not None and not session.closed for session in sessions)
-
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
-        """Return the reusable executor anew, unless another call is using the old one."""
-        if LokyBackend._users() > 1:
+        """Return the reusable executor anew, unless another call is at work on the old one."""
+        if len(LokyBackend._claims) > 1 and not _has_ended(executor):
             raise BackendUnavailable("another call uses the same executor")
         return self.executor(n_jobs, options)
 
     @classmethod
     def shutdown(cls) -> None:
         """End the reusable executor, if it was used and nobody uses it now."""
-        executor, cls._used = cls._used, None
-        if executor is None or cls._users():
-            cls._used = executor
+        if cls._claims:
             return
-        _kill(executor)
+        with cls._lock:
+            if cls._used is not None and not cls._claims:
+                executor, cls._used = cls._used, None
+                _kill(executor)
 
-    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
+    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
         """Kill its workers, unless another call has some; the next call gets new ones."""
-        if LokyBackend._users() > 1:
-            super().abort(executor, futures)
-        else:
-            _kill(executor)
+        with LokyBackend._lock:
+            if len(LokyBackend._claims) <= 1:
+                _kill(executor)
+                return True
+        return super().abort(executor, futures)
 
 
 def _is_process_pool(executor: Executor) -> bool:
@@ -527,12 +554,35 @@ def _start_tracker() -> None:
 def _forget_loky() -> None:
     """In a forked child: the executor is its parent's."""
     LokyBackend._used = None
-    LokyBackend._sessions.clear()
+    LokyBackend._claims.clear()
+    LokyBackend._lock = threading.Lock()  # the thread that had it is not here
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_loky)
 
 
+def _has_ended(executor: Any) -> bool:
+    """Whether loky's executor takes nothing more from anybody."""
+    return bool(executor._flags.broken or executor._flags.shutdown)  # there is no public way
+
+
 def _kill(executor: Any) -> None:
+    _replace_cancelled(executor)
     executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has
+
+
+def _replace_cancelled(executor: Any) -> None:
+    """Give tasks that are queued, and cancelled, a future that can still be told of the end.
+
+    loky's manager thread tells all of them, and fails at one that is cancelled: it logs that as
+    critical, with a traceback in which the executor lives on wherever the log is kept.
+    """
+    try:
+        while True:
+            executor._work_ids.get_nowait()  # so that none of them is begun after all
+    except queue.Empty:
+        pass
+    for item in list(executor._pending_work_items.values()):
+        if item.future.cancelled():
+            item.future = Future()

@@ -362,6 +362,7 @@ class PushDispatch:
         self._ahead_nbytes -= batch.nbytes - sum(part.nbytes for part in unfinished)
         if batch.size > open_tasks and self._plan.return_as is not ReturnAs.LIST:
             self._untaken.append(batch.size - open_tasks)
+            self._note_taken(0)  # all that it had may have been taken before it was finished
         self._backlog.extendleft(reversed(left))
 
     def _note_taken(self, count: int) -> None:
