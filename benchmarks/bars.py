@@ -77,6 +77,8 @@ class AtMost(Bar):
         return f"≤ {self.limit:g} {unit}".rstrip()
 
     def compare(self, ours: float, medians: Mapping[str, float]) -> tuple[bool, str]:
+        if self.limit == 0:
+            return ours <= 0, f"{ours:.3g}"
         return ours <= self.limit, f"{ours / self.limit:.3g} × the bar"
 
 

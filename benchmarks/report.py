@@ -78,7 +78,9 @@ class Report:
         """Return the table for a terminal, a line beneath each row for each of its bars."""
         columns = self._columns()
         rows: list[list[str] | str] = [["", *(who.label for who in columns)]]
-        for outcome, figure in self._rows():
+        for section, outcome, figure in self._rows_in_sections():
+            if section:
+                rows += ["", section]
             rows.append([outcome.heading_of(figure), *_cells(outcome, figure, columns, mark=True)])
             rows.extend(
                 f"    {_mark(verdict)} {verdict.bar}: {verdict}"
@@ -94,7 +96,9 @@ class Report:
             "| work | " + " | ".join(who.label for who in columns) + " | to reach | reached |",
             "|---|" + "---:|" * len(columns) + "---|---|",
         ]
-        for outcome, figure in self._rows():
+        for section, outcome, figure in self._rows_in_sections():
+            if section:
+                lines.append(f"| **{section}** |" + " |" * (len(columns) + 2))
             judgements = outcome.judgements_of(figure)
             cells = [
                 outcome.heading_of(figure),
@@ -116,6 +120,14 @@ class Report:
         for outcome in self.outcomes:
             for figure in outcome.workload.figures:
                 yield outcome, figure
+
+    def _rows_in_sections(self) -> Iterator[tuple[str, Outcome, Figure]]:
+        """Yield each row, and with the first of a section its heading."""
+        current = ""
+        for outcome, figure in self._rows():
+            section = outcome.workload.section
+            yield (section if section != current else ""), outcome, figure
+            current = section
 
     def _troubles(self) -> Iterator[str]:
         for outcome in self.outcomes:
@@ -211,7 +223,7 @@ def _cells(
         record = outcome.records.get(who.key)
         words = []
         if who.key in medians:
-            words.append(f"{_number(medians[who.key])} {figure.unit}".rstrip())
+            words.append(_shown(medians[who.key], figure))
         if record is not None and record.missing is not None:
             words.append("not installed")
         elif record is not None and record.errors:
@@ -219,6 +231,13 @@ def _cells(
         cell = ", ".join(words) or NOTHING
         cells.append(f"**{cell}**" if who is OURS and not mark and words else cell)
     return cells
+
+
+def _shown(value: float, figure: Figure) -> str:
+    """Return a figure with its unit."""
+    if figure.ceiling is not None and value >= figure.ceiling:
+        return f"> {_number(figure.ceiling)} {figure.unit}".rstrip()
+    return f"{_number(value)} {figure.unit}".rstrip()
 
 
 def _short_error(error: str) -> str:

@@ -34,6 +34,8 @@ class Figure:
         What the row says beyond the title of the work.
     in_picture : bool
         Whether it makes sense on a logarithmic scale beside the peers.
+    ceiling : float or None
+        Where waiting for it ended; what reaches it is shown as more than that.
     """
 
     key: str
@@ -41,6 +43,7 @@ class Figure:
     bars: tuple[Bar, ...] = ()
     label: str = ""
     in_picture: bool = True
+    ceiling: float | None = None
 
 
 class Workload:
@@ -57,6 +60,8 @@ class Workload:
         What ``--only`` looks at.
     place : int
         Where its rows stand in the table, counted from the top.
+    section : str
+        Heading of the part of the table that it is in, if it is not in the first one.
     title : str
         Row in the table; ``{tasks}`` stands for the number of tasks.
     figures : tuple of Figure
@@ -80,6 +85,7 @@ class Workload:
 
     name: ClassVar[str]
     place: ClassVar[int]
+    section: ClassVar[str] = ""
     title: ClassVar[str]
     figures: ClassVar[tuple[Figure, ...]]
     tasks: ClassVar[int]

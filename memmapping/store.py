@@ -280,11 +280,11 @@ class SegmentStore:
         self._kept.remove(entry)
         os.close(entry.fd)
 
-    def _start_timer(self) -> None:
+    def _start_timer(self, seconds: float | None = None) -> None:
         """Have what is kept closed when its time is over, whether or not anything happens here."""
         if self._timer is not None:
             return
-        timer = threading.Timer(KEPT_SECONDS, self._expire)
+        timer = threading.Timer(KEPT_SECONDS if seconds is None else seconds, self._expire)
         timer.daemon = True
         timer.name = "memmapping-kept-segments"
         try:
@@ -300,7 +300,10 @@ class SegmentStore:
             self._sort_in()
             self._timer = None
             if self._kept or self._held:
-                self._start_timer()
+                now = time.monotonic()
+                oldest = min((entry.since for entry in self._kept), default=now)
+                left = oldest + KEPT_SECONDS - now  # for many, not a thread for each
+                self._start_timer(max(left, KEPT_SECONDS / 10))
 
 
 def _most_held() -> int:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import pickle
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -376,6 +377,28 @@ def test_kept_memory_is_freed_after_a_while(
     gc.collect()
     assert store.segment_store().kept_bytes() > 0
     wait_until(lambda: not store.segment_store()._kept, "kept memory is freed")
+
+
+def test_kept_memory_is_freed_when_its_own_time_is_over() -> None:
+    """Not up to once more as long after that, since the timer began before it was let go of."""
+    kept = store.SegmentStore()
+    segment = kept.take(200_000)
+    first = kept._timer
+    del segment
+    gc.collect()
+    entry = kept._kept.pop()
+    kept._kept.append(entry._replace(since=entry.since - 0.7 * store.KEPT_SECONDS))
+    kept._timer = threading.current_thread()  # type: ignore[assignment]  # as in its own thread
+    kept._expire()
+    second = kept._timer
+    assert isinstance(first, threading.Timer) and isinstance(second, threading.Timer)
+    try:
+        assert second.interval <= 0.31 * store.KEPT_SECONDS
+    finally:
+        kept.clear()
+        for timer in (first, second):
+            timer.cancel()
+            timer.join()
 
 
 def test_a_bound_on_descriptors(arrays: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,5 +13,10 @@
     array_results   arrays that come back            bytes_arguments    a large one for each task
     shared_dict     an object that is no array
 
+    worker_death    what is lost with a worker       stuck_task     ... with a task without end
+    two_arguments, unpicklable      errors as themselves, and soon
+    parent_death    what outlives the program        hundred_calls  what outlives a call
+    paused_consumer                 how far ahead of a consumer items are pulled
+
 No module here may import a contestant before it is measured.
 """

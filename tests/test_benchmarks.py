@@ -1,0 +1,75 @@
+"""The benchmarks judge and show what goes wrong, and leave nothing of it behind."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("benchmarks", reason="the fast subset has only what is installed")
+
+from benchmarks.bars import AtMost, Verdict
+from benchmarks.conditions import Conditions
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.hardship import numbers_in
+from benchmarks.outcome import Outcome
+from benchmarks.report import Report
+from benchmarks.watch import PATIENCE_SECONDS, Watch
+from benchmarks.workload import discover
+from benchmarks.workloads.parent_death import GetBusy
+from watching import running
+
+
+def test_nothing_is_a_bar() -> None:
+    bar = AtMost(0)
+    assert bar.judge("", {"ours": 0}).verdict is Verdict.MET
+    missed = bar.judge("", {"ours": 2})
+    assert missed.verdict is Verdict.MISSED and str(missed) == "missed (2)"
+
+
+def test_an_error_names_its_task_in_any_words() -> None:
+    assert 17 in numbers_in("task 17 of the call: f(17)") and 17 in numbers_in("Arg 0: 17")
+    assert 17 not in numbers_in("exit codes 117, 170; line 17 of file.py")
+
+
+def test_the_table() -> None:
+    conditions = Conditions(rounds=1)
+    outcomes = []
+    for workload in discover():
+        outcome = Outcome.blank(workload(conditions), workload.contestants())
+        for record in outcome.records.values():
+            record.samples.append({figure.key: 4.0 for figure in workload.figures})
+        outcomes.append(outcome)
+    facts = {
+        "versions": dict.fromkeys(CONTESTANTS, "1"),
+        "load_average_before": 0,
+        "cores": 2,
+        "processor": "",
+        "system": "",
+        "kernel": "",
+        "python": "",
+    }
+    moment = datetime.now(timezone.utc)
+    report = Report(outcomes, conditions, facts, moment, complete=True)
+    table = [line for line in report.as_markdown().splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert sum("when things go wrong" in line for line in table) == 1
+    assert f"> {PATIENCE_SECONDS:g} s" in report.as_markdown()
+    assert "\nwhen things go wrong\n" in report.as_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
+def test_a_watch_leaves_nothing() -> None:
+    with Watch(GetBusy, "ours", 2, nbytes=8 << 20) as watch:
+        busy = {int(path.name.rpartition("-")[2]) for path in watch.wait_for("busy-*", 2)}
+        assert busy <= {process.pid for process in watch.alive()}
+        left = Path("/dev/shm", f"left-{min(busy)}-behind")
+        left.touch()
+        of_another = Path("/dev/shm", "left-1-behind")
+        of_another.touch()
+        assert watch.entries() == {left.name}
+    assert not any(map(running, busy)) and not watch.folder.exists()
+    assert not left.exists() and of_another.exists()
+    of_another.unlink()
