@@ -473,7 +473,7 @@ def test_a_function_that_exits_fails_its_line(folder: Path, settings: list[str])
 def test_a_dead_worker_ends_the_run(folder: Path) -> None:
     arguments = ["functions:dies", "--jobs", "2"]
     done = run(folder, "map", *arguments, given=b"a\nb\ndie\nd\n" + 2000 * b"e\n")
-    assert b"parallel-core map: the run ended (" in done.stderr
+    assert b"line 3: parallel_core.errors.WorkerDiedError: a worker process" in done.stderr
     assert b"Traceback" not in done.stderr
     assert done.returncode == 1
 

@@ -14,7 +14,7 @@ import pytest
 from parallel_core import LowMemoryError, Parallel, delayed
 from parallel_core.dispatch import memory
 from parallel_core.dispatch.memory import MemoryGate, free_memory
-from watching import some, wait_until
+from watching import running, some, wait_until
 
 OWN = ["processes", "multiprocessing"]
 kept: list[Any] = []
@@ -83,6 +83,15 @@ def test_a_worker_that_retires_runs_its_exit_handlers(tmp_path: Any) -> None:
     parallel = Parallel(2, worker_lifespan=1, batch_size=1)
     assert parallel(delayed(register)(x) for x in range(4)) == [0, 1, 2, 3]
     wait_until(lambda: len(list(tmp_path.iterdir())) >= 2, "retired workers have left in peace")
+
+
+def test_retired_workers_that_do_not_leave_are_gone_when_the_call_is_over() -> None:
+    def hang(x: int) -> int:
+        threading.Thread(target=time.sleep, args=(3600,)).start()
+        return os.getpid()
+
+    got = Parallel(2, worker_lifespan=1)(delayed(hang)(x) for x in range(4))
+    assert len(set(got)) == 4 and not [pid for pid in got if running(pid)]
 
 
 # --- memory of a worker ---------------------------------------------------------------------------
@@ -217,22 +226,51 @@ def test_a_gate_opens_and_its_patience_starts_anew(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(memory, "free_memory", lambda: free)
     monkeypatch.setattr(memory.time, "monotonic", lambda: now)
     gate = MemoryGate(100, 10.0)
-    assert not gate.is_closed()
+    assert not gate.hold(0)
     free, now = 99, now + 0.01
-    assert not gate.is_closed(), "it looked a moment ago"
+    assert not gate.hold(0), "it looked a moment ago"
     now += 1
-    assert gate.is_closed()
+    assert gate.hold(0)
     free, now = 100, now + 9
-    assert not gate.is_closed()
+    assert not gate.hold(0)
     free, now = 0, now + 9
-    assert gate.is_closed()
+    assert gate.hold(0)
     now += 9
-    assert gate.is_closed()
-    now += 2
+    assert gate.hold(0)
+    now += 1000
+    assert gate.hold(1), "what is at work may free memory"
+    now += 9
+    assert gate.hold(0)
+    now += 11
     with pytest.raises(LowMemoryError, match="less free"):
-        gate.is_closed()
+        gate.hold(0)
+
+
+@pytest.mark.parametrize("backend", some(["processes", "threading", "sequential"]))
+def test_memory_that_runs_short_when_all_is_handed_over(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 1 << 40
+    monkeypatch.setattr(memory, "free_memory", lambda: free)
+
+    def tasks() -> Iterator[Any]:
+        nonlocal free
+        for x in range(2):
+            yield delayed(slept)(0.3, x)
+            time.sleep(0.01)  # so that it is handed over before the next is pulled
+        free = 0
+
+    parallel = Parallel(
+        2, backend, min_free_memory="1G", memory_patience=0.1, batch_size=1, pre_dispatch=2
+    )
+    assert parallel(tasks()) == [0, 1]
+
+
+def slept(seconds: float, x: int) -> int:
+    time.sleep(seconds)
+    return x
 
 
 def test_a_system_that_tells_nothing_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: None)
-    assert not MemoryGate(1 << 60, 1.0).is_closed()
+    assert not MemoryGate(1 << 60, 1.0).hold(0)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import memmapping
 from parallel_core import JournalError, Parallel, SerializationError, delayed
 from watching import HOME, LIMIT, some, wait_until
 
@@ -150,6 +151,23 @@ def test_a_call_that_failed_starts_over_in_its_block(tmp_path: Path, folder: Pat
         (folder / "fail").unlink()
         got = parallel(delayed(work)(x, str(folder)) for x in range(12))
     assert got == [x * x for x in range(12)]
+
+
+def test_a_block_goes_on_after_a_call_that_failed(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    for again in (False, True):
+        with Parallel(2, journal=path) as parallel:
+            assert parallel(delayed(abs)(-x) for x in range(5)) == list(range(5))
+            with pytest.raises(ValueError, match="could not convert"):
+                parallel(delayed(float)(x) for x in ["1", "x"])
+            assert parallel(delayed(float)(x) for x in ["1", "2"]) == [1.0, 2.0]
+        assert (parallel.n_resumed_tasks >= 5 + 2) is again
+
+
+def test_arrays_that_tasks_fill_are_refused(tmp_path: Path) -> None:
+    out = memmapping.zeros(4, "int64")
+    with pytest.raises(SerializationError, match="memory map that tasks can write to"):
+        Parallel(2, journal=tmp_path / "journal")([delayed(np.copyto)(out, 7)])
 
 
 @pytest.mark.parametrize("backend", some(["processes", "threading", "sequential"]))

@@ -95,6 +95,9 @@ class JournalledLines:
         self.form = form
         self.code = code
 
+    def __repr__(self) -> str:
+        return f"<{self.target} of {self.form} lines>"
+
     def __call__(self, number: int, line: bytes) -> bytes:
         """Return what is to be written for a line."""
         return apply_or_raise(self.target, self.form, number, line)

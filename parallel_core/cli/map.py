@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from parallel_core.cli import arguments
@@ -190,7 +190,6 @@ def run(options: MapOptions) -> int:
         "batch_size": options.batch_size,
         "retries": options.retries,
         "timeout": options.timeout,
-        "journal": options.journal,
     }
     if options.backend is not None:
         settings["backend"] = options.backend
@@ -208,13 +207,24 @@ def run(options: MapOptions) -> int:
     sys.stdout.flush()  # what the import printed comes before the results
     with closing(source):
         run = _Run(options, source, function)
-        if options.on_error != STOP:
-            settings["on_error"] = run.note_failure
+        if options.journal is not None:
+            from parallel_core.journal.store import Calls, Journal
+
+            try:  # the rounds of the feed are one call to its user
+                journal = Journal.open(options.journal, calls=Calls.JOINED)
+            except JournalError as error:
+                return _refuse(str(error))
+            closing_journal: Any = closing(journal)
+            settings["journal"] = journal
+        else:
+            closing_journal = nullcontext()
+        settings["on_error"] = run.note_failure
         try:
             pool = Parallel(return_as=options.return_as, **settings)
         except (TypeError, ValueError, ImportError) as error:
             return _refuse(str(error))
-        return run.over(pool)
+        with closing_journal:
+            return run.over(pool)
 
 
 class _Run:
@@ -261,12 +271,15 @@ class _Run:
         return self._after_the_last_line()
 
     def note_failure(self, failure: TaskFailure) -> Any:
-        """Put what can be told of a failed line in the place of its result."""
+        """Put what can be told of a failed line in the place of its result, or end the run."""
         error = failure.error
         if isinstance(error, LineFailed):
-            return failure.instead(error.failure)
-        line = self._round_began + failure.position + 1
-        return failure.instead(Failure.of(line, error))
+            told = error.failure
+        else:
+            told = Failure.of(self._round_began + failure.position + 1, error)
+        if self._options.on_error == STOP:
+            raise LineFailed(told)
+        return failure.instead(told)
 
     def _one_round(self, pool: Parallel) -> None:
         self._round_began = self._feed.pulled

@@ -38,5 +38,6 @@ class Deadline:
 
         return CallTimeoutError(
             f"the call has run for more than call_timeout={self._seconds:g} s; {completed} of its "
-            "tasks are done, and their results are in the attribute results of this error"
+            "tasks are done, and the results that nobody has taken are in this error's attribute "
+            "results"
         )

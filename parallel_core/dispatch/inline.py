@@ -139,7 +139,7 @@ class InlineDispatch:
         if self._deadline.is_over():
             raise self._deadline.error(self.completed)
         gate = self._plan.gate
-        while gate is not None and gate.is_closed():
+        while gate is not None and gate.hold(0):
             self._sleep(max(0.0, gate.again - time.monotonic()))
 
     def _sleep(self, seconds: float) -> None:

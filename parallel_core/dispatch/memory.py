@@ -31,6 +31,9 @@ def free_memory() -> int | None:
 class MemoryGate:
     """Open while enough memory is free.
 
+    What is at work may free memory as it ends, so patience is needed, and may end, only while
+    nothing is: see `hold`.
+
     Parameters
     ----------
     threshold : int
@@ -43,31 +46,34 @@ class MemoryGate:
         self._threshold = threshold
         self._patience = patience
         self._looked = 0.0
-        self._closed_since: float | None = None
+        self._lacks = False
+        self._waits_since: float | None = None  # closed, with nothing at work
 
-    def is_closed(self) -> bool:
-        """Whether to hold back; looks at most every 50 ms.
+    def hold(self, at_work: int) -> bool:
+        """Whether to hold back, with so many tasks or batches at work; looks at most every 50 ms.
 
         Raises
         ------
         LowMemoryError
-            When it has been closed for too long.
+            When it has been closed for too long, with nothing at work.
         """
         now = time.monotonic()
-        if now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
-            free = free_memory()
-            if free is None or free >= self._threshold:
-                self._closed_since = None
-            else:
-                self._closed_since = self._closed_since or now
-                if self._patience is not None and now - self._closed_since > self._patience:
-                    raise LowMemoryError(
-                        f"for more than {self._patience:g} s (memory_patience) there was less free "
-                        f"memory than min_free_memory={format_nbytes(self._threshold)}: now "
-                        f"{format_nbytes(free)}. Have something else end, or use fewer jobs"
-                    )
-        return self._closed_since is not None
+        if now - self._looked < _LOOK_SECONDS:
+            return self._lacks
+        self._looked = now
+        free = free_memory()
+        self._lacks = free is not None and free < self._threshold
+        if not self._lacks or at_work:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now
+        elif self._patience is not None and now - self._waits_since > self._patience:
+            raise LowMemoryError(
+                f"for more than {self._patience:g} s (memory_patience) there was less free memory "
+                f"than min_free_memory={format_nbytes(self._threshold)}, with no task at work: now "
+                f"{format_nbytes(free or 0)}. Have something else end, or use fewer jobs"
+            )
+        return self._lacks
 
     @property
     def again(self) -> float:

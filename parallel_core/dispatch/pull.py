@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
 from parallel_core.backends.base import Failure
@@ -36,6 +36,9 @@ from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.handles import to_call
 from parallel_core.tasks.known import Known
+
+if TYPE_CHECKING:
+    from parallel_core.dispatch.memory import MemoryGate
 
 _AIM_SECONDS = 5e-5
 _MOST = 512
@@ -144,6 +147,7 @@ class PullDispatch:
         self._deadline = Deadline(plan.call_timeout)
         self._judging = threading.Lock()
         self._ending = threading.Event()  # for threads that wait before they try again
+        self._at_work = 0  # threads that are running tasks
         self._is_over = False
         self._hit = False  # a result was all that is wanted
         self._has_gaps = False  # in what is delivered
@@ -361,6 +365,10 @@ class PullDispatch:
                 start, items = self._take()
                 if not items:
                     return
+                if self._plan.gate is not None:
+                    self._hold_back(self._plan.gate)
+                    if self._stopped:
+                        return
                 self._run_and_finish(start, items, running)
         except BaseException as error:  # nothing that happens here may go unsaid
             self._fail(Failure(-1, error))
@@ -411,14 +419,17 @@ class PullDispatch:
 
     def _wait_for_space(self) -> None:
         """Wait until a task may be taken; the lock is held."""
-        limit, gate = self._plan.pre_dispatch, self._plan.gate
-        while not (self._stopped or self._exhausted):
-            if limit is not None and self._batches >= limit:
-                self._space.wait()
-            elif gate is not None and gate.is_closed():
-                self._space.wait(max(0.0, gate.again - monotonic()))
-            else:
+        limit = self._plan.pre_dispatch
+        while limit is not None and self._batches >= limit:
+            if self._stopped or self._exhausted:
                 return
+            self._space.wait()
+
+    def _hold_back(self, gate: MemoryGate) -> None:
+        """Wait with what was taken until there is memory for it, or the call is over."""
+        with self._lock:
+            while not self._stopped and gate.hold(self._at_work):
+                self._space.wait(max(0.0, gate.again - monotonic()))
 
     def _next_items(self, size: int) -> list[Any]:
         ready = self._ready
@@ -432,10 +443,14 @@ class PullDispatch:
     def _run_and_finish(self, start: int, items: list[Any], running: _Running) -> None:
         began = monotonic()
         done = _Done(start)
+        with self._lock:
+            self._at_work += 1
         try:
             self._run(items, running, done)
         finally:
             running.since = 0.0
+            with self._lock:
+                self._at_work -= 1
             self._finish(done, running, monotonic() - began)
 
     def _run(self, items: list[Any], running: _Running, done: _Done) -> None:

@@ -184,8 +184,9 @@ class PushDispatch:
         return limit is None or self._ahead < limit
 
     def _is_held_back(self) -> bool:
+        """Whether there is something to hand over, and too little memory for it."""
         gate = self._plan.gate
-        return gate is not None and gate.is_closed()
+        return gate is not None and bool(self._backlog) and gate.hold(self._in_flight)
 
     def _ended(self) -> bool:
         if self._hit:

@@ -21,7 +21,18 @@ _EXTENDED_NBYTES = 10 if numpy.finfo(numpy.longdouble).nmant == 63 else None
 
 
 def array_form(array: Any) -> Form:
-    """Return what an array of numpy's own types is made of."""
+    """Return what an array of numpy's own types is made of.
+
+    Raises
+    ------
+    TypeError
+        For one that tasks can fill for others: what they write into it is no result.
+    """
+    if _is_output(array):
+        raise TypeError(
+            "it is a memory map that tasks can write to; what they write would not be there when "
+            "their results come from the journal: have them return it, or open it read-only"
+        )
     dtype = array.dtype
     if dtype.names is not None:
         plain = numpy.asarray(array)
@@ -46,6 +57,10 @@ def scalar_form(scalar: Any) -> Form:
     if dtype.char in "gGOV":
         return Form("scalar", (), [numpy.asarray(scalar)])
     return Form("scalar", (_described(dtype), scalar.tobytes()), [])
+
+
+def _is_output(array: Any) -> bool:
+    return getattr(array, "mode", None) in ("r+", "w+") and array.flags.writeable
 
 
 def _described(dtype: Any) -> str | None:

@@ -7,6 +7,7 @@ error, not a miss: to go on would leave results of two calls in one file.
 from __future__ import annotations
 
 import ctypes
+import enum
 import os
 import pickle
 import sqlite3
@@ -31,7 +32,16 @@ from parallel_core.tasks.pickling import explain
 #: Bytes of a pickled result that SQLite still takes; its limit is for a whole row.
 LARGEST = 1_000_000_000 - 1000
 
+_MOST_TASKS = 1 << 32  # of a call: where the positions of the next one begin
+
 _open_journals: WeakSet[Journal]
+
+
+class Calls(enum.Enum):
+    """How the tasks of several calls are told apart."""
+
+    APART = "each call has positions of its own: it is the first, the second, ... with this journal"
+    JOINED = "the tasks of a call follow those of the calls before"
 
 
 class Journal:
@@ -45,6 +55,8 @@ class Journal:
         The digest of what the tasks' random numbers begin with.
     own : frozenset of str
         See `open`.
+    calls : Calls
+        See `open`.
 
     Attributes
     ----------
@@ -52,12 +64,10 @@ class Journal:
         Results that came from the file.
     recorded : int
         Results that this program appended.
-    is_at_rest : bool
-        Whether every task that was looked up came to its end: the next call goes on from there.
 
     Notes
     -----
-    The tasks of several calls, one after the other, are one sequence in the journal.
+    Several calls may use it, one after the other; see `Calls`.
 
     Results are pickled. Open only files that you trust: unpickling can run any code.
 
@@ -75,7 +85,11 @@ class Journal:
     """
 
     def __init__(
-        self, file: JournalFile, seed: bytes | None = None, own: frozenset[str] = frozenset()
+        self,
+        file: JournalFile,
+        seed: bytes | None = None,
+        own: frozenset[str] = frozenset(),
+        calls: Calls = Calls.APART,
     ) -> None:
         self._file: JournalFile | None = file
         self._path = file.path
@@ -85,9 +99,9 @@ class Journal:
         self._digests = FunctionDigests(own)
         self._pending: dict[int, tuple[bytes, bytes, object]] = {}
         self._is_looking = False
-        self._base = 0  # how many tasks the calls before had
-        self._end: int | None = None  # that, with those of this call, once it is known
-        self.is_at_rest = True
+        self._calls = calls
+        self._base = 0  # where the positions of this call begin
+        self._next = 0  # where they will end
         self.taken_over = 0
         self.recorded = 0
         _open_journals.add(self)
@@ -98,6 +112,7 @@ class Journal:
         path: str | os.PathLike[str],
         seed: object = None,
         own: frozenset[str] = frozenset(),
+        calls: Calls = Calls.APART,
     ) -> Journal:
         """Make the journal `path`, or take it up.
 
@@ -110,6 +125,8 @@ class Journal:
 
         own : frozenset of str
             Globals that an initializer sets in each worker: their values do not count.
+        calls : Calls
+            How the tasks of several calls are told apart.
 
         Returns
         -------
@@ -123,7 +140,7 @@ class Journal:
             open elsewhere, or cannot be read and written. It has not been changed then.
         """
         seed_digest = None if seed is None else digest(seed, "the seed")
-        return cls(JournalFile(os.fsdecode(path)), seed_digest, own)
+        return cls(JournalFile(os.fsdecode(path)), seed_digest, own, calls)
 
     def look_up(self, tasks: Iterable[Any]) -> Generator[Any, None, None]:
         """Yield each task, or, where its result is known, that as `Known`.
@@ -145,7 +162,6 @@ class Journal:
         if self._is_looking:
             raise JournalError(f"the journal {self._path!r} is in use by another call")
         self._is_looking = True
-        self._end = None
         try:
             yield from self._items(iterator)
         except GeneratorExit:
@@ -168,8 +184,8 @@ class Journal:
         last: object = pending  # no function
         code = b""
         watch: Callable[[], bool] | None = None
-        position = self._base - 1
         for position, item in enumerate(iterator, self._base):
+            self._next = position + 1
             try:
                 function, args, kwargs = item if type(item) is tuple else check_task(item, position)
                 if type(args) is not tuple or type(kwargs) is not dict or not callable(function):
@@ -196,13 +212,14 @@ class Journal:
                     continue
             pending[position] = code, key, function
             yield item
-        self._end = position + 1
 
-    def end_call(self, complete: bool) -> None:
-        """Let the next call go on where this one ended, unless that is not `complete`."""
-        self.is_at_rest = complete and self._end is not None
-        if self._end is not None:
-            self._base = self._end
+    def end_call(self) -> None:
+        """Let another call begin."""
+        if self._calls is Calls.JOINED:
+            self._base = self._next
+        else:
+            self._base += _MOST_TASKS
+            self._next = self._base
 
     def _check(self, position: int, row: Row, code: bytes, key: bytes, task: Any) -> None:
         """See that a row belongs to the task that stands at its place."""
@@ -216,7 +233,7 @@ class Journal:
         if differing:
             raise JournalError(
                 f"the journal {self._path!r} is of another call: it has a result for "
-                f"{describe_task(position, describe_call(*task))}, but another one, which differs "
+                f"{_describe(position, describe_call(*task))}, but another one, which differs "
                 f"in {', and in '.join(differing)}. Name another file, or delete this one; "
                 "nothing in it was changed"
             )
@@ -231,7 +248,9 @@ class Journal:
         except TypeError:  # not even bytes
             is_good = False
         if not is_good:
-            raise damaged(self._path, f"the result of task {position} is not what was written")
+            raise damaged(
+                self._path, f"the result of {_describe(position)} is not what was written"
+            )
         return data
 
     def _load(self, position: int, data: bytes) -> Any:
@@ -239,7 +258,7 @@ class Journal:
             return pickle.loads(data)
         except Exception as error:
             raise JournalError(
-                f"the result of task {position} in the journal {self._path!r} cannot be "
+                f"the result of {_describe(position)} in the journal {self._path!r} cannot be "
                 f"unpickled: {type(error).__name__}: {error}"
             ) from error
 
@@ -360,6 +379,13 @@ class Journal:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._file.connection))
 
 
+def _describe(position: int, call: str | None = None) -> str:
+    """Return the words for a task of the journal."""
+    number, position = divmod(position, _MOST_TASKS)
+    words = f"task {position}" if call is None else describe_task(position, call)
+    return words if number == 0 else f"{words} (call {number + 1} with this journal)"
+
+
 def _close(iterator: object) -> None:
     """Close the caller's generator, as leaving a ``for`` loop over it would in time."""
     if isinstance(iterator, GeneratorType):
@@ -385,19 +411,19 @@ def _unknowable(
         except SerializationError as found:
             error = found
             break
-    task = describe_task(position, describe_call(function, args, kwargs))
+    task = _describe(position, describe_call(function, args, kwargs))
     return SerializationError(f"{task}: cannot be found again in a journal: {error}")
 
 
 def _not_recordable(position: int, function: Any, value: object, error: Exception) -> Exception:
     if isinstance(error, JournalError):
         return error
-    task = describe_task(position, f"{function_name(function)}(...)")
+    task = _describe(position, f"{function_name(function)}(...)")
     return explain(f"{task}: its result is for a journal", value, "the result", error)
 
 
 def _too_large(nbytes: int, position: int, function: Any) -> JournalError:
-    task = describe_task(position, f"{function_name(function)}(...)")
+    task = _describe(position, f"{function_name(function)}(...)")
     return JournalError(
         f"{task}: its result takes {nbytes} bytes when pickled, and a journal takes no more than "
         f"{LARGEST} for one. Let the task write it to a file, and return the file's name"

@@ -410,30 +410,31 @@ class Parallel:
         return self._session
 
     def _open_journal(self) -> Journal:
-        """Return the journal; within a ``with`` block one for all calls that come to their end."""
+        """Return the journal; within a ``with`` block one for all its calls."""
         if self._journal is None:
             from parallel_core.journal.store import Journal
 
+            given = self._call_options.journal
             own = stored_globals(self._options.initializer)
-            self._journal = Journal.open(self._call_options.journal, own=own)
-            self.n_resumed_tasks = 0
+            self._journal = given if isinstance(given, Journal) else Journal.open(given, own=own)
+            self.n_resumed_tasks = self._journal.taken_over
         return self._journal
 
-    def _end_journal(self, complete: bool) -> None:
+    def _end_journal(self) -> None:
         journal = self._journal
         if journal is None:
             return
-        journal.end_call(complete)
+        journal.end_call()
         if self._messages is not None and journal.taken_over > self.n_resumed_tasks:
             taken_over = journal.taken_over - self.n_resumed_tasks
             self._messages.say(f"Took over {taken_over} results from {self._call_options.journal}.")
         self.n_resumed_tasks = journal.taken_over
-        if not (self._managed and journal.is_at_rest):
+        if not self._managed:
             self._close_journal()
 
     def _close_journal(self) -> None:
         journal, self._journal = self._journal, None
-        if journal is not None:
+        if journal is not None and journal is not self._call_options.journal:
             journal.close()
 
     def _array_reducer(self) -> ArrayReducer:
@@ -459,7 +460,7 @@ class Parallel:
             if not complete and dispatch is not None:
                 dispatch.abandon()
         finally:
-            self._end_journal(complete)
+            self._end_journal()
             if not self._managed or not complete:
                 self._release()
             else:

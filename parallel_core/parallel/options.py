@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -110,7 +111,7 @@ def call_options(given: dict[str, Any]) -> CallOptions:
     if options.stop_when is not None and not callable(options.stop_when):
         raise TypeError(f"stop_when must be a function of a result, not {options.stop_when!r}")
     if options.journal is not None:
-        _check_path(options.journal)
+        _check_journal(options.journal)
     return options._replace(
         call_timeout=check_timeout(options.call_timeout, "call_timeout"),
         pre_dispatch_nbytes=_check_size(options.pre_dispatch_nbytes, "pre_dispatch_nbytes"),
@@ -119,9 +120,13 @@ def call_options(given: dict[str, Any]) -> CallOptions:
     )
 
 
-def _check_path(journal: Any) -> None:
+def _check_journal(journal: Any) -> None:
+    """Raise TypeError unless `journal` is a path, or an open journal of the command line's."""
     import os
 
+    store = sys.modules.get("parallel_core.journal.store")
+    if store is not None and isinstance(journal, store.Journal):
+        return
     try:
         os.fspath(journal)
     except TypeError:

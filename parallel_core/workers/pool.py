@@ -33,7 +33,7 @@ from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey
 from parallel_core.workers.team import Team
-from parallel_core.workers.worker import Worker
+from parallel_core.workers.worker import Worker, wait_for_end
 
 _KINDS = 4  # of workers that are kept warm, those leased not counted
 _PATIENCE = 0.5  # seconds in which a worker that was asked to leave may run its atexit handlers
@@ -169,8 +169,8 @@ class WorkerPool:
 
     def release(self, team: Team, wanted: int, key: WorkerKey) -> None:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
-        if self._leaving:
-            self._bury_retired()
+        if self._leaving:  # when a call ends, only idle workers remain
+            self._bury_retired(_PATIENCE)
         self._tell_closed()
         for worker in list(team.workers):
             try:
@@ -233,13 +233,20 @@ class WorkerPool:
             self._leaving.append((worker, time.monotonic() + _PATIENCE))
         self._bury_retired()
 
-    def _bury_retired(self) -> None:
-        """Let go of retired workers that have ended; kill those that had time enough to."""
+    def _bury_retired(self, patience: float = 0.0) -> None:
+        """Let go of retired workers that have ended; kill those that had time enough to.
+
+        With `patience`, in seconds, that is all of them.
+        """
         now = time.monotonic()
         with self._lock:
             leaving, self._leaving = self._leaving, []
-            over = [worker for worker, limit in leaving if now > limit or not worker.alive()]
-            self._leaving = [entry for entry in leaving if entry[0] not in over]
+            if not patience:
+                self._leaving = [entry for entry in leaving if now <= entry[1] and entry[0].alive()]
+        kept = [worker for worker, _ in self._leaving]
+        over = [worker for worker, _ in leaving if worker not in kept]
+        for worker in over:
+            wait_for_end(worker, min(patience, max(0.0, now + patience - time.monotonic())))
         self.discard(over)
 
     def shutdown(self) -> int:
