@@ -345,8 +345,9 @@ def wait_for_end(worker: Worker, seconds: float) -> bool:
         poller = select.poll()
         poller.register(worker.pidfd, select.POLLIN)
         poller.poll(seconds * 1000)
-        return worker.process.poll() is not None
-    while worker.process.poll() is None:  # no pidfd: nothing to wait on but time
+    # Nothing to wait on but time: no pidfd, or a process whose parent is a server of
+    # multiprocessing's, which tells us its exit code a moment after it has ended.
+    while worker.process.poll() is None:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.002)
