@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from parallel_core import Parallel, delayed
+from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.errors import WorkerDiedError
 from watching import some
 
@@ -56,6 +58,24 @@ def test_workers_that_never_get_ready_end_the_call(tmp_path: Path) -> None:
     with pytest.raises(WorkerDiedError, match="before it was ready"):
         parallel(delayed(same)(x) for x in range(40))
     assert (tmp_path / "births").stat().st_size <= 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_processes_of_a_context_leave_no_pipe_behind(method: str) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def call(n_jobs: int) -> None:
+        parallel = Parallel(n_jobs, get_context(method))
+        assert parallel(delayed(same)(x) for x in range(9)) == list(range(9))
+        shutdown_workers()
+        gc.collect()
+
+    call(2)
+    before = count()
+    call(5)  # multiprocessing keeps what ended until it starts the next one
+    assert count() <= before
 
 
 def test_a_block_goes_on_after_a_call_that_was_cut_short_on_loky() -> None:

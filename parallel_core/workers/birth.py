@@ -184,13 +184,15 @@ class ContextProcess:
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs."""
-        try:
-            code: int | None = self._process.exitcode
-            if code is not None:
-                self._process.join()  # or multiprocessing keeps it, with its pipe, until the next
-        except (ValueError, AssertionError):  # closed, or seen from a forked child
-            return 0
-        return code
+        if self.returncode is None:
+            try:
+                code: int | None = self._process.exitcode
+                if code is not None:  # else multiprocessing keeps it, and its pipes, for a while
+                    self._process.join()
+            except (ValueError, AssertionError):  # closed, or seen from a forked child
+                return 0
+            self.returncode = code
+        return self.returncode
 
     def kill(self) -> None:
         """Kill it."""

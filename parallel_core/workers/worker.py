@@ -343,14 +343,19 @@ def wait_for_end(worker: Worker, seconds: float) -> bool:
         return wait_for_exit(worker.process, seconds)
     import select
 
+    deadline = time.monotonic() + seconds
     poller = select.poll()
     poller.register(worker.pidfd, select.POLLIN)
     poller.poll(seconds * 1000)
-    return worker.process.poll() is not None
+    return wait_for_exit(worker.process, deadline - time.monotonic())
 
 
 def wait_for_exit(process: Process, seconds: float) -> bool:
-    """Wait without a pidfd, so with nothing to wait on but time; return whether it has ended."""
+    """Wait with nothing to wait on but time; return whether it has ended.
+
+    There is no pidfd, or the parent of the process is a server of multiprocessing's, which tells us
+    its exit code a moment after it has ended.
+    """
     deadline = time.monotonic() + seconds
     while process.poll() is None:
         if time.monotonic() > deadline:
