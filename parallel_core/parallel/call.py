@@ -119,7 +119,8 @@ class Parallel:
     min_free_memory : int or str, optional
         While less memory than this is free, no further tasks are handed over.
     memory_patience : float or None, default 60
-        Seconds for which that may go on; then the call ends with a `LowMemoryError`.
+        Seconds for which that may go on while no task is at work; then the call ends with a
+        `LowMemoryError`.
     max_worker_memory : int or str, optional
         A worker process that holds more than this between two tasks is replaced.
     worker_lifespan : int, optional
