@@ -293,13 +293,13 @@ class PushDispatch:
             self._record(completion)
             if completion.failures:
                 failed_of += [(failure, completion) for failure in completion.failures]
+            self._report()
         if failed_of:
             self._judge_all(failed_of)
+            self._report()
         for completion in news:
             if completion.finished:
                 self._close_books(completion)
-        if news and self._plan.progress is not None:
-            self._report()
 
     def _record(self, completion: Completion) -> None:
         """Deliver the results; those of tasks that failed are judged afterwards."""
