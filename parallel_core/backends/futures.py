@@ -16,7 +16,7 @@ import time
 from abc import abstractmethod
 from collections import OrderedDict
 from concurrent.futures import Executor, Future
-from typing import Any, ClassVar
+from typing import Any
 from weakref import ref
 
 from memmapping.interrupts import HeldInterrupts
@@ -160,7 +160,7 @@ class FuturesSession(Session):
         options: WorkerOptions,
     ) -> None:
         self._backend = backend
-        self._executor = executor
+        self.executor = executor
         self._level = level
         self._options = options
         self._threads: ThreadLimit | None = None
@@ -198,7 +198,7 @@ class FuturesSession(Session):
 
     def _submit(self, batch: Batch, data: bytes) -> None:
         try:
-            future = self._backend.submit(self._executor, data)
+            future = self._backend.submit(self.executor, data)
         except Exception as error:
             self._news.append(self._broken(batch, error))
             return
@@ -239,7 +239,7 @@ class FuturesSession(Session):
         self._in_flight.clear()
         self._news = []
         if unfinished:
-            self._backend.abort(self._executor, unfinished)
+            self._backend.abort(self.executor, unfinished)
 
     def close(self) -> None:
         """Let go of the executor."""
@@ -259,7 +259,7 @@ class FuturesSession(Session):
         except BaseException as error:
             return [self._broken(batch, error)]
         if answers[0][0] == UNUSABLE:
-            self._backend.abort(self._executor, [])
+            self._backend.abort(self.executor, [])
             failure = Failure(-1, initializer_error(*answers[0][1:]))
             return [Completion(batch, batch.start, [], 0.0, True, failure)]
         return [read_answer(batch, answer) for answer in answers]
@@ -355,9 +355,6 @@ class ExecutorBackend(FuturesBackend):
 class LokyBackend(FuturesBackend):
     """loky's reusable executor, for who asks for it by name."""
 
-    _used: Executor | None = None
-    _sessions: ClassVar[set[ref[FuturesSession]]] = set()
-
     name = "loky"
     opens_files = True
     aim_seconds = 0.2
@@ -381,19 +378,13 @@ class LokyBackend(FuturesBackend):
             )
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
-        if LokyBackend._used is None:
-            # Children of multiprocessing end without atexit handlers, on which loky relies.
-            from multiprocessing.util import Finalize
-
-            Finalize(None, LokyBackend.shutdown, exitpriority=100)
-        LokyBackend._used = found
+        _loky.note_executor(found)
         return found
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> FuturesSession:
         """Return a session over the executor, which stays for the next one."""
         session = super().open(n_jobs, level, options)
-        sessions = LokyBackend._sessions
-        sessions.add(ref(session, sessions.discard))  # Ctrl-C may come before it is closed
+        _loky.note_session(session)
         return session
 
     def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
@@ -411,23 +402,16 @@ class LokyBackend(FuturesBackend):
         finally:
             restore_interrupts(mask)
 
-    @classmethod
-    def _users(cls) -> int:
-        sessions = [session() for session in list(cls._sessions)]
-        return sum(session is not None and not session.closed for session in sessions)
-
-    @classmethod
-    def shutdown(cls) -> None:
-        """End the reusable executor, if it was used and nobody uses it now."""
-        executor, cls._used = cls._used, None
-        if executor is None or cls._users():
-            cls._used = executor
-            return
-        _kill(executor)
+    @staticmethod
+    def shutdown() -> None:
+        """End the reusable executors that were used and that nobody uses now."""
+        for executor in _loky.known_executors():
+            if not _loky.users(executor):
+                _kill(executor)
 
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
         """Kill its workers, unless another call has some; the next call gets new ones."""
-        if LokyBackend._users() > 1:
+        if _loky.users(executor) > 1:
             super().abort(executor, futures)
         else:
             _kill(executor)
@@ -456,14 +440,54 @@ def _start_tracker() -> None:
         sys.warnoptions.remove(_NO_COMMENTS)
 
 
-def _forget_loky() -> None:
-    """In a forked child: the executor is its parent's."""
-    LokyBackend._used = None
-    LokyBackend._sessions.clear()
+class _LokyUse:
+    """Which executors of loky's were used, one for each thread, and by which sessions.
 
+    They are held weakly: loky ends one with its thread, and Ctrl-C may come before a session is
+    closed. This is an object, and no attributes of the class: CPython before 3.13 crashes when
+    several threads assign to an attribute of a class, and the old value does something as it ends.
+    """
+
+    def __init__(self) -> None:
+        self._executors: set[ref[Executor]] = set()
+        self._sessions: set[ref[FuturesSession]] = set()
+        self._ends_them = False
+
+    def note_executor(self, executor: Executor) -> None:
+        self._executors.add(ref(executor, self._executors.discard))
+        if not self._ends_them:
+            # Children of multiprocessing end without atexit handlers, on which loky relies.
+            from multiprocessing.util import Finalize
+
+            self._ends_them = True
+            Finalize(None, LokyBackend.shutdown, exitpriority=100)
+
+    def note_session(self, session: FuturesSession) -> None:
+        self._sessions.add(ref(session, self._sessions.discard))
+
+    def known_executors(self) -> list[Executor]:
+        executors = [executor() for executor in self._executors.copy()]
+        return [executor for executor in executors if executor is not None]
+
+    def users(self, executor: Executor) -> int:
+        """Return how many sessions are open over `executor`."""
+        sessions = [session() for session in self._sessions.copy()]
+        return sum(
+            session is not None and not session.closed and session.executor is executor
+            for session in sessions
+        )
+
+    def forget(self) -> None:
+        """In a forked child: they are its parent's."""
+        self._executors.clear()
+        self._sessions.clear()
+        self._ends_them = False
+
+
+_loky = _LokyUse()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_loky)
+    os.register_at_fork(after_in_child=_loky.forget)
 
 
 def _kill(executor: Any) -> None:
