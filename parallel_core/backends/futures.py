@@ -46,6 +46,7 @@ from parallel_core.workers.messages import UNUSABLE
 from parallel_core.workers.setup import run_initializer
 from parallel_core.workers.system import (
     block_interrupts,
+    check_descriptors,
     ignore_interrupts,
     restore_interrupts,
 )
@@ -53,6 +54,7 @@ from parallel_core.workers.threads import ThreadLimit, follow, thread_limit
 
 _CALLS = 8  # whose definitions an engine's worker keeps
 
+_FOR_LOKY = 8  # descriptors for a worker, more than it takes
 _NO_COMMENTS = "ignore:resource_tracker:UserWarning"
 
 _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
@@ -376,6 +378,9 @@ class LokyBackend(FuturesBackend):
                 initializer=begin_worker,
                 initargs=(own_lifeline(), initializer),
             )
+            missing = n_jobs - len(getattr(found, "_processes", None) or ())
+            if missing > 0:  # what it opens for them, and keeps
+                check_descriptors(_FOR_LOKY * (1 + missing))
         except (ImportError, OSError, NotImplementedError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
         _loky.note_executor(found)
