@@ -17,8 +17,8 @@ import time
 from abc import abstractmethod
 from collections import OrderedDict
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from typing import Any, ClassVar
-from weakref import WeakSet
+from typing import Any
+from weakref import WeakSet, ref
 
 from memmapping.interrupts import HeldInterrupts
 from memmapping.modules import loaded
@@ -49,6 +49,7 @@ from parallel_core.workers.messages import UNUSABLE
 from parallel_core.workers.setup import run_initializer
 from parallel_core.workers.system import (
     block_interrupts,
+    check_descriptors,
     hear_interrupts,
     restore_interrupts,
 )
@@ -56,6 +57,7 @@ from parallel_core.workers.threads import ThreadLimit, follow, thread_limit
 
 _CALLS = 8  # whose definitions an engine's worker keeps
 
+_FOR_LOKY = 8  # descriptors for a worker, more than it takes
 _NO_COMMENTS = "ignore:resource_tracker:UserWarning"
 
 _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
@@ -163,7 +165,7 @@ class FuturesSession(Session):
         options: WorkerOptions,
     ) -> None:
         self._backend = backend
-        self._executor = executor
+        self.executor = executor
         self._level = level
         self._options = options
         self._threads: ThreadLimit | None = None
@@ -176,7 +178,7 @@ class FuturesSession(Session):
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
         self._news: list[Completion] = []
-        self.claim: object | None = None  # the need of an engine that calls share
+        self.closed = False
 
     def begin(self, call: str, carry_on: bool) -> None:
         """Start a call."""
@@ -256,7 +258,7 @@ class FuturesSession(Session):
     def _replace_engine(self) -> None:
         """End the engine, all of whose workers are stuck, and take another one."""
         stuck, self._stuck = list(self._stuck), set()
-        self._backend.abort(self._executor, stuck)
+        self._backend.abort(self.executor, stuck)
         try:
             self._renew()
         except BackendUnavailable as error:
@@ -276,7 +278,7 @@ class FuturesSession(Session):
         self._stuck.clear()
         self._news = []
         if unfinished:
-            self._is_aborted = self._backend.abort(self._executor, unfinished)
+            self._is_aborted = self._backend.abort(self.executor, unfinished)
 
     def close(self) -> None:
         """Let go of the executor."""
@@ -284,21 +286,21 @@ class FuturesSession(Session):
             if self._in_flight or self._stuck:
                 self.cancel()
         finally:
-            self.claim = None
+            self.closed = True
 
     def _submit(self, data: bytes) -> Future[bytes]:
         """Submit to the engine; one that has lost a worker is replaced where that is possible."""
         try:
-            return self._backend.submit(self._executor, data)
+            return self._backend.submit(self.executor, data)
         except BrokenExecutor as error:
             try:
                 self._renew()
             except BackendUnavailable:
                 raise error from None
-            return self._backend.submit(self._executor, data)
+            return self._backend.submit(self.executor, data)
 
     def _renew(self) -> None:
-        self._executor = self._backend.renewed(self._executor, self.n_workers, self._options)
+        self.executor = self._backend.renewed(self.executor, self.n_workers, self._options)
         self._is_aborted = False
 
     def _take(self, future: Future[bytes]) -> list[Completion]:
@@ -318,7 +320,7 @@ class FuturesSession(Session):
         if answers[0][0] == UNUSABLE:
             self._fatal = initializer_error(*answers[0][1:])
             self._in_flight.clear()
-            self._backend.abort(self._executor, [])
+            self._backend.abort(self.executor, [])
             return []
         return [read_answer(batch, answer) for answer in answers]
 
@@ -413,7 +415,7 @@ class ExecutorBackend(FuturesBackend):
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return `n_jobs`, or the size of the executor for a negative number."""
-        size = getattr(self._executor, "_max_workers", None)
+        size = getattr(self.executor, "_max_workers", None)
         if n_jobs < 0 and isinstance(size, int):
             return max(1, size + 1 + n_jobs)
         return super().effective_n_jobs(n_jobs)
@@ -427,22 +429,11 @@ class ExecutorBackend(FuturesBackend):
         return self._executor
 
 
-class _Claim:
-    """Somebody's need of loky's executor; ends with this object, however that comes about."""
-
-    __slots__ = ("__weakref__",)
-
-
 class LokyBackend(FuturesBackend):
     """loky's reusable executor, for who asks for it by name.
 
-    It is one for all calls. Who wants it counts as a user first; it is only ever ended with the
-    lock held and no other user, so nobody is given one that is about to end.
+    It is one for all calls of a thread; see `_LokyUse`.
     """
-
-    _used: Executor | None = None
-    _claims: ClassVar[WeakSet[_Claim]] = WeakSet()
-    _lock = threading.Lock()
 
     name = "loky"
     opens_files = True
@@ -455,37 +446,30 @@ class LokyBackend(FuturesBackend):
         if forbidden is not None:
             raise BackendUnavailable(forbidden)
         try:
-            with LokyBackend._lock:
-                return self._find(n_jobs, options)
-        except (ImportError, OSError, NotImplementedError) as error:
+            from loky import get_reusable_executor
+
+            _start_tracker()
+            initializer = None if options.initializer is None else pickle_initializer(options)
+            found: Executor = get_reusable_executor(
+                max_workers=n_jobs,
+                timeout=options.idle_seconds,
+                initializer=begin_worker,
+                initargs=(own_lifeline(), initializer),
+            )
+            missing = n_jobs - len(getattr(found, "_processes", None) or ())
+            if missing > 0:  # what it opens for them, and keeps
+                check_descriptors(_FOR_LOKY * (1 + missing))
+        except (ImportError, OSError, NotImplementedError, RuntimeError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
-
-    @staticmethod
-    def _find(n_jobs: int, options: WorkerOptions) -> Executor:
-        from loky import get_reusable_executor
-
-        _start_tracker()
-        initializer = None if options.initializer is None else pickle_initializer(options)
-        found: Executor = get_reusable_executor(
-            max_workers=n_jobs,
-            timeout=options.idle_seconds,
-            initializer=begin_worker,
-            initargs=(own_lifeline(), initializer),
-        )
-        if LokyBackend._used is None:
-            # Children of multiprocessing end without atexit handlers, on which loky relies.
-            from multiprocessing.util import Finalize
-
-            Finalize(None, LokyBackend.shutdown, exitpriority=100)
-        LokyBackend._used = found
+        _loky.note_executor(found)
         return found
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> FuturesSession:
         """Return a session over the executor, which stays for the next one."""
-        claim = _Claim()
-        LokyBackend._claims.add(claim)
+        opening = _loky.opening()
         session = super().open(n_jobs, level, options)
-        session.claim = claim
+        _loky.note_session(session)
+        del opening
         return session
 
     def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
@@ -496,7 +480,10 @@ class LokyBackend(FuturesBackend):
         """Hand a batch to loky; workers that it starts are deaf to Ctrl-C from the beginning."""
         from multiprocessing import resource_tracker
 
-        resource_tracker.ensure_running()  # with the first worker, it would lift the mask
+        try:
+            resource_tracker.ensure_running()  # with the first worker, it would lift the mask
+        except RuntimeError:  # a signal handler calls, amidst this very step
+            pass
         mask = block_interrupts()
         try:
             return super().submit(executor, data)
@@ -505,27 +492,23 @@ class LokyBackend(FuturesBackend):
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the reusable executor anew, unless another call is at work on the old one."""
-        if len(LokyBackend._claims) > 1 and not _has_ended(executor):
+        if _loky.users(executor) > 1 and not _has_ended(executor):
             raise BackendUnavailable("another call uses the same executor")
         return self.executor(n_jobs, options)
 
-    @classmethod
-    def shutdown(cls) -> None:
-        """End the reusable executor, if it was used and nobody uses it now."""
-        if cls._claims:
-            return
-        with cls._lock:
-            if cls._used is not None and not cls._claims:
-                executor, cls._used = cls._used, None
+    @staticmethod
+    def shutdown() -> None:
+        """End the reusable executors that were used and that nobody uses now."""
+        for executor in _loky.known_executors():
+            if not _loky.users(executor):
                 _kill(executor)
 
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
         """Kill its workers, unless another call has some; the next call gets new ones."""
-        with LokyBackend._lock:
-            if len(LokyBackend._claims) <= 1:
-                _kill(executor)
-                return True
-        return super().abort(executor, futures)
+        if _loky.users(executor) > 1:
+            return super().abort(executor, futures)
+        _kill(executor)
+        return True
 
 
 def _is_process_pool(executor: Executor) -> bool:
@@ -547,19 +530,74 @@ def _start_tracker() -> None:
     sys.warnoptions.append(_NO_COMMENTS)
     try:
         resource_tracker.ensure_running()
+    except RuntimeError:  # as above
+        pass
     finally:
         sys.warnoptions.remove(_NO_COMMENTS)
 
 
-def _forget_loky() -> None:
-    """In a forked child: the executor is its parent's."""
-    LokyBackend._used = None
-    LokyBackend._claims.clear()
-    LokyBackend._lock = threading.Lock()  # the thread that had it is not here
+class _Opening:
+    """Somebody about to use an executor."""
 
+    __slots__ = ("__weakref__",)
+
+
+class _LokyUse:
+    """Which executors of loky's were used, one for each thread, and by which sessions.
+
+    They are held weakly: loky ends one with its thread, and Ctrl-C may come before a session is
+    closed. This is an object, and no attributes of the class: CPython before 3.13 crashes when
+    several threads assign to an attribute of a class, and the old value does something as it ends.
+    """
+
+    def __init__(self) -> None:
+        self._executors: set[ref[Executor]] = set()
+        self._sessions: set[ref[FuturesSession]] = set()
+        self._openings: WeakSet[_Opening] = WeakSet()
+        self._ends_them = False
+
+    def opening(self) -> _Opening:
+        """Return something that keeps executors from being ended for as long as it lives."""
+        opening = _Opening()
+        self._openings.add(opening)
+        return opening
+
+    def note_executor(self, executor: Executor) -> None:
+        self._executors.add(ref(executor, self._executors.discard))
+        if not self._ends_them:
+            # Children of multiprocessing end without atexit handlers, on which loky relies.
+            from multiprocessing.util import Finalize
+
+            self._ends_them = True
+            Finalize(None, LokyBackend.shutdown, exitpriority=100)
+
+    def note_session(self, session: FuturesSession) -> None:
+        self._sessions.add(ref(session, self._sessions.discard))
+
+    def known_executors(self) -> list[Executor]:
+        executors = [executor() for executor in self._executors.copy()]
+        return [executor for executor in executors if executor is not None]
+
+    def users(self, executor: Executor) -> int:
+        """Return how many sessions are open over `executor`."""
+        sessions = [session() for session in self._sessions.copy()]
+        return len(self._openings) + sum(
+            session is not None and not session.closed and session.executor is executor
+            for session in sessions
+        )
+
+    def forget(self) -> None:
+        """In a forked child: they are its parent's."""
+        self._executors.clear()
+        self._sessions.clear()
+        self._openings.clear()
+        self._ends_them = False
+
+
+_loky = _LokyUse()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_loky)
+    os.register_at_fork(after_in_child=_loky.forget)
 
 
 def _has_ended(executor: Any) -> bool:

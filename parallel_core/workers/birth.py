@@ -20,7 +20,12 @@ from parallel_core import config
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import Surroundings, WorkerKey, birth_settings
-from parallel_core.workers.system import block_interrupts, no_processes, restore_interrupts
+from parallel_core.workers.system import (
+    block_interrupts,
+    check_descriptors,
+    no_processes,
+    restore_interrupts,
+)
 from parallel_core.workers.worker import Process, Worker, wait_for_end, wait_for_exit
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -29,6 +34,9 @@ _BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p] + [sys.argv[1]]; "
     "from parallel_core.workers.main import main; main(*map(int, sys.argv[2:]))"
 )
+
+
+_FOR_CONTEXT = 16  # descriptors, more than any context opens to start a process
 
 
 class BirthError(OSError):
@@ -222,6 +230,7 @@ def spawn_from(context: Any) -> Spawn:
     def spawn(connection: int, board: int, lifeline: int, key: WorkerKey) -> Process:
         from parallel_core.workers.context_child import run
 
+        check_descriptors(_FOR_CONTEXT)
         arguments = [PassedDescriptor(number) for number in (connection, board, lifeline)]
         process = context.Process(target=run, args=(arguments, key.environment), daemon=True)
         mask = block_interrupts()

@@ -39,6 +39,20 @@ def open_pidfd(pid: int) -> int | None:
     return descriptor
 
 
+def check_descriptors(number: int) -> None:
+    """Raise OSError unless so many more files can be opened.
+
+    For engines that leave some open, or fail in some other way, if they run out halfway.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < number:
+            opened += os.pipe()
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 def arm_lifeline(descriptor: int) -> None:
     """Have this process killed when the other end of the pipe `descriptor` is closed.
 
