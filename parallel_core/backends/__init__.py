@@ -9,11 +9,12 @@
     Style.INLINE  local.SequentialBackend         no session: a loop
     Style.PULL    local.ThreadingBackend          no session: threads take tasks themselves
     Style.PUSH    processes.ProcessesBackend      channel_session.ChannelSession
-                  futures.LokyBackend,            futures.FuturesSession
+                  loky.LokyBackend,               futures.FuturesSession
                   futures.ExecutorBackend
 
 - `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
+- `engine_worker`: what runs in the workers of engines that are not ours.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.
 """

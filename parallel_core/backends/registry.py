@@ -29,7 +29,7 @@ def _multiprocessing() -> Backend:
 
 
 def _loky() -> Backend:
-    from parallel_core.backends.futures import LokyBackend
+    from parallel_core.backends.loky import LokyBackend
 
     return LokyBackend()
 

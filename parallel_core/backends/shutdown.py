@@ -26,9 +26,9 @@ def shutdown_workers() -> int:
     >>> shutdown_workers() >= 2
     True
     """
-    futures = loaded("parallel_core.backends.futures")
-    if futures is not None:
-        futures.LokyBackend.shutdown()
+    loky = loaded("parallel_core.backends.loky")
+    if loky is not None:
+        loky.LokyBackend.shutdown()
     ended = end_idle_workers()
     store = loaded("memmapping.store")
     if store is not None:

@@ -1,0 +1,101 @@
+"""What runs in the workers of other engines: a batch comes as bytes, its answers leave as bytes."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import pickle
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from memmapping.modules import loaded
+from parallel_core import config
+from parallel_core.tasks.definitions import ReceivedDefinitions
+from parallel_core.tasks.failure import pack
+from parallel_core.tasks.pickling import dumps
+from parallel_core.workers.board import Board
+from parallel_core.workers.execute import Execution
+from parallel_core.workers.lifeline import Lifeline, hold_on
+from parallel_core.workers.messages import UNUSABLE
+from parallel_core.workers.setup import run_initializer
+from parallel_core.workers.system import hear_interrupts
+from parallel_core.workers.threads import ThreadLimit, follow
+
+_CALLS = 8  # whose definitions an engine's worker keeps
+
+_received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
+
+
+#: What the initializer raised in this worker, if it did.
+_initializer_errors: list[tuple[bytes, str]] = []
+#: Globals that an initializer set in this worker.
+_state: dict[str, Any] = {}
+#: What this worker was told of threads.
+_threads: ThreadLimit | None = None
+
+
+def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
+    """Do in a new worker of loky's what workers of our own do first; `data` is the initializer.
+
+    `run_batch` tells what that raises.
+    """
+    hold_on(lifeline)
+    hear_interrupts()
+    if data is None:
+        return
+    try:
+        _state.update(run_initializer(data))
+    except BaseException as error:
+        _initializer_errors.append(pack(error, dumps))
+
+
+def run_batch(data: bytes) -> bytes:
+    """Run a batch wherever the engine put it; return its answers."""
+    if _initializer_errors:
+        return pickle.dumps([(UNUSABLE, *_initializer_errors[0])], 5)
+    return contextvars.copy_context().run(_run_batch, data)
+
+
+def _run_batch(data: bytes) -> bytes:
+    lifeline, call, level, threads, runs, sent, carry_on = pickle.loads(data)
+    hold_on(lifeline)
+    config.enter_task(level)
+    if threads is not None:
+        _follow(threads)
+    where = (call, threading.get_ident())
+    definitions = _received.get(where)
+    if definitions is None:
+        definitions = _received[where] = ReceivedDefinitions(call, _state)
+        while len(_received) > _CALLS + threading.active_count():
+            _received.popitem(last=False)[1].close()
+    definitions.receive(sent, ())
+    board, descriptor = Board.make()
+    os.close(descriptor)
+    answers: list[Any] = []
+    references = loaded("memmapping.references")
+    if references is not None:  # one mapping of each array for all tasks of the batch
+        references.keeper.begin()
+    try:
+        Execution(0, 0, definitions, board, answers.append).run(runs, carry_on)
+    finally:
+        board.close()
+        _let_go()
+    return pickle.dumps(answers, 5)
+
+
+def _let_go() -> None:
+    """Let go of memory maps; nobody tells this worker when a call ends."""
+    references = loaded("memmapping.references")
+    if references is not None:
+        references.keeper.drop()
+    sharing = loaded("memmapping.sharing")
+    if sharing is not None:
+        sharing.forget_stale()
+
+
+def _follow(threads: ThreadLimit) -> None:
+    global _threads
+    if threads != _threads:
+        follow(threads, _threads)
+        _threads = threads
