@@ -168,6 +168,8 @@ def draw(
             for _ in range(random.choice((1, 2)))
         }
     interrupted = may_be_interrupted and random.random() < 0.12
+    if interrupted:  # which may come before the saboteur has noted its child
+        events = {at: event for at, event in events.items() if not event.startswith("fork")}
     return Shape(
         call,
         backend,
@@ -179,7 +181,7 @@ def draw(
         random.randrange(len(tasks)),
         events,
         random.uniform(0, 0.3) if interrupted else None,
-        random.random() < 0.5,
+        random.random() < 0.5 and not interrupted,  # a task may leave it open then
         random.random() < 0.3,
         params,
     )
