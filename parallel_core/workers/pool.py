@@ -154,7 +154,7 @@ class WorkerPool:
             words = [worker.obituary() for worker in dead]
             self.discard(dead)
             if not team.workers:
-                raise BirthError(f"the new worker processes {words[0]} at once")
+                raise BirthError(f"a new worker process {words[0]} at once")
 
     def replace(
         self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
