@@ -19,7 +19,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 from weakref import ref
 
-from memmapping.interrupts import HeldInterrupts
+from memmapping.interrupts import HeldSignals
 from memmapping.modules import loaded
 from parallel_core import config
 from parallel_core.backends.answers import initializer_error, read_answer
@@ -195,7 +195,7 @@ class FuturesSession(Session):
         if not self._backend.opens_files:  # it may run the task here and now
             self._submit(batch, data)
             return
-        with HeldInterrupts():  # an interrupt amidst it would break a pool of processes
+        with HeldSignals():  # an interrupt amidst it would break a pool of processes
             self._submit(batch, data)
 
     def _submit(self, batch: Batch, data: bytes) -> None:
@@ -381,7 +381,7 @@ class LokyBackend(FuturesBackend):
             missing = n_jobs - len(getattr(found, "_processes", None) or ())
             if missing > 0:  # what it opens for them, and keeps
                 check_descriptors(_FOR_LOKY * (1 + missing))
-        except (ImportError, OSError, NotImplementedError) as error:
+        except (ImportError, OSError, NotImplementedError, RuntimeError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
         _loky.note_executor(found)
         return found
@@ -400,7 +400,10 @@ class LokyBackend(FuturesBackend):
         """Hand a batch to loky; workers that it starts are deaf to Ctrl-C from the beginning."""
         from multiprocessing import resource_tracker
 
-        resource_tracker.ensure_running()  # with the first worker, it would lift the mask
+        try:
+            resource_tracker.ensure_running()  # with the first worker, it would lift the mask
+        except RuntimeError:  # a signal handler calls, amidst this very step
+            pass
         mask = block_interrupts()
         try:
             return super().submit(executor, data)
@@ -441,6 +444,8 @@ def _start_tracker() -> None:
     sys.warnoptions.append(_NO_COMMENTS)
     try:
         resource_tracker.ensure_running()
+    except RuntimeError:  # as above
+        pass
     finally:
         sys.warnoptions.remove(_NO_COMMENTS)
 
@@ -496,4 +501,5 @@ if hasattr(os, "register_at_fork"):
 
 
 def _kill(executor: Any) -> None:
-    executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has
+    with HeldSignals():  # whose handlers would wait for this, if they call
+        executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has

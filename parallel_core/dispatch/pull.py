@@ -125,11 +125,14 @@ class PullDispatch:
                 self._alive += 1
             try:
                 thread.start()
-            except RuntimeError:  # the system has no more threads for us
+            except RuntimeError as error:  # the system has no more threads for us
                 with self._lock:
                     self._alive -= 1
                     if self._alive == 0:
-                        raise
+                        raise RuntimeError(
+                            f"not even one thread can be started for the tasks: {error} (if the "
+                            "program is not ending, see ulimit -u); n_jobs=1 needs none"
+                        ) from error
                 return
 
     def run(self) -> list[Any]:
