@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` without enums, which take most time
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
+
+_CTRL_C = (int(signal.SIGINT),)
+_ALL = tuple(map(int, signal.valid_signals()))
 
 
 class HeldInterrupts:
@@ -17,21 +22,21 @@ class HeldInterrupts:
     instead; no code of the user's may run in the block. A second Ctrl-C does not wait.
     """
 
-    __slots__ = ("_came", "_handler")
+    __slots__ = ("_came", "_handlers")
 
     def __init__(self) -> None:
         self._came: list[tuple[int, FrameType | None]] = []
-        self._handler: Any = None
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> HeldInterrupts:
-        handler = signal.getsignal(signal.SIGINT)
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            try:
-                signal.signal(signal.SIGINT, self._note)
-            except ValueError:  # a main thread, but not of the main interpreter
-                return self
-            self._handler = handler
+        if threading.current_thread() is threading.main_thread():
             _holding.append(self)
+            try:
+                for number in self._numbers():
+                    self._hold(number)
+            except BaseException:  # it came just before, or this interpreter has no signals
+                self.put_back()
+                raise
         return self
 
     def __exit__(
@@ -40,22 +45,51 @@ class HeldInterrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        handler = self._handler
+        handlers = self._handlers.copy()
         self.put_back()
-        if self._came:
-            handler(*self._came[0])
+        self._deliver(handlers)
+
+    def _numbers(self) -> Iterable[int]:
+        return _CTRL_C
+
+    def _hold(self, number: int) -> None:
+        handler = _signal.getsignal(number)
+        if callable(handler):
+            self._handlers[number] = handler
+            _signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        is_second = any(number == came for came, _ in self._came)
         self._came.append((number, frame))
-        if len(self._came) > 1:
-            self._handler(number, frame)
+        if is_second and number in _CTRL_C and number in self._handlers:
+            self._handlers[number](number, frame)
 
     def put_back(self) -> None:
-        """Put the handler back."""
-        handler, self._handler = self._handler, None
-        if handler is not None:
+        """Put the handlers back."""
+        if self in _holding:
             _holding.remove(self)
-            signal.signal(signal.SIGINT, handler)
+        while self._handlers:
+            _signal.signal(*self._handlers.popitem())
+
+    def _deliver(self, handlers: dict[int, Any]) -> None:
+        came = dict(reversed(self._came))
+        while came:
+            number, frame = came.popitem()
+            try:
+                handlers[number](number, frame)
+            except BaseException:
+                for other in came:  # each is heard, whatever the first one raises
+                    signal.raise_signal(other)
+                raise
+
+
+class HeldSignals(HeldInterrupts):
+    """A block in which every signal waits that has a handler, which may come back in here."""
+
+    __slots__ = ()
+
+    def _numbers(self) -> Iterable[int]:
+        return _ALL
 
 
 _holding: list[HeldInterrupts] = []

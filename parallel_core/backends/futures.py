@@ -14,7 +14,7 @@ from abc import abstractmethod
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any
 
-from memmapping.interrupts import HeldInterrupts
+from memmapping.interrupts import HeldSignals
 from memmapping.modules import loaded
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
@@ -104,7 +104,7 @@ class FuturesSession(Session):
         if not self._backend.opens_files:  # it may run the task here and now
             self._hand_over(batch, data)
             return
-        with HeldInterrupts():  # an interrupt amidst it would break a pool of processes
+        with HeldSignals():  # an interrupt amidst it would break a pool of processes
             self._hand_over(batch, data)
 
     def _hand_over(self, batch: Batch, data: bytes) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 from weakref import WeakSet, ref
 
+from memmapping.interrupts import HeldSignals
 from parallel_core import config
 from parallel_core.backends.base import BackendUnavailable, WorkerOptions
 from parallel_core.backends.cores import threads_per_worker
@@ -191,8 +192,9 @@ def _has_ended(executor: Any) -> bool:
 
 
 def _kill(executor: Any) -> None:
-    _replace_cancelled(executor)
-    executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has
+    with HeldSignals():  # whose handlers would wait for this, if they call
+        _replace_cancelled(executor)
+        executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has
 
 
 def _replace_cancelled(executor: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,8 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
         if factory in _STATELESS:
             made = _made.get(backend)
             if made is None:
+                if sys.is_finalizing():  # nothing can be imported any more
+                    factory = SequentialBackend
                 made = _made[backend] = factory()
             return made
         if factory is None:

@@ -199,11 +199,14 @@ class PullDispatch:
         )
         try:
             thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
             with self._lock:
                 self._alive -= 1
                 if self._alive == 0:
-                    raise
+                    raise RuntimeError(
+                        f"not even one thread can be started for the tasks: {error} (if the "
+                        "program is not ending, see ulimit -u); n_jobs=1 needs none"
+                    ) from error
             return False
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
@@ -352,8 +353,8 @@ class Parallel:
         backend = self._backend
         n_jobs = backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
         self._dispatch = None
-        if n_jobs == 1 and backend.inline_when_single:
-            backend = find_backend("sequential")
+        if (n_jobs == 1 and backend.inline_when_single) or sys.is_finalizing():
+            backend = find_backend("sequential")  # the end: no import, no thread any more
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         if backend.style is Style.PUSH:
             check_temp_folder(self.temp_folder)

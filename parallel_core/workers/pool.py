@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from weakref import ref
 
-from memmapping.interrupts import HeldInterrupts
+from memmapping.interrupts import HeldInterrupts, HeldSignals
 from memmapping.modules import loaded
 from parallel_core.workers.birth import BirthError, Spawn, give_birth, settle
 from parallel_core.workers.channel import ChannelClosed
@@ -160,7 +160,7 @@ class WorkerPool:
         self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
     ) -> Worker:
         """Return a new worker, for a lease that is short of one."""
-        with HeldInterrupts():
+        with HeldSignals():
             worker = give_birth(key, surroundings, spawn)
             with self._lock:
                 self._all.add(worker)

@@ -53,7 +53,7 @@ def _look_again(watch: _Watch) -> None:
     watch.modules = len(sys.modules)
     watch.latest = next(reversed(sys.modules))
     specs: dict[str, object] = {}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # a finalizer may import something
         spec = getattr(module, "__spec__", None)
         if spec is not None and _is_users(module):
             specs[name] = spec
