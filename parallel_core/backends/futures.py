@@ -10,6 +10,7 @@ import contextvars
 import os
 import pickle
 import queue
+import signal
 import sys
 import threading
 import time
@@ -202,6 +203,7 @@ class FuturesSession(Session):
         try:
             future = self._backend.submit(self.executor, data)
         except Exception as error:
+            self._backend.abort(self.executor, [])
             self._news.append(self._broken(batch, error))
             return
         if batch.uses:  # until it is done for certain: what was cancelled may be running
@@ -364,7 +366,7 @@ class LokyBackend(FuturesBackend):
 
     def executor(self, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the reusable executor, resized for this call."""
-        forbidden = config.processes_forbidden()
+        forbidden = config.processes_forbidden() or _is_daemon()
         if forbidden is not None:
             raise BackendUnavailable(forbidden)
         try:
@@ -400,13 +402,14 @@ class LokyBackend(FuturesBackend):
         """Hand a batch to loky; workers that it starts are deaf to Ctrl-C from the beginning."""
         from multiprocessing import resource_tracker
 
+        mask = None
         try:
             resource_tracker.ensure_running()  # with the first worker, it would lift the mask
-        except RuntimeError:  # a signal handler calls, amidst this very step
-            pass
-        mask = block_interrupts()
-        try:
+            mask = block_interrupts()
             return super().submit(executor, data)
+        except OSError as error:
+            words = f"loky cannot start its workers, see ulimit -u and -n: {error.strerror}"
+            raise OSError(error.errno, words) from error
         finally:
             restore_interrupts(mask)
 
@@ -432,6 +435,15 @@ def _is_process_pool(executor: Executor) -> bool:
         if module is not None and isinstance(executor, module.ProcessPoolExecutor):
             return True
     return False
+
+
+def _is_daemon() -> str | None:
+    """Return why multiprocessing keeps this process from having children, if it does."""
+    from multiprocessing import current_process
+
+    return (
+        "daemonic processes are not allowed to have children" if current_process().daemon else None
+    )
 
 
 def _start_tracker() -> None:
@@ -502,4 +514,11 @@ if hasattr(os, "register_at_fork"):
 
 def _kill(executor: Any) -> None:
     with HeldSignals():  # whose handlers would wait for this, if they call
-        executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has
+        try:
+            executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's has
+        except RuntimeError:  # a thread of its could not be started
+            pass
+        for process in list((getattr(executor, "_processes", None) or {}).values()):
+            if process.is_alive():  # of one that failed as it started them
+                os.kill(process.pid, signal.SIGKILL)
+                process.join()
