@@ -158,7 +158,7 @@ def cut_traceback(error: BaseException) -> BaseException:
 
 
 def _is_library(file: str) -> bool:
-    return file.startswith(("<", *_library_folders()))
+    return file.startswith(("<frozen ", *_library_folders()))
 
 
 @functools.cache

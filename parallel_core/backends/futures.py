@@ -111,6 +111,7 @@ class FuturesSession(Session):
         try:
             future = self._submit(data)
         except Exception as error:
+            self._is_aborted = self._backend.abort(self.executor, [])
             raise SessionFailed(self._lost(batch, error)) from error
         if batch.uses:  # until it is done for certain: what was cancelled may be running
             future.add_done_callback(_Release(list(batch.uses)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -37,7 +38,7 @@ class LokyBackend(FuturesBackend):
 
     def executor(self, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the reusable executor, resized for this call."""
-        forbidden = config.processes_forbidden()
+        forbidden = config.processes_forbidden() or _is_daemon()
         if forbidden is not None:
             raise BackendUnavailable(forbidden)
         try:
@@ -75,13 +76,14 @@ class LokyBackend(FuturesBackend):
         """Hand a batch to loky; workers that it starts are deaf to Ctrl-C from the beginning."""
         from multiprocessing import resource_tracker
 
+        mask = None
         try:
             resource_tracker.ensure_running()  # with the first worker, it would lift the mask
-        except RuntimeError:  # a signal handler calls, amidst this very step
-            pass
-        mask = block_interrupts()
-        try:
+            mask = block_interrupts()
             return super().submit(executor, data)
+        except OSError as error:
+            words = f"loky cannot start its workers, see ulimit -u and -n: {error.strerror}"
+            raise OSError(error.errno, words) from error
         finally:
             restore_interrupts(mask)
 
@@ -106,6 +108,15 @@ class LokyBackend(FuturesBackend):
         return True
 
 
+def _is_daemon() -> str | None:
+    """Return why multiprocessing keeps this process from having children, if it does."""
+    from multiprocessing import current_process
+
+    if current_process().daemon:
+        return "daemonic processes are not allowed to have children"
+    return None
+
+
 def _start_tracker() -> None:
     """Start the process that removes loky's semaphores, without its comments.
 
@@ -116,7 +127,7 @@ def _start_tracker() -> None:
     sys.warnoptions.append(_NO_COMMENTS)
     try:
         resource_tracker.ensure_running()
-    except RuntimeError:  # as above
+    except RuntimeError:  # a signal handler calls, amidst this very step
         pass
     finally:
         sys.warnoptions.remove(_NO_COMMENTS)
@@ -194,7 +205,14 @@ def _has_ended(executor: Any) -> bool:
 def _kill(executor: Any) -> None:
     with HeldSignals():  # whose handlers would wait for this, if they call
         _replace_cancelled(executor)
-        executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's executor has
+        try:
+            executor.shutdown(wait=True, kill_workers=True)  # a parameter that only loky's has
+        except RuntimeError:  # a thread of its could not be started
+            pass
+        for process in list((getattr(executor, "_processes", None) or {}).values()):
+            if process.is_alive():  # of one that failed as it started them
+                os.kill(process.pid, signal.SIGKILL)
+                process.join()
 
 
 def _replace_cancelled(executor: Any) -> None:

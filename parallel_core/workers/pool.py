@@ -277,7 +277,7 @@ class WorkerPool:
 
     def forget(self) -> None:
         """In a forked child: the workers are our parent's; so close every descriptor of theirs."""
-        workers = list(self._all)
+        workers, self._all = self._all, set()  # first: with the teams, they would seem lost
         self._reset()  # the lock may be held by a thread that is not here
         for worker in workers:
             worker.disown()
