@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from memmapping.interrupts import HeldInterrupts
 from parallel_core import config
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import Channel, ChannelClosed
@@ -192,15 +193,18 @@ class ContextProcess:
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs."""
-        if self.returncode is None:
-            try:
+        if self.returncode is not None:
+            return self.returncode
+        try:
+            with HeldInterrupts():
                 code: int | None = self._process.exitcode
-                if code is not None:  # else multiprocessing keeps it, and its pipes, for a while
+                if code is not None:  # else multiprocessing keeps its pipes until the next one
                     self._process.join()
-            except (ValueError, AssertionError):  # closed, or seen from a forked child
-                return 0
-            self.returncode = code
-        return self.returncode
+                    self._process.close()
+                    self.returncode = code
+        except (ValueError, AssertionError):  # closed, or seen from a forked child
+            return 0
+        return code
 
     def kill(self) -> None:
         """Kill it."""
