@@ -597,6 +597,7 @@ def test_stop_at_the_first_hit(backend: str, return_as: str, tmp_path: Path) -> 
     assert 49 in got and closed == [True]
     if return_as != "generator_unordered":
         assert got == sorted(got)
+    time.sleep(0.05)  # until threads have ended what they were on
     begun = len(list(tmp_path.iterdir()))
     time.sleep(0.05)
     assert len(list(tmp_path.iterdir())) == begun, "nothing goes on"

@@ -461,6 +461,8 @@ class PullDispatch:
         append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
         for item in items:
+            if self._stopped:
+                return
             if timed:
                 running.since = 0.0
                 running.item, running.position = item, done.next
@@ -483,8 +485,6 @@ class PullDispatch:
             except BaseException as error:
                 if not self._after(error, item, running, done):
                     return
-            if self._stopped:
-                return
 
     def _after(
         self, error: BaseException | None, item: Any, running: _Running, done: _Done

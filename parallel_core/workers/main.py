@@ -231,5 +231,6 @@ class _Server:
             if now.idle_seconds is not None:  # the caller may need a while for the first batch
                 self._channel.set_patience(max(now.idle_seconds, _FIRST_PATIENCE))
             self._state = state
+            self._memory.note()
             self._channel.send((messages.READY,))
         return True

@@ -40,9 +40,16 @@ class MemoryWatch:
             self.due = float("inf")
 
     def look(self, now: float) -> None:
-        """Write down how much it is."""
+        """Write down how much it is, after a task, and start no other if that is too much."""
         self.due = now + _LOOK_SECONDS if self.most is None else 0.0
-        held = int(os.pread(self._file, 100, 0).split()[1]) * _PAGE
-        self._board.words[MEMORY] = held
+        held = self.note()
         if self.most is not None and held > self.most:
             self._board.words[LIMIT] = 0
+
+    def note(self) -> int:
+        """Write down how much it is, and return that."""
+        held = 0
+        if self._file >= 0:
+            held = int(os.pread(self._file, 100, 0).split()[1]) * _PAGE
+        self._board.words[MEMORY] = held
+        return held
