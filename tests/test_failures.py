@@ -177,7 +177,7 @@ def test_a_function_decides(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", some(ALL))
 def test_a_function_that_decides_to_raise(backend: str) -> None:
-    with pytest.raises(ValueError, match="[024] is even") as caught:
+    with pytest.raises(ValueError, match=r"[024] is even") as caught:
         Parallel(2, backend=backend, on_error=lambda failure: "raise")(
             delayed(odd_only)(x) for x in range(6)
         )
