@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 
 from parallel_core import Parallel, delayed, shutdown_workers
+from parallel_core.backends.base import WorkerOptions
+from parallel_core.backends.processes import ProcessesBackend
 from parallel_core.errors import WorkerDiedError
-from watching import some
+from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.definitions import Definitions
+from parallel_core.tasks.encoding import BatchBuilder
+from watching import running, some, wait_until
 
 
 def refuse(x: int) -> int:
@@ -58,6 +63,36 @@ def test_workers_that_never_get_ready_end_the_call(tmp_path: Path) -> None:
     with pytest.raises(WorkerDiedError, match="before it was ready"):
         parallel(delayed(same)(x) for x in range(40))
     assert (tmp_path / "births").stat().st_size <= 8
+
+
+def stay(x: int) -> None:
+    time.sleep(300)
+
+
+def test_a_worker_that_is_gone_when_it_is_told_of_a_closed_object() -> None:
+    """It is found gone before the new batch has come to it; the one that it had is not lost."""
+    definitions = Definitions(frozenset())
+    session: Any = ProcessesBackend().open(1, 1, WorkerOptions())
+
+    def batch(position: int) -> Batch:
+        builder = BatchBuilder(definitions)
+        builder.begin(position)
+        builder.add(stay, (position,), {})
+        return builder.finish(1)
+
+    try:
+        session.begin(definitions.call, True)
+        session.submit(batch(0))
+        (worker,) = session._workers
+        os.kill(worker.pid, signal.SIGKILL)
+        wait_until(lambda: not running(worker.pid), "the worker is dead")
+        worker.to_forget.append("a shared object")
+        session.submit(batch(1))
+        (completion,) = session.wait(10)
+        told = [*completion.left, *completion.failures]
+        assert completion.batch.start == 0 and completion.finished and told
+    finally:
+        session.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")

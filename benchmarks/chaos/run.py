@@ -126,7 +126,7 @@ class Run:
         backends = self._conditions.backends
         if may_starve:  # which these do not bear; see `saboteur`
             backends = {name: backends[name] for name in backends if name not in FRAIL}
-        self._saboteur.begin(Random(random.random()), may_starve)
+        self._saboteur.begin(Random(random.random()), may_starve, until)
         threads = [
             threading.Thread(target=self._call, args=(epoch, caller, until, backends))
             for caller in range(1, callers)

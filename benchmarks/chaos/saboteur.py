@@ -68,6 +68,7 @@ class Saboteur:
     def __init__(self, tally: Tally, small_folder: str | None, allowed: tuple[str, ...]) -> None:
         self._allowed = allowed
         self._may_starve = False
+        self._until = 0.0
         self._tally = tally
         self._small_folder = small_folder
         self.killed: set[int] = set()
@@ -93,9 +94,14 @@ class Saboteur:
 
     # --- at random times --------------------------------------------------------------------------
 
-    def begin(self, random: Random, may_starve: bool) -> None:
-        """Start to inject faults; let descriptors be short only where that may be."""
+    def begin(self, random: Random, may_starve: bool, until: float) -> None:
+        """Start to inject faults, until some time; descriptors are short only where that may be.
+
+        Calls that are running then come to their end in peace: among ever new kills, a task that
+        is to run out of time never gets to.
+        """
         self._may_starve = may_starve
+        self._until = until
         self._ends.clear()
         self._thread = threading.Thread(target=self._run, args=(random,), name="saboteur")
         self._thread.start()
@@ -115,7 +121,10 @@ class Saboteur:
         weights = [weight for weight, _ in self._faults.values()]
         rest = random.choice((0.03, 0.1, 0.3))
         while not self._ends.wait(random.expovariate(1 / rest)):
-            self.inject(random.choices(names, weights)[0], random)
+            if time.monotonic() < self._until:
+                self.inject(random.choices(names, weights)[0], random)
+            else:
+                self._undo(time.monotonic())
 
     def inject(self, name: str, random: Random) -> None:
         """Inject the fault of that name, unless there is nothing that it could meet."""

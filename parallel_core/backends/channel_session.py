@@ -146,7 +146,8 @@ class ChannelSession(Session):
             try:
                 waits = worker.submit(batch, self._call, self._carry_on)
             except ChannelClosed:
-                worker.sent.pop()
+                if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
+                    worker.sent.pop()
                 self._lose(worker)
                 continue
             if waits:
