@@ -7,6 +7,7 @@ nothing depends on how the engine pickles.
 from __future__ import annotations
 
 import contextvars
+import errno
 import os
 import pickle
 import queue
@@ -55,6 +56,7 @@ from parallel_core.workers.threads import ThreadLimit, follow, thread_limit
 
 _CALLS = 8  # whose definitions an engine's worker keeps
 
+_TOO_MANY = (errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 _FOR_LOKY = 8  # descriptors for a worker, more than it takes
 _NO_COMMENTS = "ignore:resource_tracker:UserWarning"
 
@@ -383,6 +385,7 @@ class LokyBackend(FuturesBackend):
             missing = n_jobs - len(getattr(found, "_processes", None) or ())
             if missing > 0:  # what it opens for them, and keeps
                 check_descriptors(_FOR_LOKY * (1 + missing))
+                os.getcwd()  # it cannot do without
         except (ImportError, OSError, NotImplementedError, RuntimeError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
         _loky.note_executor(found)
@@ -408,7 +411,8 @@ class LokyBackend(FuturesBackend):
             mask = block_interrupts()
             return super().submit(executor, data)
         except OSError as error:
-            words = f"loky cannot start its workers, see ulimit -u and -n: {error.strerror}"
+            hint = " (see ulimit -u and -n)" if error.errno in _TOO_MANY else ""
+            words = f"loky cannot start its workers: {error.strerror}{hint}"
             raise OSError(error.errno, words) from error
         finally:
             restore_interrupts(mask)
@@ -417,8 +421,13 @@ class LokyBackend(FuturesBackend):
     def shutdown() -> None:
         """End the reusable executors that were used and that nobody uses now."""
         for executor in _loky.known_executors():
-            if not _loky.users(executor):
+            if _loky.users(executor):
+                continue
+            if getattr(executor, "_pending_work_items", True):  # a task that was given up runs on
                 _kill(executor)
+            else:  # in peace, so that its workers end the executors that their tasks have made
+                with HeldSignals():
+                    executor.shutdown(wait=True)
 
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> None:
         """Kill its workers, unless another call has some; the next call gets new ones."""
