@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
@@ -21,6 +22,7 @@ from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.system import block_interrupts, check_descriptors, restore_interrupts
 from parallel_core.workers.threads import ThreadLimit, thread_limit
 
+_TOO_MANY = (errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 _FOR_LOKY = 8  # descriptors for a worker, more than it takes
 _NO_COMMENTS = "ignore:resource_tracker:UserWarning"
 
@@ -55,6 +57,7 @@ class LokyBackend(FuturesBackend):
             missing = n_jobs - len(getattr(found, "_processes", None) or ())
             if missing > 0:  # what it opens for them, and keeps
                 check_descriptors(_FOR_LOKY * (1 + missing))
+                os.getcwd()  # it cannot do without
         except (ImportError, OSError, NotImplementedError, RuntimeError) as error:
             raise BackendUnavailable(f"{type(error).__name__}: {error}") from error
         _loky.note_executor(found)
@@ -82,7 +85,8 @@ class LokyBackend(FuturesBackend):
             mask = block_interrupts()
             return super().submit(executor, data)
         except OSError as error:
-            words = f"loky cannot start its workers, see ulimit -u and -n: {error.strerror}"
+            hint = " (see ulimit -u and -n)" if error.errno in _TOO_MANY else ""
+            words = f"loky cannot start its workers: {error.strerror}{hint}"
             raise OSError(error.errno, words) from error
         finally:
             restore_interrupts(mask)
@@ -97,8 +101,13 @@ class LokyBackend(FuturesBackend):
     def shutdown() -> None:
         """End the reusable executors that were used and that nobody uses now."""
         for executor in _loky.known_executors():
-            if not _loky.users(executor):
+            if _loky.users(executor):
+                continue
+            if getattr(executor, "_pending_work_items", True):  # a task that was given up runs on
                 _kill(executor)
+            else:  # in peace, so that its workers end the executors that their tasks have made
+                with HeldSignals():
+                    executor.shutdown(wait=True)
 
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
         """Kill its workers, unless another call has some; the next call gets new ones."""

@@ -183,6 +183,19 @@ def spawn_subprocess(connection: int, board: int, lifeline: int, key: WorkerKey)
         restore_interrupts(mask)
 
 
+def _make_ours(process: Any) -> None:
+    """Have multiprocessing forget about `process`.
+
+    At the end of the program it would end all that it knows, and wait for them: while a daemon
+    thread starts others in their place.
+    """
+    from multiprocessing import process as processes
+
+    known: Any = getattr(processes, "_children", None)  # there is no public way
+    if isinstance(known, set):
+        known.discard(process)
+
+
 class ContextProcess:
     """A process of a `multiprocessing` context, with the manners of `subprocess.Popen`."""
 
@@ -200,7 +213,8 @@ class ContextProcess:
                 code: int | None = self._process.exitcode
                 if code is not None:  # else multiprocessing keeps its pipes until the next one
                     self._process.join()
-                    self._process.close()
+                    if threading.current_thread() is threading.main_thread():
+                        self._process.close()  # elsewhere it might be amidst its own last steps
                     self.returncode = code
         except (ValueError, AssertionError):  # closed, or seen from a forked child
             return 0
@@ -240,6 +254,7 @@ def spawn_from(context: Any) -> Spawn:
         mask = block_interrupts()
         try:
             process.start()
+            _make_ours(process)
         finally:
             restore_interrupts(mask)
         return ContextProcess(process)

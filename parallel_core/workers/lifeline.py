@@ -78,12 +78,17 @@ def hold_on(lifeline: Lifeline | None) -> None:
 
 
 def _end_if_gone(pid: int) -> None:
+    """End with a process that ended while this worker was being born."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:  # it ended while this worker was being born
-        os._exit(1)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            is_gone = file.read().rpartition(b")")[2].split()[0] in b"ZX"  # not yet waited for
+    except ProcessLookupError:
+        is_gone = True
     except OSError:
-        pass
+        is_gone = False
+    if is_gone:
+        os._exit(1)
 
 
 def _let_go_in_child() -> None:

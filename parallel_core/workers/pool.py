@@ -271,9 +271,14 @@ class WorkerPool:
             ]
 
     def close(self) -> None:
-        """At the end of the process: idle workers leave, others are killed."""
+        """At the end of the process: idle workers leave, others are killed.
+
+        Those of calls in daemon threads, which may still run for a moment, are the kernel's to end:
+        with this process, by their lifelines.
+        """
         self.shutdown()
-        self.discard(list(self._all))
+        if threading.active_count() == 1:
+            self.discard(list(self._all))
 
     def forget(self) -> None:
         """In a forked child: the workers are our parent's; so close every descriptor of theirs."""
