@@ -38,7 +38,6 @@ def works(backend: Any, **options: Any) -> bool:
     [
         pytest.param(["processes", "threading", "sequential"], marks=core),
         BACKENDS,
-        ["loky"],
         ["processes", "multiprocessing"],
     ],
     ids=", ".join,
@@ -141,7 +140,6 @@ nested.__module__ = "__main__"  # so that workers need no test module for it
         ],
         ("processes", "threading", "processes"),
         ("threading", "processes", "threading"),
-        ("processes", "processes", "processes"),
         ("loky", "threading", "loky"),
     ],
     ids=" in ".join,
@@ -339,7 +337,7 @@ def test_few_descriptors_left(tmp_path: Path, backend: str) -> None:
             shutdown_workers()
             gc.collect()
             before = descriptors()
-            for spare in (1, 2, 3, 5, 7, 8, 9, 11, 14, 20, 30):
+            for spare in (1, 3, 6, 8, 9, 14, 30):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (80, hard))
                 held = []
                 try:
@@ -593,6 +591,7 @@ def test_a_call_from_a_signal_handler_amidst_another(tmp_path: Path, backend: st
             global inner
             chance = random.Random(3)
             for inner in inners:
+                assert works(inner)  # no handler can use a module whose import it interrupts
                 done.clear()
                 while len(done) < rounds:
                     if chance.random() < 0.4:
@@ -645,10 +644,9 @@ print("good")
 )
 def test_programs_without_a_file(tmp_path: Path, flags: list[str]) -> None:
     path = [part for part in environment()["PYTHONPATH"].split(os.pathsep) if part]
-    backends = BACKENDS
-    if "-S" in flags:  # what loky's workers are told of the path does not reach its tracker
+    backends = BACKENDS if flags == ["-c"] else ["processes", "multiprocessing"]
+    if "-S" in flags:
         path += [part for part in sys.path if part]
-        backends = [backend for backend in BACKENDS if backend != "loky"]
     code = PROGRAM.format(path=path, backends=backends)
     arguments = [*flags, code] if "-c" in flags else flags
     done = subprocess.run(

@@ -58,8 +58,6 @@ WORK = """
 DEATHS = [
     pytest.param("sleep", "loky", "SIGKILL", 2, marks=pytest.mark.core),
     ("sleep", "loky", "SIGTERM", 2),
-    ("sleep", "loky", "SIGHUP", 2),
-    ("regex", "loky", "SIGKILL", 2),
     ("one", "loky", "SIGKILL", 2),  # one worker has had no task, perhaps
     ("idle", "loky", "SIGKILL", 1),
     ("arrays", "loky", "SIGKILL", 2),
@@ -68,7 +66,6 @@ DEATHS = [
     ("nested-loky", "loky", "SIGKILL", 6),
     ("nested-loky", "processes", "SIGKILL", 6),
     ("nested-loky", "threading", "SIGKILL", 6),
-    ("nested-context-fork", "processes", "SIGKILL", 6),
     ("nested-processes", "context-fork", "SIGSEGV", 6),
     ("sleep", "executor-fork", "SIGKILL", 2),
     ("regex", "executor-spawn", "SIGKILL", 2),

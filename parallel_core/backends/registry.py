@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from memmapping.interrupts import HeldSignals
 from memmapping.modules import loaded
 from parallel_core.backends.base import Backend
 from parallel_core.backends.local import SequentialBackend, ThreadingBackend
@@ -121,7 +122,8 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
             if made is None:
                 if sys.is_finalizing():  # nothing can be imported any more
                     factory = SequentialBackend
-                made = _made[backend] = factory()
+                with HeldSignals():  # a handler might need the module that is being imported
+                    made = _made[backend] = factory()
             return made
         if factory is None:
             raise ValueError(_unknown(backend))

@@ -196,6 +196,13 @@ def _make_ours(process: Any) -> None:
         known.discard(process)
 
 
+def _close(process: Any) -> None:
+    try:
+        process.close()
+    except AttributeError:  # loky's cannot be
+        pass
+
+
 class ContextProcess:
     """A process of a `multiprocessing` context, with the manners of `subprocess.Popen`."""
 
@@ -214,7 +221,7 @@ class ContextProcess:
                 if code is not None:  # else multiprocessing keeps its pipes until the next one
                     self._process.join()
                     if threading.current_thread() is threading.main_thread():
-                        self._process.close()  # elsewhere it might be amidst its own last steps
+                        _close(self._process)  # elsewhere it might be amidst its own last steps
                     self.returncode = code
         except (ValueError, AssertionError):  # closed, or seen from a forked child
             return 0

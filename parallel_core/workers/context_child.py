@@ -27,4 +27,7 @@ def run(descriptors: list[Any], environment: tuple[tuple[str, str], ...]) -> Non
     try:
         main(*(passed.descriptor for passed in descriptors))
     finally:
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+            pass
