@@ -15,6 +15,8 @@ import pytest
 from watching import HOME
 
 sys.path.insert(0, str(HOME))  # the benchmarks are no part of what is installed
+pytest.importorskip("benchmarks", reason="the fast subset has only what is installed")
+
 from benchmarks.chaos.inventory import Inventory
 from benchmarks.chaos.judge import Circumstances, Judge, Outcome
 from benchmarks.chaos.plan import BACKENDS, Shape, Task, draw

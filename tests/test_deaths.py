@@ -20,7 +20,7 @@ import pytest
 
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.errors import RemoteTraceback, TaskTimeoutError, WorkerDiedError
-from watching import some, wait_until
+from watching import wait_until
 
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]
@@ -75,7 +75,7 @@ def kind(x: Any) -> str:
 
 @pytest.mark.parametrize("return_as", RETURNS)
 @pytest.mark.parametrize("batch_size", ["auto", 1, 40])
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize("backend", OWN)
 def test_one_death_costs_one_task(backend: str, batch_size: Any, return_as: str) -> None:
     parallel = Parallel(2, backend, return_as, batch_size=batch_size, on_error="return")
     got = list(parallel(delayed(dies_at)(x, (17,)) for x in range(40)))
@@ -89,7 +89,7 @@ def test_one_death_costs_one_task(backend: str, batch_size: Any, return_as: str)
 
 
 @pytest.mark.parametrize("batch_size", ["auto", 1, 40])
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize("backend", OWN)
 def test_every_task_may_kill_its_worker(backend: str, batch_size: Any) -> None:
     bad = tuple(range(0, 12, 2))
     parallel = Parallel(2, backend, batch_size=batch_size, on_error="return")
@@ -101,7 +101,7 @@ def test_every_task_may_kill_its_worker(backend: str, batch_size: Any) -> None:
             assert got[x] == x
 
 
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize("backend", OWN)
 def test_the_call_ends_with_the_death_unless_told_otherwise(backend: str) -> None:
     with pytest.raises(WorkerDiedError, match="task 3 of the call") as caught:
         Parallel(2, backend, batch_size=1)(delayed(dies_at)(x, (3,)) for x in range(4))
@@ -117,7 +117,7 @@ def test_the_call_ends_with_the_death_unless_told_otherwise(backend: str) -> Non
         ("exit", "ended with exit code 7", 7),
     ],
 )
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize("backend", OWN)
 def test_how_it_died_is_told(
     backend: str, how: str, words: str, exitcode: int, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -215,7 +215,7 @@ def test_results_that_had_arrived_are_not_computed_again(tmp_path: Path) -> None
     assert {Path(tmp_path, str(x)).stat().st_size for x in range(40)} == {1}
 
 
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize("backend", OWN)
 def test_large_results_before_a_death(backend: str) -> None:
     def work(x: int) -> Any:
         if x == 5:

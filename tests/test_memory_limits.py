@@ -14,7 +14,7 @@ import pytest
 from parallel_core import LowMemoryError, Parallel, delayed
 from parallel_core.dispatch import memory
 from parallel_core.dispatch.memory import MemoryGate, free_memory
-from watching import running, some, wait_until
+from watching import running, wait_until
 
 OWN = ["processes", "multiprocessing"]
 kept: list[Any] = []
@@ -178,7 +178,7 @@ def test_free_memory_is_what_the_system_says() -> None:
     assert 0 < free < total
 
 
-@pytest.mark.parametrize("backend", some([*OWN, "loky", "threading", "sequential"]))
+@pytest.mark.parametrize("backend", [*OWN, "loky", "threading", "sequential"])
 def test_too_little_memory_for_too_long(backend: str) -> None:
     with pytest.raises(LowMemoryError, match=r"min_free_memory=1024\.0 TiB") as caught:
         Parallel(2, backend, min_free_memory="1024T", memory_patience=0.2)(
@@ -192,7 +192,7 @@ def test_too_little_memory_for_too_long(backend: str) -> None:
 
 
 @pytest.mark.parametrize("return_as", ["list", "generator"])
-@pytest.mark.parametrize("backend", some(["processes", "threading", "sequential"]))
+@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 def test_dispatch_goes_on_when_there_is_memory_again(
     backend: str, return_as: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +246,7 @@ def test_a_gate_opens_and_its_patience_starts_anew(monkeypatch: pytest.MonkeyPat
         gate.hold(0)
 
 
-@pytest.mark.parametrize("backend", some(["processes", "threading", "sequential"]))
+@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 def test_memory_that_runs_short_when_all_is_handed_over(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

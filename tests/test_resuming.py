@@ -18,7 +18,7 @@ import pytest
 
 import memmapping
 from parallel_core import JournalError, Parallel, SerializationError, delayed
-from watching import HOME, LIMIT, some, wait_until
+from watching import HOME, LIMIT, wait_until
 
 ALL = ["processes", "multiprocessing", "loky", "threading", "sequential"]
 RETURNS = ["list", "generator", "generator_unordered"]
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("return_as", RETURNS)
-@pytest.mark.parametrize("backend", some(ALL))
+@pytest.mark.parametrize("backend", ALL)
 def test_only_what_is_missing_is_computed(
     backend: str, return_as: str, tmp_path: Path, folder: Path
 ) -> None:
@@ -71,7 +71,7 @@ def test_only_what_is_missing_is_computed(
     assert sorted(tmp_path.iterdir()) == [path, folder], "one file, and nothing beside it"
 
 
-@pytest.mark.parametrize("backend", some(["processes", "threading", "sequential"]))
+@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 def test_after_a_crash_of_the_whole_program(backend: str, tmp_path: Path, folder: Path) -> None:
     (tmp_path / "program.py").write_text(
         textwrap.dedent(
@@ -131,7 +131,7 @@ def test_failures_are_not_kept(tmp_path: Path, folder: Path) -> None:
     assert parallel.n_resumed_tasks == 11
 
 
-@pytest.mark.parametrize("backend", some(["processes", "threading", "sequential"]))
+@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 def test_the_calls_of_a_block_are_one_sequence(backend: str, tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "journal"
     for round_ in range(2):
@@ -170,7 +170,7 @@ def test_arrays_that_tasks_fill_are_refused(tmp_path: Path) -> None:
         Parallel(2, journal=tmp_path / "journal")([delayed(np.copyto)(out, 7)])
 
 
-@pytest.mark.parametrize("backend", some(["processes", "threading", "sequential"]))
+@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 def test_another_call_is_refused_and_nothing_changed(backend: str, tmp_path: Path) -> None:
     path = tmp_path / "journal"
     Parallel(2, backend, journal=path)(delayed(abs)(-x) for x in range(6))

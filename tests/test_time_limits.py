@@ -18,7 +18,7 @@ import pytest
 
 from parallel_core import CallTimeoutError, Parallel, TaskTimeoutError, delayed
 from parallel_core.errors import RemoteTraceback
-from watching import some, wait_until
+from watching import wait_until
 
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]
@@ -61,7 +61,7 @@ def stick(x: int, bad: tuple[int, ...], how: str = "sleep") -> int:
 
 
 @pytest.mark.parametrize("how", ["sleep", "compute", "c", "swallow", "child"])
-@pytest.mark.parametrize("backend", some(OWN))
+@pytest.mark.parametrize("backend", OWN)
 def test_one_of_forty_sticks(backend: str, how: str) -> None:
     if how in ("c", "swallow") and backend != "processes":
         pytest.skip("takes the same way")
@@ -77,7 +77,7 @@ def test_one_of_forty_sticks(backend: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("return_as", RETURNS)
-@pytest.mark.parametrize("backend", some([*OWN, "loky", "threading"]))
+@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
 def test_the_others_go_on(backend: str, return_as: str) -> None:
     how = "wait" if backend == "threading" else "sleep"
     limit = LIMITS.get(backend, 1.5)
@@ -86,7 +86,7 @@ def test_the_others_go_on(backend: str, return_as: str) -> None:
     assert sorted(got) == [x for x in range(20) if x not in (0, 3, 4)]
 
 
-@pytest.mark.parametrize("backend", some([*OWN, "loky", "threading"]))
+@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
 def test_it_is_tried_again_if_listed(backend: str, tmp_path: Path) -> None:
     def slow_at_first(x: int) -> int:
         path = tmp_path / str(x)
@@ -102,7 +102,7 @@ def test_it_is_tried_again_if_listed(backend: str, tmp_path: Path) -> None:
     assert parallel(delayed(slow_at_first)(x) for x in range(10)) == list(range(10))
 
 
-@pytest.mark.parametrize("backend", some([*OWN, "loky", "threading"]))
+@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
 def test_the_call_ends_with_it_unless_told_otherwise(backend: str) -> None:
     how = "wait" if backend == "threading" else "sleep"
     with pytest.raises(TaskTimeoutError, match="task 2 of the call") as caught:
@@ -221,7 +221,7 @@ def test_threads_that_were_given_up_change_nothing_later() -> None:
 
 
 @pytest.mark.parametrize("return_as", RETURNS)
-@pytest.mark.parametrize("backend", some([*OWN, "loky", "threading"]))
+@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
 def test_a_limit_for_the_whole_call(backend: str, return_as: str) -> None:
     def nap(x: int) -> int:
         time.sleep(0.02)
@@ -251,7 +251,7 @@ def test_a_limit_for_the_whole_call_without_workers(return_as: str) -> None:
         assert len(results) >= 1
 
 
-@pytest.mark.parametrize("backend", some([*OWN, "loky", "threading"]))
+@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
 def test_a_call_that_waits_for_a_task_ends_in_time(backend: str) -> None:
     how = "wait" if backend == "threading" else "sleep"
     with pytest.raises(CallTimeoutError):
