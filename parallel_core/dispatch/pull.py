@@ -31,6 +31,7 @@ from parallel_core.dispatch.inline import named
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action, Verdict
 from parallel_core.dispatch.source import close_generator
+from parallel_core.dispatch.thread_work import Done, Running
 from parallel_core.errors import InvalidTaskError
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
@@ -43,67 +44,6 @@ if TYPE_CHECKING:
 _AIM_SECONDS = 5e-5
 _MOST = 512
 _THREAD = "parallel-core"
-
-
-class _Running:
-    """What a thread is on: kept up to date only when there is a time limit.
-
-    Attributes
-    ----------
-    item : object
-        The task.
-    position : int
-        Its position.
-    since : float
-        When it began; 0 between two tasks.
-    is_disowned : bool
-        Whether nobody waits for the thread any more, since its task ran out of time.
-    """
-
-    __slots__ = ("is_disowned", "item", "position", "since")
-
-    def __init__(self) -> None:
-        self.item: Any = None
-        self.position = 0
-        self.since = 0.0
-        self.is_disowned = False
-
-
-class _Done:
-    """What came of some consecutive tasks.
-
-    Attributes
-    ----------
-    start : int
-        Position of the first.
-    values : list
-        What stands in the place of each that is done.
-    not_results : list of int
-        Positions where that is not what the task has returned just now.
-    failure : Failure or None
-        Of the task after them, which ends the call.
-    """
-
-    __slots__ = ("failure", "not_results", "start", "values")
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self.values: list[Any] = []
-        self.not_results: list[int] = []
-        self.failure: Failure | None = None
-
-    @property
-    def next(self) -> int:
-        """Position of the first task that is not done."""
-        return self.start + len(self.values)
-
-    def results(self) -> Iterator[tuple[int, list[Any]]]:
-        """Yield what tasks have returned: consecutive results, and the position of the first."""
-        first = self.start
-        for end in [*self.not_results, self.next]:
-            if end > first:
-                yield first, self.values[first - self.start : end - self.start]
-            first = end + 1
 
 
 class PullDispatch:
@@ -147,7 +87,7 @@ class PullDispatch:
         self._deadline = Deadline(plan.call_timeout)
         self._judging = threading.Lock()
         self._ending = threading.Event()  # for threads that wait before they try again
-        self._at_work = 0  # threads that are running tasks
+        self._at_work = 0  # threads that are running tasks; counted for the gate alone
         self._is_over = False
         self._hit = False  # a result was all that is wanted
         self._has_gaps = False  # in what is delivered
@@ -161,7 +101,7 @@ class PullDispatch:
         self._alive = 0
         self._batches = 0  # taken and not finished, or not passed by the consumer
         self._waiting_for_news = False
-        self._slots: list[_Running] = []
+        self._slots: list[Running] = []
         self._delivery: Delivery = delivery_for(plan.return_as)
         self._keeps_results = plan.return_as is ReturnAs.LIST
 
@@ -185,7 +125,7 @@ class PullDispatch:
         RuntimeError
             When the system has no thread at all for us.
         """
-        running = _Running()
+        running = Running()
         context = contextvars.copy_context()
         with self._lock:
             self._slots.append(running)
@@ -296,7 +236,7 @@ class PullDispatch:
         self._news.wait(None if until == NEVER else max(0.0, until - monotonic()) + 0.001)
         self._waiting_for_news = False
 
-    def _watched(self) -> Iterator[_Running]:
+    def _watched(self) -> Iterator[Running]:
         return (slot for slot in self._slots if not slot.is_disowned)
 
     def _check(self) -> None:
@@ -315,7 +255,7 @@ class PullDispatch:
             for slot in list(self._watched()):
                 self._enforce(limit, slot)
 
-    def _enforce(self, limit: float, slot: _Running) -> None:
+    def _enforce(self, limit: float, slot: Running) -> None:
         """Where a task has run for over `limit` seconds, disown its thread and judge it."""
         with self._lock:
             since, position, item = slot.since, slot.position, slot.item
@@ -354,9 +294,10 @@ class PullDispatch:
         if self._plan.progress is not None:
             self._plan.progress()
 
-    def _work(self, running: _Running, again: tuple[float, int, Any] | None) -> None:
+    def _work(self, running: Running, again: tuple[float, int, Any] | None) -> None:
         """Take and run tasks until there are no more: what each thread does."""
         config.enter_task(self._level)
+        gate = self._plan.gate
         try:
             if self._initializer is not None:
                 self._initialize()
@@ -368,11 +309,14 @@ class PullDispatch:
                 start, items = self._take()
                 if not items:
                     return
-                if self._plan.gate is not None:
-                    self._hold_back(self._plan.gate)
+                if gate is not None:
+                    self._hold_back(gate)
                     if self._stopped:
                         return
                 self._run_and_finish(start, items, running)
+                if gate is not None:
+                    with self._lock:
+                        self._at_work -= 1
         except BaseException as error:  # nothing that happens here may go unsaid
             self._fail(Failure(-1, error))
         finally:
@@ -433,6 +377,7 @@ class PullDispatch:
         with self._lock:
             while not self._stopped and gate.hold(self._at_work):
                 self._space.wait(max(0.0, gate.again - monotonic()))
+            self._at_work += 1
 
     def _next_items(self, size: int) -> list[Any]:
         ready = self._ready
@@ -443,20 +388,16 @@ class PullDispatch:
             items.extend(islice(self._iterator, size - len(items)))
         return items
 
-    def _run_and_finish(self, start: int, items: list[Any], running: _Running) -> None:
+    def _run_and_finish(self, start: int, items: list[Any], running: Running) -> None:
         began = monotonic()
-        done = _Done(start)
-        with self._lock:
-            self._at_work += 1
+        done = Done(start)
         try:
             self._run(items, running, done)
         finally:
             running.since = 0.0
-            with self._lock:
-                self._at_work -= 1
             self._finish(done, running, monotonic() - began)
 
-    def _run(self, items: list[Any], running: _Running, done: _Done) -> None:
+    def _run(self, items: list[Any], running: Running, done: Done) -> None:
         timed = self._is_timed
         append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
@@ -486,9 +427,7 @@ class PullDispatch:
                 if not self._after(error, item, running, done):
                     return
 
-    def _after(
-        self, error: BaseException | None, item: Any, running: _Running, done: _Done
-    ) -> bool:
+    def _after(self, error: BaseException | None, item: Any, running: Running, done: Done) -> bool:
         """Do with a task that has raised what the policy says; return whether the call goes on."""
         position = done.next
         while error is not None:
@@ -514,7 +453,7 @@ class PullDispatch:
         return True
 
     @staticmethod
-    def _try_again(item: Any, running: _Running, done: _Done) -> BaseException | None:
+    def _try_again(item: Any, running: Running, done: Done) -> BaseException | None:
         running.since = monotonic()
         try:
             function, args, kwargs = check_task(item, done.next)
@@ -533,7 +472,7 @@ class PullDispatch:
         except InvalidTaskError as invalid:  # it could not be called at all
             return invalid
 
-    def _finish(self, done: _Done, running: _Running, seconds: float) -> None:
+    def _finish(self, done: Done, running: Running, seconds: float) -> None:
         values = done.values
         with self._lock:
             if running.is_disowned or self._is_over:

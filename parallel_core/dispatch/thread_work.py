@@ -1,0 +1,69 @@
+"""What a thread of `pull` is on, and what came of what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from parallel_core.backends.base import Failure
+
+
+class Running:
+    """What a thread is on: kept up to date only when there is a time limit.
+
+    Attributes
+    ----------
+    item : object
+        The task.
+    position : int
+        Its position.
+    since : float
+        When it began; 0 between two tasks.
+    is_disowned : bool
+        Whether nobody waits for the thread any more, since its task ran out of time.
+    """
+
+    __slots__ = ("is_disowned", "item", "position", "since")
+
+    def __init__(self) -> None:
+        self.item: Any = None
+        self.position = 0
+        self.since = 0.0
+        self.is_disowned = False
+
+
+class Done:
+    """What came of some consecutive tasks.
+
+    Attributes
+    ----------
+    start : int
+        Position of the first.
+    values : list
+        What stands in the place of each that is done.
+    not_results : list of int
+        Positions where that is not what the task has returned just now.
+    failure : Failure or None
+        Of the task after them, which ends the call.
+    """
+
+    __slots__ = ("failure", "not_results", "start", "values")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.values: list[Any] = []
+        self.not_results: list[int] = []
+        self.failure: Failure | None = None
+
+    @property
+    def next(self) -> int:
+        """Position of the first task that is not done."""
+        return self.start + len(self.values)
+
+    def results(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield what tasks have returned: consecutive results, and the position of the first."""
+        first = self.start
+        for end in [*self.not_results, self.next]:
+            if end > first:
+                yield first, self.values[first - self.start : end - self.start]
+            first = end + 1
