@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import (
@@ -10,30 +9,20 @@ from types import (
     CellType,
     CodeType,
     FunctionType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-    MethodDescriptorType,
-    ModuleType,
-    WrapperDescriptorType,
 )
 from typing import Any
 
 from parallel_core.journal.graph import Scope
-from parallel_core.tasks.capture import SCALARS
+from parallel_core.tasks.capture import BY_REFERENCE, SCALARS
 
 MISSING = object()
 
 _SETTLED = (
+    *BY_REFERENCE,
     FunctionType,  # followed, and watched on its own account
     type,
-    ModuleType,
     BuiltinFunctionType,
-    MethodDescriptorType,
-    WrapperDescriptorType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
     Enum,
-    re.Pattern,
 )
 
 Digest = Callable[[object, Scope], bytes]

@@ -31,7 +31,8 @@ from parallel_core.tasks.pickling import goes_by_value
 SCALARS = frozenset({int, float, bool, complex, str, bytes, type(None)})
 
 _MISSING = object()
-_BY_REFERENCE = (
+#: Values of these types go to a worker by name, or as they are compiled: they do not change.
+BY_REFERENCE = (
     ModuleType,
     MethodDescriptorType,
     WrapperDescriptorType,
@@ -189,7 +190,7 @@ class Capture:
 
     def _settle(self, value: object) -> None:
         """Follow `value`, or note its bytes when it can change in place."""
-        if value is _MISSING or type(value) in SCALARS or isinstance(value, _BY_REFERENCE):
+        if value is _MISSING or type(value) in SCALARS or isinstance(value, BY_REFERENCE):
             return
         if isinstance(value, (FunctionType, type)):
             if goes_by_value(value):
