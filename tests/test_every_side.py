@@ -214,6 +214,51 @@ def test_a_fork_while_calls_run_in_other_threads(tmp_path: Path) -> None:
     assert run(tmp_path, text) == "{0}\n"
 
 
+@pytest.mark.parametrize("step", ["find", "run"])
+def test_a_fork_while_another_thread_imports(tmp_path: Path, step: str) -> None:
+    """The lock of a half imported module stayed taken in the child."""
+    text = f"""
+        from importlib.machinery import PathFinder
+
+        imports = threading.Event()
+
+        class Slow:
+            "Finds what a call imports, slowly, or makes it slow to run."
+
+            def find_spec(self, name, path=None, target=None):
+                if name != "parallel_core.dispatch.pull":
+                    return None
+                if {step!r} == "find":
+                    self.wait()
+                spec = PathFinder.find_spec(name, path, target)
+                if {step!r} == "run":
+                    run = spec.loader.exec_module
+                    spec.loader.exec_module = lambda module: (self.wait(), run(module))
+                return spec
+
+            def wait(self):
+                imports.set()
+                time.sleep(0.3)
+
+        def main():
+            sys.meta_path.insert(0, Slow())
+            thread = threading.Thread(target=works, args=("threading",))
+            thread.start()
+            imports.wait()
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                os._exit(0 if works("threading") else 1)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            thread.join()
+
+        if __name__ == "__main__":
+            warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of fork and threads
+            main()
+    """
+    assert run(tmp_path, text) == "0\n"
+
+
 @pytest.mark.parametrize("backend", BACKENDS[:4])
 def test_parent_and_child_after_a_fork(tmp_path: Path, backend: str) -> None:
     text = """
