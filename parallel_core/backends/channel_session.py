@@ -32,7 +32,8 @@ from parallel_core.workers.worker import Worker, wait_for_end
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
 _MOST_STILLBORN = 2  # for each job: workers that may end, all in a row, before they are ready
-_BLAMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)  # in these, death is the task's
+_TIMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
+_BLAMED = (Phase.LOADING, *_TIMED)  # in these, death is the task's
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
 
@@ -218,7 +219,7 @@ class ChannelSession(Session):
             if running is None:
                 continue
             sent, index, since, phase = running
-            if phase not in _BLAMED or index < sent.answered:
+            if phase not in _TIMED or index < sent.answered:
                 continue
             if now - since > limit:
                 again = min(again, worker.stop_task(sent, index, limit))

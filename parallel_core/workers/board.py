@@ -41,6 +41,7 @@ class Phase(enum.IntEnum):
     RUNNING = 2
     PICKLING = 3
     SENDING = 4
+    LOADING = 5  #: the function of the next task, with the modules that it needs
 
 
 class Board:

@@ -18,7 +18,9 @@ from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
 
 _LARGE = 1 << 16  # bytes of a definition that a worker should not hold between two calls
-_ASKED_SECONDS = 0.1  # for a task that is to stop, to clean up
+_ASKED_SECONDS = (
+    0.5  # for a task that is to stop; `subprocess.run` takes half of it to end its child
+)
 _STACK_SECONDS = 0.02  # for a worker that is to be killed, to write its stack
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
