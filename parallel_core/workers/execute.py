@@ -149,8 +149,11 @@ class Execution:
 
     def _load(self, token: int, tasks: Iterator[Any]) -> Any:
         """Return the function of the `tasks`; the first of them fails if it cannot be had."""
-        self._board.words[PHASE] = _LOADING
-        self._board.words[STARTED] = self._task + 1  # whose death it would be
+        words = self._board.words
+        words[PHASE] = _LOADING
+        words[STARTED] = self._task + 1  # whose death it would be
+        if self._task >= words[LIMIT]:
+            return None
         try:
             return self._definitions.resolve(token)
         except BaseException:
