@@ -462,7 +462,7 @@ def test_a_killed_task_is_tried_again(module: Callable[..., Path], tmp_path: Pat
 
 
 @pytest.mark.core
-def test_no_fork_when_the_system_has_no_more_processes(
+def test_where_a_template_cannot_fork_workers_are_born_as_usual(
     module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module()
@@ -479,7 +479,8 @@ def test_no_fork_when_the_system_has_no_more_processes(
         return spawn(self, *args)
 
     monkeypatch.setattr(Template, "spawn", refuse)
-    assert len(workers(Parallel(3, preload="heavy"), 1)) == 1
+    found = workers(Parallel(3, preload="heavy"), 3)
+    assert len({parent for _, parent, _ in found}) == 2 and all(there for _, _, there in found)
 
 
 # --- how long it lives ----------------------------------------------------------------------------

@@ -186,9 +186,7 @@ class WorkerPool:
             return give_birth(key, surroundings, spawn)
         try:
             return give_birth(key, surroundings, template.spawn)
-        except BirthError:
-            if template.alive():
-                raise
+        except BirthError:  # the template is gone, perhaps
             return give_birth(key, surroundings)
 
     def _known_templates(self) -> Templates:

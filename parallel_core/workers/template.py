@@ -20,6 +20,7 @@ environment, limit of threads, and modules that were not reloaded since.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -27,7 +28,7 @@ import socket
 import threading
 from typing import Any
 
-from memmapping.interrupts import HeldInterrupts
+from memmapping.interrupts import HeldSignals
 from parallel_core.workers import link as words
 from parallel_core.workers.birth import BirthError, births_held, start_interpreter
 from parallel_core.workers.link import Link, LinkClosed
@@ -112,6 +113,13 @@ class Template:
     reloads : int
         See `workers.reloads`.
 
+    Attributes
+    ----------
+    usable : bool
+        Whether it was not let go of.
+    is_ready : bool
+        Whether it has imported its modules, and so forks.
+
     Raises
     ------
     BirthError
@@ -121,7 +129,9 @@ class Template:
     def __init__(self, key: WorkerKey, now: Surroundings, reloads: int) -> None:
         self._good_for = _conditions(key, now)
         self._reloads = reloads
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come in between, in the same thread
+        self._is_asked = False
+        self.is_ready = False
         self._children: set[int] = set()
         self._is_retired = False
         self._idle_seconds = now.idle_seconds
@@ -148,7 +158,9 @@ class Template:
             raise BirthError(f"{type(error).__name__}: {error}") from error
         self._link = Link(ours)
         self._modules = key.preload
-        self._pidfd = open_pidfd(self._process.pid)
+        self._pidfd: int | None = None
+        with contextlib.suppress(OSError):  # no descriptors left: its end of the link has to do
+            self._pidfd = open_pidfd(self._process.pid)
 
     def prepare(self, key: WorkerKey, now: Surroundings) -> None:
         """Have it import its modules, and wait until it has.
@@ -162,6 +174,8 @@ class Template:
         module = self._modules[0]
         try:
             self._link.send((words.PREPARE, now, kept, key.preload, now.idle_seconds))
+            with contextlib.suppress(ImportError):
+                import cloudpickle  # noqa: F401 - the call may need it, and there is time now
             while True:
                 self._wait_for_word()
                 kind, *rest = self._link.receive()[0]
@@ -173,6 +187,7 @@ class Template:
                 if kind == words.THREADS:
                     raise _has_threads(module)
             self._link.set_patience(_PATIENCE)
+            self.is_ready = True
         except LinkClosed:
             raise _died(module, self.kill(1.0)) from None
         except BaseException:
@@ -193,15 +208,12 @@ class Template:
         """Whether its children are as workers should be that are born now."""
         return (
             self.usable
+            and self.is_ready
             and not self._is_retired
             and reloads in (None, self._reloads)
             and self._good_for == _conditions(key, now)
             and self._process.poll() is None
         )
-
-    def alive(self) -> bool:
-        """Whether it can be asked."""
-        return self.usable and self._process.poll() is None
 
     def outdated(self, reloads: int) -> bool:
         """Whether it is of no use any more."""
@@ -212,7 +224,9 @@ class Template:
         check_descriptors(1)
         streams = tuple(number for number in (1, 2) if _is_open(number))
         descriptors = (connection, board, lifeline, *streams)
-        with HeldInterrupts(), self._lock:
+        with HeldSignals(), self._lock:
+            if self._is_asked:
+                raise LinkClosed("the template is just being asked, by what was interrupted")
             message = (words.FORK, streams, self._idle_seconds)
             (kind, number, text), received = self._ask(message, descriptors)
             if kind == words.REFUSED:
@@ -222,9 +236,11 @@ class Template:
 
     def outcome(self, pid: int) -> tuple[int, int] | None:
         """Return exit code and memory of a worker that has ended; None while it runs."""
-        with HeldInterrupts():
+        with HeldSignals():
             try:
                 with self._lock:
+                    if self._is_asked:
+                        return None
                     kind, *rest = self._ask((words.OUTCOME, pid))[0]
             except LinkClosed:
                 rest = [None, 0]
@@ -240,12 +256,15 @@ class Template:
     def _ask(self, message: Any, descriptors: tuple[int, ...] = ()) -> tuple[Any, list[int]]:
         if not self.usable:
             raise LinkClosed("the template is gone")
+        self._is_asked = True
         try:
             self._link.send(message, descriptors)
             return self._link.receive()
         except BaseException:  # what it says later would be taken for the answer to something else
             self.kill()
             raise
+        finally:
+            self._is_asked = False
 
     def retire(self) -> None:
         """Have it end when the last of its workers has."""
@@ -291,7 +310,7 @@ class Templates:
     """Those of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._kept: list[Template] = []  # the latest comes last
         self._retired: list[Template] = []
 
@@ -308,18 +327,24 @@ class Templates:
         with self._lock:
             self._sort_out(reloads)
             fitting = [one for one in self._kept if one.fits(key, now, reloads)]
-            if not fitting:
-                with HeldInterrupts(), births_held():
-                    template = Template(key, now, reloads)
-                    self._kept.append(template)
-                try:
-                    template.prepare(key, now)
-                except BaseException:
-                    self._kept.remove(template)
-                    raise
-            else:
+            if fitting:
                 self._kept.remove(fitting[-1])
                 self._kept.append(fitting[-1])
+            else:
+                self._start(key, now, reloads)
+
+    def _start(self, key: WorkerKey, now: Surroundings, reloads: int) -> None:
+        template: Template | None = None
+        try:
+            with HeldSignals(), births_held():
+                template = Template(key, now, reloads)
+                self._kept.append(template)
+            template.prepare(key, now)
+        except BaseException:
+            if template is not None:
+                self._kept.remove(template)
+                template.kill()
+            raise
 
     def find(self, key: WorkerKey, now: Surroundings) -> Template | None:
         """Return one for such workers, if there is one."""
@@ -327,8 +352,9 @@ class Templates:
 
     def _sort_out(self, reloads: int) -> None:
         """Retire those that are outdated, or too many."""
-        outdated = [one for one in self._kept if one.outdated(reloads)]
-        others = [one for one in self._kept if one not in outdated]
+        ready = [one for one in self._kept if one.is_ready]
+        outdated = [one for one in ready if one.outdated(reloads)]
+        others = [one for one in ready if one not in outdated]
         too_many = others[: max(0, len(others) - _KINDS + 1)]
         for template in [*outdated, *too_many]:
             self._kept.remove(template)
@@ -337,18 +363,22 @@ class Templates:
         self._retired = [one for one in self._retired if one.usable]
 
     def shutdown(self) -> None:
-        """Let them end, each when the last of its workers has."""
-        with self._lock:
-            kept, self._kept = self._kept, []
-            self._retired += kept
+        """Let them end, each when the last of its workers has; not if a call waits for one."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._retired += [one for one in self._kept if one.is_ready]
+            self._kept = [one for one in self._kept if not one.is_ready]
             for template in self._retired:
                 template.retire()
             self._retired = [one for one in self._retired if one.usable]
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """At the end of the process: end all."""
         self.shutdown()
-        for template in self._retired:
+        for template in [*self._kept, *self._retired]:
             template.kill()
 
     def disown(self) -> None:

@@ -116,6 +116,8 @@ class _Template:
             imported = imported if _thread._count() else module
             self._link.send((words.IMPORTING, module))
 
+        collects = gc.isenabled()
+        gc.disable()
         try:
             import_modules(modules, note)
         except NotPreloaded as failure:
@@ -126,8 +128,9 @@ class _Template:
             return False
         with contextlib.suppress(ImportError):
             import cloudpickle  # noqa: F401 - every function that goes by value needs it
-        gc.collect()
         gc.freeze()  # else the first collection in each child would copy every page
+        if collects:
+            gc.enable()
         self._link.send((words.READY,))
         return True
 
