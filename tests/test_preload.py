@@ -28,6 +28,13 @@ from parallel_core.workers import pool as pools
 from parallel_core.workers.pool import worker_pool
 from watching import LIMIT, descendants, running, some, wait_until
 
+#: A module that leaves the number of its process, all at once.
+TELLS = """
+import os, pathlib, time
+pathlib.Path(".template").write_text(str(os.getpid()))
+os.rename(".template", "pid-template")
+"""
+
 
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
     """Have `function` go by value, so that workers need no test module for it."""
@@ -594,11 +601,7 @@ def _target(number: str) -> str:
     ],
 )
 def test_nothing_outlives_the_parent(tmp_path: Path, state: str, death: str) -> None:
-    (tmp_path / "heavy.py").write_text(
-        "import os, pathlib, time\n"
-        "pathlib.Path('pid-template').write_text(str(os.getpid()))\n"
-        + ("time.sleep(300)" if state == "importing" else "")
-    )
+    (tmp_path / "heavy.py").write_text(TELLS + ("time.sleep(300)" if state == "importing" else ""))
     text = f"""
         def work(n):
             tell(n)
@@ -655,10 +658,7 @@ def test_nothing_outlives_the_program(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.core
 def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(
-        "import os, pathlib, time\n"
-        "pathlib.Path('pid-template').write_text(str(os.getpid()))\ntime.sleep(300)"
-    )
+    (tmp_path / "slow.py").write_text(TELLS + "time.sleep(300)")
     text = """
         try:
             Parallel(2, preload="slow")([delayed(abs)(1)])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # The empty entry is the current folder, whose modules must not stand in for the library's. What is
-# imported stays: to look for garbage among it, now or later, costs a tenth of the whole start.
+# imported stays: to look for garbage among it, now and later, takes 2 to 4 ms of the 50 of a start.
 _BOOT = (
     "import gc, sys; gc_on = gc.isenabled(); gc.disable(); "
     "sys.path[:] = [p for p in sys.path if p] + [sys.argv[1]]; "
