@@ -20,7 +20,7 @@ from {module} import Parallel, delayed
 def task():
     import os, time
     {imported}
-    time.sleep(0.02)
+    time.sleep(0.01)
     return os.getpid()
 
 seen = set()
@@ -48,7 +48,7 @@ WITH_TEMPLATE = ', preload=["numpy"]'
 class _ManyWorkers(Workload):
     """New interpreters, each until so many different workers have answered.
 
-    Tasks rest for 20 ms each, so that none waits for a worker which has one already. How long that
+    Tasks rest for 10 ms each, so that none waits for a worker which has one already. How long that
     takes counts from the first line of the program; nothing of the benchmarks is imported there.
     """
 

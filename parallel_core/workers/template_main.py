@@ -126,6 +126,9 @@ class _Template:
         if _thread._count():
             self._link.send((words.THREADS, imported))
             return False
+        import faulthandler  # noqa: F401 - what each child would import itself
+        import fcntl  # noqa: F401
+
         with contextlib.suppress(ImportError):
             import cloudpickle  # noqa: F401 - every function that goes by value needs it
         gc.freeze()  # else the first collection in each child would copy every page
