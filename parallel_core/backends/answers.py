@@ -12,6 +12,7 @@ from parallel_core.tasks.failure import unpack
 from parallel_core.workers.board import Phase
 from parallel_core.workers.execute import decode, loads_with_buffers
 from parallel_core.workers.messages import PARCEL_ANSWER
+from parallel_core.workers.preload import NotPreloaded
 
 
 def read_answer(batch: Batch, answer: Any) -> Completion:
@@ -32,10 +33,12 @@ def read_answer(batch: Batch, answer: Any) -> Completion:
 
 
 def initializer_error(data: bytes, text: str) -> BaseException:
-    """Return what to raise when the initializer raised in a worker."""
+    """Return what to raise when the initializer, or a module of `preload`, raised in a worker."""
     from parallel_core.errors import InitializerError
 
     original = unpack(data, text, "raised by the initializer of a worker")
+    if isinstance(original, NotPreloaded):
+        return original.error()
     error = InitializerError(
         f"the initializer raised in a worker: {type(original).__name__}: {original}"
     )

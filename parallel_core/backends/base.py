@@ -41,6 +41,8 @@ class WorkerOptions(NamedTuple):
         After how many tasks a worker is replaced.
     most_memory : int or None
         Over how many bytes, held between two tasks, it is replaced.
+    preload : tuple of str
+        Modules to import in each before its first task.
     """
 
     initializer: Callable[..., object] | None = None
@@ -49,6 +51,7 @@ class WorkerOptions(NamedTuple):
     thread_limit: int | None = None
     lifespan: int | None = None
     most_memory: int | None = None
+    preload: tuple[str, ...] = ()
 
 
 class Failure(NamedTuple):

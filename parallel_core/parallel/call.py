@@ -127,6 +127,10 @@ class Parallel:
         A worker process that holds more than this between two tasks is replaced.
     worker_lifespan : int, optional
         After how many tasks a worker process is replaced.
+    preload : str or list of str, optional
+        Modules that worker processes have imported before their first task. They are imported
+        once, and workers forked from there, in little time and memory; see
+        :doc:`/howto/preload`.
     journal : path, optional
         A file to which results are appended as they come. The same call, started again when the
         program has crashed, takes them from there; see :doc:`/howto/journal`.

@@ -11,7 +11,7 @@ from memmapping.sizes import parse_nbytes
 from parallel_core.backends.base import WorkerOptions
 from parallel_core.dispatch.plan import check_timeout
 from parallel_core.dispatch.policy import check_policy, make_policy
-from parallel_core.parallel.checks import check_idle_seconds, check_initializer
+from parallel_core.parallel.checks import check_idle_seconds, check_initializer, check_preload
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
@@ -39,6 +39,7 @@ def worker_options(params: dict[str, Any]) -> WorkerOptions:
         thread_limit=_check_count(params.get("inner_max_num_threads"), "inner_max_num_threads"),
         lifespan=_check_count(params.get("worker_lifespan"), "worker_lifespan"),
         most_memory=_check_size(params.get("max_worker_memory"), "max_worker_memory"),
+        preload=check_preload(params.get("preload")),
     )
 
 

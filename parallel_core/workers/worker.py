@@ -22,6 +22,8 @@ _ASKED_SECONDS = (
     0.5  # for a task that is to stop; `subprocess.run` takes half of it to end its child
 )
 _STACK_SECONDS = 0.02  # for a worker that is to be killed, to write its stack
+#: What `Process.poll` returns of a process that has ended, nobody knows how.
+NOT_KNOWN = 1 << 16
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
 
@@ -140,7 +142,8 @@ class Worker:
     def __init__(self, process: Process, channel: Channel, board: Board, lifeline: int) -> None:
         self.process = process
         self.pid = process.pid
-        self.pidfd = open_pidfd(process.pid)
+        handed: int | None = getattr(process, "pidfd", None)  # by who can open it in safety
+        self.pidfd = open_pidfd(process.pid) if handed is None else os.dup(handed)
         self.channel = channel
         self.board = board
         self.sent: deque[SentBatch] = deque()
@@ -353,13 +356,16 @@ class Worker:
         """Return what is known of its end, before it is let go of."""
         code = self.process.poll()
         memory = max(getattr(self.process, "peak_memory", 0), self.memory)
-        return Death(self.obituary(), code, memory, self.board.stack())
+        known = None if code == NOT_KNOWN else code
+        return Death(self.obituary(), known, memory, self.board.stack())
 
     def obituary(self) -> str:
         """Return in words how the process ended."""
         code = self.process.poll()
         if code is None:
             return "closed its connection"
+        if code == NOT_KNOWN:
+            return "ended, nobody knows how: the template that it was forked from had ended before"
         if code >= 0:
             return f"ended with exit code {code}"
         hint = ", often the kernel's out-of-memory killer" if -code == signal.SIGKILL else ""
