@@ -215,7 +215,7 @@ class Parallel:
 
         given = None if isinstance(backend, Unset) else backend
         of_call, backend_params = _of_call(params)
-        self._call_options = call_options(of_call)
+        self._call_options = call_options(of_call, self._return_as)
         worker_params, factory_params = split_params(backend_params)
         if factory_params and not isinstance(given, str):
             raise TypeError(
@@ -383,6 +383,7 @@ class Parallel:
             self._options.lifespan,
             options.gate(),
             None if options.journal is None else self._open_journal(),
+            options.reduction(),
         )
         dispatch: Any
         if backend.style is Style.INLINE:

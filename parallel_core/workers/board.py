@@ -41,6 +41,7 @@ class Phase(enum.IntEnum):
     RUNNING = 2
     PICKLING = 3
     SENDING = 4
+    FOLDING = 5
 
 
 class Board:
