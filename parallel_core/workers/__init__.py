@@ -18,8 +18,8 @@
 - `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
   `interpreter`: the former, which tells afterwards how much memory it had.
 - `worker`: the parent's handle on one worker, and how it ends.
-- `main`, `execute`: what runs in the child; `memory`: how much it holds; `forks`: what it forks is
-  cut off.
+- `main`, `execute`: what runs in the child; `folding`: the same where results are folded; `memory`:
+  how much it holds; `forks`: what it forks is cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
 - `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
 - `lifeline`: for workers that another engine starts.

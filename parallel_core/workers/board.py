@@ -12,10 +12,11 @@ batch ends there. The parent lowers ``LIMIT`` to cancel, and raises it again onl
 that it had sent has been answered, so a limit never meets a task that it was not meant for.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
-how a task that ran out of time, or whose worker was killed, is known by name. ``STOP`` is the
-number of a task that the parent wants interrupted: the worker's handler of SIGINT raises only while
-it is on that very task, so that a signal which comes late never meets the next one. ``MEMORY`` is
-how many bytes the worker held when it looked last; over its limit, it lowers its own ``LIMIT``.
+how a task that ran out of time, or whose worker was killed, is known by name; what happens while
+results are folded is no task's. ``STOP`` is the number of a task that the parent wants interrupted:
+the worker's handler of SIGINT raises only while it is on that very task, so that a signal which
+comes late never meets the next one. ``MEMORY`` is how many bytes the worker held when it looked
+last; over its limit, it lowers its own ``LIMIT``.
 `faulthandler` writes the ``STACK`` into the same file.
 """
 
