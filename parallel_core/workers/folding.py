@@ -10,17 +10,20 @@ The time that folding takes is no task's: there is a phase for it, in which no t
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
+from memmapping.modules import loaded
 from parallel_core.tasks.batch import Run
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed, LooseFold, make_fold
+from parallel_core.tasks.memory import keep_freed
 from parallel_core.tasks.pickling import explain
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.execute import Execution, Parcels, Send, is_large
@@ -29,6 +32,14 @@ from parallel_core.workers.memory import MemoryWatch
 FOLD_SECONDS = 0.1
 
 _IDLE, _RUNNING, _FOLDING = map(int, (Phase.IDLE, Phase.RUNNING, Phase.FOLDING))
+
+
+@functools.cache
+def _keep_freed() -> None:
+    """Once in a process, when it has folded something large."""
+    numpy = loaded("numpy")
+    if numpy is not None:
+        keep_freed(numpy)
 
 
 class FoldingExecution(Execution):
@@ -162,3 +173,4 @@ class FoldingExecution(Execution):
             parcel: Any = pickled
             self._values.append(parcel.entry)
             self._buffers += parcel.buffers
+            _keep_freed()
