@@ -18,7 +18,7 @@ import pytest
 
 from parallel_core import CallTimeoutError, Parallel, TaskTimeoutError, delayed
 from parallel_core.errors import RemoteTraceback
-from watching import wait_until
+from watching import running, wait_until
 
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]
@@ -55,12 +55,10 @@ def stick(x: int, bad: tuple[int, ...], how: str = "sleep") -> int:
                 time.sleep(300)
             except BaseException:
                 continue
-    elif how == "child":
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(300)"], check=False)
     return -1
 
 
-@pytest.mark.parametrize("how", ["sleep", "compute", "c", "swallow", "child"])
+@pytest.mark.parametrize("how", ["sleep", "compute", "c", "swallow"])
 @pytest.mark.parametrize("backend", OWN)
 def test_one_of_forty_sticks(backend: str, how: str) -> None:
     if how in ("c", "swallow") and backend != "processes":
@@ -74,6 +72,34 @@ def test_one_of_forty_sticks(backend: str, how: str) -> None:
     assert "task 5 of the call" in str(error) and "more than timeout=0.6 s" in str(error)
     assert isinstance(error.__cause__, RemoteTraceback), "where it was is told"
     assert "in stick" in str(error.__cause__)
+
+
+@pytest.mark.parametrize("backend", OWN)
+def test_what_a_function_imports_takes_its_time(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "def work(x):\n    return x\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_to_import.py").write_text(module)
+    from slow_to_import import work  # type: ignore[import-not-found]  # it was written just now
+
+    (tmp_path / "slow_to_import.py").write_text(f"import time\ntime.sleep(0.8)\n{module}")
+    parallel = Parallel(2, backend, timeout=0.4)
+    assert parallel(delayed(work)(x) for x in range(6)) == list(range(6))
+    del sys.modules["slow_to_import"]
+
+
+@pytest.mark.parametrize("backend", OWN)
+def test_a_task_that_waits_for_a_child_can_end_it(backend: str, tmp_path: Path) -> None:
+    def work(x: int) -> int:
+        if x == 3:
+            command = f"echo $$ > {tmp_path / 'pid'}; exec sleep 300"
+            subprocess.run(["sh", "-c", command], check=False)
+        return x
+
+    got = Parallel(2, backend, timeout=0.3, on_error="skip")(delayed(work)(x) for x in range(6))
+    assert got == [0, 1, 2, 4, 5]
+    assert not running(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.parametrize("return_as", RETURNS)

@@ -73,7 +73,7 @@ def _task_error(
 ) -> BaseException:
     what = batch.describe(index, call)
     error = unpack(data, text, what)
-    if leg != Phase.UNPICKLING:
+    if leg not in (Phase.LOADING, Phase.UNPICKLING):
         return error
     reason = f"{type(error).__name__}: {error}"
     failed = SerializationError(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Seconds; nobody can poll for ever in one go, and looking again once a day does no harm.
 LONGEST_WAIT = 86400.0
+#: A time that does not come.
+NEVER = float("inf")
 
 
 class Style(enum.Enum):
@@ -190,6 +192,26 @@ class Session(ABC):
     @abstractmethod
     def submit(self, batch: Batch) -> None:
         """Hand over `batch`, to the worker with the fewest; never waits."""
+
+    def take_back(self, task_seconds: float) -> tuple[list[Batch], float]:
+        """Take back tasks that a busy worker has not started, for one that has nothing to do.
+
+        What is returned was not run and never will be there. An engine with a queue of its own
+        has nothing in front of one worker, and returns nothing.
+
+        Parameters
+        ----------
+        task_seconds : float
+            What a task takes, as far as is known; else 0.
+
+        Returns
+        -------
+        batches : list of Batch
+            Empty when it is not worth it, now.
+        again : float
+            When it may be, `time.monotonic`.
+        """
+        return [], NEVER
 
     @abstractmethod
     def wait(self, seconds: float | None) -> list[Completion]:

@@ -14,11 +14,13 @@ from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
     LONGEST_WAIT,
+    NEVER,
     Completion,
     Session,
     SessionFailed,
 )
 from parallel_core.backends.losses import died, given_back, note_overrun, returned
+from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.birth import BirthError, Spawn
@@ -27,6 +29,7 @@ from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
+from parallel_core.workers.taking import take_back
 from parallel_core.workers.worker import Worker, wait_for_end
 
 if TYPE_CHECKING:
@@ -35,7 +38,10 @@ if TYPE_CHECKING:
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
 _MOST_STILLBORN = 2  # for each job: workers that may end, all in a row, before they are ready
-_BLAMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)  # in these, death is the task's
+_TIMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
+_BLAMED = (Phase.LOADING, *_TIMED)  # in these, death is the task's
+_BIRTH_SECONDS = 0.1  # what it takes to replace a worker, and to be worth it
+_LOOK_SECONDS = 0.01  # until a worker that has something may have begun with it
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
 
@@ -105,7 +111,7 @@ class ChannelSession(Session):
             if worker.tasks >= lifespan:
                 self._retire(worker)
             else:
-                worker.board.allow(lifespan)
+                worker.allow(lifespan)
 
     def end(self) -> None:
         """Have the workers let go of the arrays of the call; a new one opens them again."""
@@ -133,7 +139,9 @@ class ChannelSession(Session):
             return True
         for worker in self._workers:
             queued = len(worker.sent)
-            if (not queued or (queued < depth and worker.has_answered)) and not worker.leaving:
+            if worker.leaving or (queued and worker.is_limited):
+                continue
+            if not queued or (queued < depth and worker.has_answered):
                 return True
         return False
 
@@ -167,7 +175,7 @@ class ChannelSession(Session):
             with HeldInterrupts():
                 fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
                 if self._lifespan is not None:
-                    fresh.board.allow(self._lifespan)
+                    fresh.allow(self._lifespan)
                 self._team.add(fresh)
         except BirthError as error:
             self.n_workers = len(self._workers)
@@ -176,6 +184,35 @@ class ChannelSession(Session):
                 self._fatal = died(words)
             return None
         return fresh
+
+    def take_back(self, task_seconds: float) -> tuple[list[Batch], float]:
+        """Take from the worker that has the most, in time, of what it has not started."""
+        now = time.monotonic()
+        most, again = 0.0, NEVER
+        least = WORTH_SECONDS
+        if not any(worker.ready and not worker.sent for worker in self._workers):
+            if len(self._workers) == self.n_workers:
+                return [], again  # whoever is still being born may come too late
+            least = _BIRTH_SECONDS
+        victim, keep = None, 0
+        for worker in self._workers:
+            if not worker.sent:
+                continue
+            unstarted, running_for = worker.unstarted(now)
+            if not unstarted:
+                continue
+            worth = unstarted * task_seconds
+            if not worker.is_fenced and not worker.could_give_back():
+                again = min(again, now + _LOOK_SECONDS)
+                continue
+            share = left_to_busy(unstarted, running_for, task_seconds, least)
+            if share is None:
+                again = min(again, now + max(worth, least) + WORTH_SECONDS)
+            elif (size := max(worth, running_for)) > most:
+                most, victim, keep = size, worker, share
+        if victim is None:
+            return [], again
+        return take_back(victim, keep), now
 
     def wait(self, seconds: float | None) -> list[Completion]:
         """Wait for answers and deaths."""
@@ -223,7 +260,7 @@ class ChannelSession(Session):
             if running is None:
                 continue
             sent, index, since, phase = running
-            if phase not in _BLAMED or index < sent.answered:
+            if phase not in _TIMED or index < sent.answered:
                 continue
             if now - since > limit:
                 again = min(again, worker.stop_task(sent, index, limit))
@@ -253,7 +290,7 @@ class ChannelSession(Session):
             self._team.remove(worker)
         self._pool.discard(stuck)
         for worker in self._workers:
-            worker.board.allow()
+            worker.allow(None)
         self._news = []
 
     def close(self) -> None:
@@ -265,7 +302,7 @@ class ChannelSession(Session):
             clean = self._fatal is None
             if self._lifespan is not None:
                 for worker in self._workers:
-                    worker.board.allow()
+                    worker.allow(None)
         finally:
             self._give_back(clean)
 
@@ -338,6 +375,10 @@ class ChannelSession(Session):
             completion.left = [batch.part(sent.answered, batch.size)]
         worker.sent.popleft()
         worker.has_answered = True
+        if worker.is_limited:
+            worker.taken_back += batch.size - sent.answered
+            if not worker.sent:
+                worker.allow(self._lifespan)
         self._retire_if_due(worker)
 
     def _retire_if_due(self, worker: Worker) -> None:
@@ -389,6 +430,6 @@ class ChannelSession(Session):
 def _load(worker: Worker) -> int:
     """Return how bad a choice `worker` is: one that has not answered yet may be on a long task."""
     queued = len(worker.sent)
-    if worker.leaving:
+    if worker.leaving or (queued and worker.is_limited):
         return queued + 2 * _UNPROVEN
     return queued if worker.has_answered or not queued else queued + _UNPROVEN

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-#: A time that does not come.
-NEVER = float("inf")
+from parallel_core.backends.base import NEVER
 
 
 class Deadline:

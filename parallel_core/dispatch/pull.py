@@ -22,9 +22,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
-from parallel_core.backends.base import Failure
+from parallel_core.backends.base import NEVER, Failure
 from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
-from parallel_core.dispatch.deadline import NEVER, Deadline
+from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
 from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.inline import named

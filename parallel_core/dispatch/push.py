@@ -18,14 +18,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.backends.base import Completion, Failure, Session, SessionFailed
+from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed
 from parallel_core.dispatch.aftermath import (
     ArrivedResults,
     Replay,
     replay_from,
     replay_task,
 )
-from parallel_core.dispatch.deadline import NEVER, Deadline
+from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
 from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
@@ -94,6 +94,7 @@ class PushDispatch:
         self._replay: Replay | None = None
         self._backlog: deque[Batch] = deque()
         self._in_flight = 0
+        self._look_again = NEVER  # whether tasks should be taken back
         self._untaken: deque[int] = deque()  # sizes of finished batches not all taken yet
         self._taken = 0  # results that the consumer took, not counted against a batch yet
         self._failure: BaseException | None = None
@@ -236,10 +237,23 @@ class PushDispatch:
                 while self._backlog and self._session.room(depth):
                     self._submit()
             if not self._may_pull():
-                return
+                if not self._take_back():
+                    return
+                continue
             self._pull()
             if self._in_flight:  # so that a worker which is done is known to be free
                 self._take_news(0.0)
+
+    def _take_back(self) -> bool:
+        """Have a busy worker share what it has not started with an idle one; return if it does."""
+        self._look_again = NEVER
+        if self._backlog or not self._in_flight or not self._session.room(1):
+            return False
+        task_seconds = self._sizer.task_seconds or 0.0
+        taken, self._look_again = self._session.take_back(task_seconds)
+        self.dispatched -= sum(batch.size for batch in taken)
+        self._backlog += taken
+        return bool(taken)
 
     def _hand_over_all(self) -> None:
         """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
@@ -280,7 +294,7 @@ class PushDispatch:
         if self._deadline.is_over():
             self._fail(self._deadline.error(self.completed))
             return
-        until = self._deadline.at
+        until = min(self._deadline.at, self._look_again)
         if self._plan.timeout is not None:
             until = min(until, self._session.enforce(self._plan.timeout))
         if self._again:

@@ -74,9 +74,10 @@ class Parallel:
         How much to tell: nothing, ever more, from 11 on every completion; on stderr up to 50, above
         on stdout.
     timeout : float, optional
-        Seconds that a task may run, from when it starts. It fails with a `TaskTimeoutError`, and
-        only its worker is replaced. Not applied with one job, where nobody could stop it; threads
-        cannot be stopped either, and are left to themselves.
+        Seconds that a task may run, from when it starts; loading its function, which may import
+        much, is not counted. It fails with a `TaskTimeoutError`, and only its worker is replaced.
+        Not applied with one job, where nobody could stop it; threads cannot be stopped either, and
+        are left to themselves.
     pre_dispatch : int, str or "all", default "2*n_jobs"
         How many batches may be pulled from the iterable before earlier ones are done (for a
         generator: taken). An expression may use ``n_jobs`` and arithmetic.

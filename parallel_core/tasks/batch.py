@@ -138,6 +138,13 @@ class Batch:
         part.uses = list(self.uses)
         return part
 
+    def split_off(self, first: int) -> Batch:
+        """Return the tasks from the one of index `first` on as a batch; keep those before it."""
+        rest, kept = self.part(first, self.size), self.part(0, first)
+        rest.losses = self.losses
+        self.runs, self.size, self.nbytes = kept.runs, first, self.nbytes - rest.nbytes
+        return rest
+
     def is_followed_by(self, other: Batch) -> bool:
         """Whether `other` begins where this one ends."""
         return other.start == self.start + self.size

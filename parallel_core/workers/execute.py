@@ -35,7 +35,7 @@ FLUSH_SECONDS = 0.02
 
 Send = Callable[[Any], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
-_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _ = map(int, Phase)
+_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _ = map(int, Phase)
 
 
 class TaskStopped(KeyboardInterrupt):
@@ -136,25 +136,31 @@ class Execution:
         """Run what is left of the `tasks` of `run`, or up to one that fails; return its failure."""
         token, arity, _ = run
         try:
+            function: Any = None if token == NO_TOKEN else self._load(token, tasks)
             if arity < 0:
                 self._run_pickled(token, tasks)
-                return None
-            self._board.words[PHASE] = _UNPICKLING
-            self._board.words[STARTED] = self._task + 1  # whose death it would be
-            try:
-                function = self._definitions.resolve(token)
-            except BaseException:
-                if next(tasks, None) is None:
-                    return None  # it was needed for none
-                self._task += 1  # it is the first task left that cannot start
-                raise
-            if self._definitions.volatile:
+            elif self._definitions.volatile:
                 self._run_volatile(token, tasks)
             else:
                 self._run_plain(function, tasks)
         except BaseException as error:
             return self._failure(error)
         return None
+
+    def _load(self, token: int, tasks: Iterator[Any]) -> Any:
+        """Return the function of the `tasks`; the first of them fails if it cannot be had."""
+        words = self._board.words
+        words[PHASE] = _LOADING
+        words[STARTED] = self._task + 1  # whose death it would be
+        if self._task >= words[LIMIT]:
+            return None
+        try:
+            return self._definitions.resolve(token)
+        except BaseException:
+            if next(tasks, None) is None:
+                return None  # it was needed for none
+            self._task += 1
+            raise
 
     def _failure(self, error: BaseException) -> Any:
         """Return what an answer says of the task that has just raised `error`."""

@@ -14,10 +14,11 @@ import sys
 from collections import deque
 from typing import Any
 
+from parallel_core.tasks.batch import run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.definitions import ReceivedDefinitions
-from parallel_core.workers import messages
-from parallel_core.workers.board import PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
+from parallel_core.workers import barrier, messages
+from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
@@ -88,6 +89,7 @@ class _Server:
         self._kept: frozenset[bytes] = frozenset()
         self._idle_seconds: float | None = None
         self._is_new = True
+        self._is_fenced = False
 
     def serve(self) -> None:
         """Handle messages until there is a reason to end."""
@@ -153,6 +155,9 @@ class _Server:
 
     def _run(self, message: Any) -> None:
         _, number, call, base, runs, definitions, forget, carry_on, fold = message
+        if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
+            self._is_fenced = True
+            self._board.words[FENCED] = barrier.join()
         if self._is_new:
             self._is_new = False
             self._channel.set_patience(self._idle_seconds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
 from parallel_core.workers import messages
-from parallel_core.workers.board import MEMORY, Board
+from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, STARTED, Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from parallel_core.tasks.folding import Folding
 
 _LARGE = 1 << 16  # bytes of a definition that a worker should not hold between two calls
-_ASKED_SECONDS = 0.1  # for a task that is to stop, to clean up
+_ASKED_SECONDS = (
+    0.5  # for a task that is to stop; `subprocess.run` takes half of it to end its child
+)
 _STACK_SECONDS = 0.02  # for a worker that is to be killed, to write its stack
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
@@ -75,15 +77,18 @@ class SentBatch:
         Number of the worker's task before its first.
     answered : int
         How many of its results have arrived.
+    at : float
+        When it was sent, `time.monotonic`.
     """
 
-    __slots__ = ("answered", "base", "batch", "number")
+    __slots__ = ("answered", "at", "base", "batch", "number")
 
     def __init__(self, batch: Batch, number: int, base: int) -> None:
         self.batch = batch
         self.number = number
         self.base = base
         self.answered = 0
+        self.at = time.monotonic()
 
 
 class Overrun:
@@ -146,6 +151,8 @@ class Worker:
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
         self.overrun: Overrun | None = None
         self.leaving = False  # it gets no further batch, and is replaced when it has none
+        self.is_limited = False  # it gets no further batch before it has answered what it has
+        self.taken_back = 0  # tasks that it was sent and never had to start
         self.told: Surroundings | None = None
         self.holds_memory = False  # arrays of a call, or large functions
         self.owner: Callable[[], object] | None = None  # returns the team that it is of, or was
@@ -229,10 +236,32 @@ class Worker:
                 return sent, number - sent.base - 1, since, phase
         return None
 
+    def unstarted(self, now: float) -> tuple[int, float]:
+        """Return how many tasks wait here, and for how long the one before them has run."""
+        started, since, _ = self.board.running()
+        waiting = 0
+        for sent in self.sent:
+            waiting += sent.batch.size - min(max(started - sent.base, 0), sent.batch.size)
+        return waiting, now - max(since, self.sent[0].at)
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether what it has not started is known without its answer."""
+        return bool(self.board.words[FENCED])
+
+    def could_give_back(self) -> bool:
+        """Whether its answer would give back tasks, and not only if it had any to give one for."""
+        return not self.is_limited and self.board.words[STARTED] > self.sent[0].base
+
+    def allow(self, lifespan: int | None) -> None:
+        """Let it start tasks to the end of its life; only when everything was answered."""
+        self.is_limited = False
+        self.board.allow(NO_LIMIT if lifespan is None else lifespan + self.taken_back)
+
     @property
     def tasks(self) -> int:
-        """How many tasks it was sent, in its whole life."""
-        return self._tasks
+        """How many tasks it was sent for good, in its whole life."""
+        return self._tasks - self.taken_back
 
     @property
     def memory(self) -> int:

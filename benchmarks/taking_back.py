@@ -1,0 +1,138 @@
+"""The claim protocol under stress: ``python -m benchmarks.taking_back --seconds 60``.
+
+A forked child runs batches as a worker does, with the shipped `Execution`; this process takes tasks
+back from it at random moments, with the shipped `take_back`. Each task counts how often it ran.
+Both spin instead of sleeping, so that many rounds fit into a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import pickle
+import random
+import time
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.definitions import ReceivedDefinitions
+from parallel_core.workers import barrier
+from parallel_core.workers.board import FENCED, Board
+from parallel_core.workers.execute import Execution
+from parallel_core.workers.taking import take_back
+from parallel_core.workers.worker import SentBatch
+
+TASKS = 64
+ROUND, ANSWERED, RAN = 0, 64, 128  # words of the shared page, in cache lines of their own
+TIMES_RUN = 512  # one word for each task
+END = 1 << 40
+
+
+class Figures(NamedTuple):
+    """What came of it: rounds, tasks taken at once, given back with the answer, twice, lost."""
+
+    rounds: int
+    taken: int
+    left: int
+    twice: int
+    lost: int
+
+
+def run(seconds: float, seed: int) -> Figures:
+    """Take tasks back for `seconds`; return what became of them."""
+    page = memoryview(mmap.mmap(-1, 4 * mmap.PAGESIZE)).cast("Q")
+    board, descriptor = Board.make()
+    os.close(descriptor)
+    child = os.fork()
+    if child == 0:
+        try:
+            _work(page, board)
+        finally:
+            os._exit(0)
+    try:
+        while not board.words[FENCED]:
+            time.sleep(0.001)
+        return _take(page, board, time.monotonic() + seconds, random.Random(seed))
+    finally:
+        page[ROUND] = END
+        os.waitpid(child, 0)
+
+
+def _work(page: memoryview, board: Board) -> None:
+    def count(index: int) -> None:
+        page[TIMES_RUN + index] += 1
+
+    received = ReceivedDefinitions("stress", {})
+    received.receive({0: (pickle.dumps(abs), False)}, ())
+    received.resolve(0)
+    received._loaded[0] = count
+    answers: list[Any] = []
+    board.words[FENCED] = barrier.join()
+    done, base = 0, 0
+    while True:
+        while page[ROUND] == done:
+            pass
+        done = page[ROUND]
+        if done == END:
+            return
+        answers.clear()
+        Execution(done, base, received, board, answers.append).run([(0, 1, list(range(TASKS)))])
+        base += TASKS
+        page[RAN] = sum(len(answer[3]) for answer in answers)
+        page[ANSWERED] = done
+
+
+def _take(page: memoryview, board: Board, until: float, rng: random.Random) -> Figures:
+    rounds = taken = left = twice = lost = 0
+    while time.monotonic() < until:
+        batch = Batch(0, TASKS, [(0, 1, list(range(TASKS)))], {})
+        sent = SentBatch(batch, rounds, rounds * TASKS)
+        worker: Any = SimpleNamespace(
+            board=board, sent=[sent], is_limited=False, is_fenced=True, taken_back=0
+        )
+        board.allow()
+        page[TIMES_RUN : TIMES_RUN + TASKS] = _NEVER_RUN
+        rounds += 1
+        page[ROUND] = rounds
+        for _ in range(rng.randrange(4000)):
+            pass
+        back = [
+            part
+            for _ in range(rng.choice((1, 1, 2)))
+            for part in take_back(worker, rng.choice(_KEEP))
+        ]
+        while page[ANSWERED] != rounds:
+            pass
+        ran = page[RAN]
+        taken += sum(part.size for part in back)
+        left += batch.size - ran
+        outcomes = np.array(page[TIMES_RUN : TIMES_RUN + TASKS])
+        outcomes[ran : batch.size] += 1
+        for part in back:
+            outcomes[part.start : part.start + part.size] += 1
+        twice += int(np.count_nonzero(outcomes > 1))
+        lost += int(np.count_nonzero(outcomes < 1))
+    return Figures(rounds, taken, left, twice, lost)
+
+
+_NEVER_RUN = memoryview(bytes(8 * TASKS)).cast("Q")
+_KEEP = (0, 0, 1, 5, 50)
+
+
+def main() -> int:
+    """Run from the command line; return 0 if nothing ran twice and nothing was lost."""
+    parser = argparse.ArgumentParser(description="The claim protocol under stress.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    figures = run(options.seconds, options.seed)
+    print(" ".join(f"{name}={value}" for name, value in figures._asdict().items()))
+    return 1 if figures.twice or figures.lost else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

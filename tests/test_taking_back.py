@@ -1,0 +1,172 @@
+"""What a busy worker has not started goes to one that has nothing to do; nothing runs twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parallel_core import Parallel, delayed, shutdown_workers
+from parallel_core.backends.shares import left_to_busy
+from parallel_core.tasks.batch import Batch
+from parallel_core.workers import barrier
+from watching import LIMIT as LONG
+
+core = pytest.mark.core
+OWN = ["processes", "multiprocessing"]
+RETURNS = ["list", "generator", "generator_unordered"]
+
+
+def note(folder: Path, x: int, waits: frozenset[int], others: int) -> int:
+    """Say that task `x` ran; one that `waits` ends only when `others` have run."""
+    with open(folder / str(x), "a") as file:
+        file.write("x")
+    if x in waits:
+        limit = time.monotonic() + LONG
+        while len(os.listdir(folder)) < others:
+            assert time.monotonic() < limit, os.listdir(folder)
+            time.sleep(0.002)
+    return x
+
+
+@core
+@pytest.mark.parametrize("backend", OWN)
+@pytest.mark.parametrize("return_as", RETURNS)
+def test_no_task_waits_behind_a_slow_one(tmp_path: Path, backend: str, return_as: str) -> None:
+    waits = frozenset({3})
+    parallel = Parallel(2, backend, return_as, batch_size=20)
+    got = parallel(delayed(note)(tmp_path, x, waits, 60) for x in range(60))
+    assert sorted(got) == list(range(60))
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"x"}
+
+
+@core
+def test_nor_behind_two(tmp_path: Path) -> None:
+    """All workers but one are on slow tasks, of which one stands behind the other at first."""
+    waits = frozenset({3, 4})
+    got = Parallel(3, batch_size=30)(delayed(note)(tmp_path, x, waits, 30) for x in range(30))
+    assert got == list(range(30))
+
+
+def test_nor_where_as_many_are_ahead_as_may_be(tmp_path: Path) -> None:
+    waits = frozenset({0})
+    parallel = Parallel(2, batch_size=10, pre_dispatch=2)
+    parallel([delayed(abs)(-1)] * 40)  # so that both workers have answered, and take two
+    got = parallel(delayed(note)(tmp_path, x, waits, 20) for x in range(20))
+    assert got == list(range(20))
+
+
+def test_without_the_barrier_the_answer_gives_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(barrier, "for_all", lambda: False)
+    with Parallel(2, batch_size=10, return_as="generator_unordered") as parallel:
+        parallel = Parallel(2, batch_size=50)
+        for _ in range(20):
+            durations = [0.0] * 49 + [0.02] + [0.0] * 10
+            parallel(delayed(time.sleep)(seconds) for seconds in durations)
+    folder = tmp_path / "ran"
+    folder.mkdir()
+    got = Parallel(2, batch_size=20)(delayed(note)(folder, x, frozenset({3}), 4) for x in range(60))
+    assert got == list(range(60))
+    assert {path.read_text() for path in folder.iterdir()} == {"x"}
+
+
+@pytest.mark.parametrize("backend", OWN)
+def test_random_durations_run_once(tmp_path: Path, backend: str) -> None:
+    rng = random.Random(backend)
+    path = tmp_path / "ran"
+
+    def work(x: int, seconds: float) -> int:
+        with open(path, "ab") as file:
+            file.write(b"%d\n" % x)
+        time.sleep(seconds)
+        return x
+
+    for _ in range(6):
+        path.write_bytes(b"")
+        size = rng.choice([5, 40, 200])
+        durations = [rng.choice([0, 0, 0, 1e-4, 0.01]) for _ in range(300)]
+        parallel = Parallel(3, backend, batch_size=size)
+        assert parallel(delayed(work)(*entry) for entry in enumerate(durations)) == [*range(300)]
+        assert Counter(map(int, path.read_text().split())) == Counter(range(300))
+
+
+@pytest.mark.parametrize("backend", OWN)
+def test_a_worker_that_dies_after_its_tasks_were_taken(tmp_path: Path, backend: str) -> None:
+    def work(x: int) -> int:
+        note(tmp_path, x, frozenset({3}), 60)
+        if x == 3:
+            os._exit(7)
+        return x
+
+    parallel = Parallel(2, backend, batch_size=20, on_error="skip")
+    assert parallel(delayed(work)(x) for x in range(60)) == [x for x in range(60) if x != 3]
+    twice = {int(path.name) for path in tmp_path.iterdir() if path.read_text() != "x"}
+    assert twice <= {0, 1, 2}, "finished, and not sent yet"
+
+
+def test_the_lifespan_counts_tasks_that_were_run() -> None:
+    """40 tasks in a batch of which most were taken back use up no worker of ten tasks."""
+    parallel = Parallel(2, batch_size=10, worker_lifespan=10)
+    durations = [0.1] + [0.0] * 39
+    pids = parallel(delayed(pid_after)(seconds) for seconds in durations)
+    assert max(Counter(pids).values()) <= 10
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 5])
+def test_a_limit_is_raised_again(keep: int) -> None:
+    """Many calls in a row on the same workers, each with something taken back."""
+    shutdown_workers()
+    durations = [0.03] + [0.0] * (20 + keep)
+    for _ in range(10):
+        parallel = Parallel(2, batch_size=len(durations))
+        pids = parallel(delayed(pid_after)(seconds) for seconds in durations)
+        assert len(pids) == len(durations)
+    assert len(set(pids)) == 2, "both took part, so both could start tasks again"
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+@core
+@pytest.mark.parametrize("first", [0, 1, 2, 4, 5])
+def test_a_batch_is_split(first: int) -> None:
+    def tasks(batch: Batch) -> list[Any]:
+        return [value for run in batch.runs for value in run[2]]
+
+    batch = Batch(10, 5, [(0, 1, [0, 1, 2]), (1, -1, [b"3", b"4"])], {}, nbytes=101)
+    batch.losses = 1
+    rest = batch.split_off(first)
+    assert (batch.start, batch.size) == (10, first)
+    assert (rest.start, rest.size) == (10 + first, 5 - first)
+    assert tasks(batch) + tasks(rest) == [0, 1, 2, b"3", b"4"]
+    assert batch.nbytes + rest.nbytes == 101 and rest.losses == 1
+
+
+@core
+def test_shares() -> None:
+    assert left_to_busy(1, 0.0, 1.0) == 0
+    assert left_to_busy(7, 0.0, 1.0) == 3
+    assert left_to_busy(7, 8.0, 1.0) == 0
+    assert left_to_busy(7, 0.0, 0.0) is None
+    assert left_to_busy(7, 0.001, 0.0) == 0
+
+
+def test_stress() -> None:
+    from benchmarks import taking_back as stress
+
+    figures = stress.run(seconds=2.0, seed=1)
+    assert figures.rounds > 1000
+    assert figures.taken and figures.left, "both ways of giving back were taken"
+    assert (figures.twice, figures.lost) == (0, 0)
