@@ -28,8 +28,8 @@ more to this worker. Others may lower the limit at any time (the worker itself, 
 too large), for then the answer gives back what it did not run.
 
 A worker takes part in the barrier (``FENCED`` on its board) from its first batch of more than one
-task on, or its second: so none pays for it before its first result. Without barrier, the limit is lowered all the same, and the
-answer gives back the tasks, when the one that runs is done.
+task on, or its second: so none pays for it before its first result. Without barrier, the limit is
+lowered all the same, and the answer gives back the tasks, when the one that runs is done.
 """
 
 from __future__ import annotations
