@@ -296,6 +296,25 @@ def test_workers_that_are_killed_at_any_moment(size: Any, tmp_path: Path) -> Non
     assert parallel.n_completed_tasks == 1500 and len(os.listdir(tmp_path)) == 8
 
 
+def waits_at_3(folder: str, x: int) -> str:
+    """Note that it ran; task 3 ends only when all others have."""
+    with Path(folder, str(x)).open("a") as file:
+        file.write("x")
+    while x == 3 and len(os.listdir(folder)) < 60:
+        time.sleep(0.002)
+    return text_of(x)
+
+
+@pytest.mark.parametrize("backend", OWN)
+def test_tasks_that_are_taken_back(backend: str, tmp_path: Path) -> None:
+    """What stands behind a slow task runs elsewhere, and is folded once, in its place."""
+    result = Parallel(2, backend, batch_size=20, reduce=operator.add)(
+        delayed(waits_at_3)(str(tmp_path), x) for x in range(60)
+    )
+    assert result == "".join(map(text_of, range(60)))
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"x"}
+
+
 def stuck_at_5(x: int) -> str:
     if x == 5:
         time.sleep(60)
