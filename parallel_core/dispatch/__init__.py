@@ -10,8 +10,8 @@
           │            (how many tasks)◀──timings──┐                ▼
           └── results ◀── Delivery ◀───────── Completion ◀── Session.wait
                 (list, or chunks     ▲            │ failures; what is left: backlog
-                 for a generator)    └── Policy ◀─┘
-                                    or the backlog, again; or the end of the call
+                 for a generator;    └── Policy ◀─┘
+                 or FoldedResults)  or the backlog, again; or the end of the call
 
 The loop runs in whoever wants the next result; there is no thread here but in `pull`.
 
@@ -22,5 +22,6 @@ The loop runs in whoever wants the next result; there is no thread here but in `
 - `inline`: a plain loop.
 - `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
 - `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.
+- `reduction`: takes in what was folded already, where a call returns one value.
 - `deadline`: the time limit of a call; `memory`: holding back while too little is free.
 """

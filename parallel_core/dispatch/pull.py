@@ -104,6 +104,7 @@ class PullDispatch:
         self._slots: list[Running] = []
         self._delivery: Delivery = delivery_for(plan.return_as)
         self._keeps_results = plan.return_as is ReturnAs.LIST
+        self._folded = None if plan.reduction is None else plan.reduction.begin()
 
     def start(self) -> None:
         """Pull the first tasks, as many as may be ahead, and start the threads."""
@@ -150,8 +151,8 @@ class PullDispatch:
             return False
         return True
 
-    def run(self) -> list[Any]:
-        """Return all results, in order."""
+    def run(self) -> Any:
+        """Return all results, in order; or what they were folded to."""
         assert isinstance(self._delivery, ListDelivery)
         while True:
             with self._news:
@@ -162,6 +163,8 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                if self._folded is not None:
+                    return self._folded.finish(self._position)
                 results = self._delivery.results
                 return without_gaps(results) if self._has_gaps else results
 
@@ -275,9 +278,7 @@ class PullDispatch:
         if verdict.action is Action.RETRY:
             again = verdict.seconds, position, item
         elif verdict.action is Action.DELIVER:
-            with self._lock:
-                self._has_gaps = True
-                self._put(position, [verdict.value])
+            self._put_instead(position, verdict.value)
         if not self._start_thread(again) and again is not None:
             self.abandon()
             raise error
@@ -288,6 +289,8 @@ class PullDispatch:
             verdict = self._plan.policy.judge(Failure(position, error))
         if verdict.action is Action.RAISE:
             self._replay = replay_task(position, check_task(item, position))
+        elif verdict.action is Action.DELIVER and self._folded is not None:
+            return verdict._replace(value=self._folded.leaf(verdict.value, error))
         return verdict
 
     def _report(self) -> None:
@@ -390,7 +393,7 @@ class PullDispatch:
 
     def _run_and_finish(self, start: int, items: list[Any], running: Running) -> None:
         began = monotonic()
-        done = Done(start)
+        done = Done(start, [] if self._folded is None else self._folded.fold(start))
         try:
             self._run(items, running, done)
         finally:
@@ -435,6 +438,10 @@ class PullDispatch:
                 if running.is_disowned:
                     return False
                 running.since = 0.0  # so that nobody disowns it from here on
+            cause = None if self._folded is None else self._folded.cause(error)
+            if cause is not None:
+                done.failure = Failure(position, cause)
+                return False
             renamed = self._named(error, position, item)
             if isinstance(renamed, InvalidTaskError):
                 done.failure = Failure(position, renamed)
@@ -481,7 +488,10 @@ class PullDispatch:
                 ideal = int(_AIM_SECONDS * len(values) / max(seconds, 1e-9))
                 self._size = max(1, min(ideal, 8 * len(values), _MOST))
             self._has_gaps = self._has_gaps or bool(done.not_results)
-            self._put(done.start, values)
+            if self._folded is None:
+                self._put(done.start, values)
+        if self._folded is not None and done.failure is None:
+            self._put_folded(done.start, values)
         if self._plan.journal is not None or self._plan.stop_when is not None:
             for first, results in done.results():
                 if self._plan.journal is not None:
@@ -498,11 +508,35 @@ class PullDispatch:
                 self._hit = self._has_gaps = True
                 self._stop()
 
+    def _put_instead(self, position: int, value: Any) -> None:
+        """Deliver what stands in the place of the result of a task that ran out of time."""
+        if self._folded is not None:
+            fold = self._folded.fold(position)
+            fold.append(value)
+            self._put_folded(position, fold)
+            return
+        with self._lock:
+            self._has_gaps = True
+            self._put(position, [value])
+
+    def _put_folded(self, start: int, fold: Any) -> None:
+        """Fold on, with the lock not held."""
+        assert self._folded is not None
+        count = len(fold)
+        cause = self._folded.take(start, fold)
+        if cause is not None:
+            self._fail(Failure(start, cause))
+        with self._lock:
+            self._count(count)
+
     def _put(self, start: int, values: list[Any]) -> None:
         """Deliver outcomes; the lock is held."""
         self._delivery.put(start, values)
-        self.completed += len(values)
-        if self._keeps_results or not values:
+        self._count(len(values))
+
+    def _count(self, tasks: int) -> None:
+        self.completed += tasks
+        if self._keeps_results or not tasks:
             self._batches -= 1
             self._space.notify()
         if self._waiting_for_news:

@@ -39,8 +39,8 @@ class Done:
     ----------
     start : int
         Position of the first.
-    values : list
-        What stands in the place of each that is done.
+    values : list or Fold
+        What stands in the place of each that is done; or what folds that as it is appended.
     not_results : list of int
         Positions where that is not what the task has returned just now.
     failure : Failure or None
@@ -49,9 +49,9 @@ class Done:
 
     __slots__ = ("failure", "not_results", "start", "values")
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, values: Any) -> None:
         self.start = start
-        self.values: list[Any] = []
+        self.values = values
         self.not_results: list[int] = []
         self.failure: Failure | None = None
 

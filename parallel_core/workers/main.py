@@ -156,7 +156,7 @@ class _Server:
             self._channel.flush()
 
     def _run(self, message: Any) -> None:
-        _, number, call, base, runs, definitions, forget, carry_on = message
+        _, number, call, base, runs, definitions, forget, carry_on, fold = message
         if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
             self._is_fenced = True
             self._board.words[FENCED] = barrier.join()
@@ -173,7 +173,12 @@ class _Server:
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
-        execution = Execution(
+        make: Any = Execution
+        if fold is not None:
+            from parallel_core.workers.folding import FoldingExecution
+
+            make = functools.partial(FoldingExecution, fold)
+        execution = make(
             number, base, self._definitions, self._board, self._send, self._parcels, self._memory
         )
         execution.run(runs, carry_on)

@@ -7,7 +7,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
@@ -16,6 +16,9 @@ from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, STARTED, Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
+
+if TYPE_CHECKING:
+    from parallel_core.tasks.folding import Folding
 
 _LARGE = 1 << 16  # bytes of a definition that a worker should not hold between two calls
 _ASKED_SECONDS = (
@@ -185,10 +188,12 @@ class Worker:
             closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
             self.channel.send((messages.RELEASE, of_call, closed))
 
-    def submit(self, batch: Batch, call: str, carry_on: bool) -> bool:
+    def submit(
+        self, batch: Batch, call: str, carry_on: bool, folding: Folding | None = None
+    ) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
-        It may `carry_on` with the next task when one fails.
+        It may `carry_on` with the next task when one fails, and is to fold the results if so asked.
 
         Returns whether some of it still waits to be sent.
         """
@@ -214,8 +219,9 @@ class Worker:
         self._batches += 1
         self._tasks += batch.size
         self.sent.append(sent)
+        fold = None if folding is None else (*folding, batch.start)
         return self.channel.send(
-            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on)
+            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on, fold)
         )
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
