@@ -1,6 +1,8 @@
 """Threads that take tasks from the caller's iterable themselves.
 
 One lock guards the iterable, which may take its time; a thread holds it to take some 50 µs of work.
+Where nothing more is to be had from it, a thread takes from another what that has not begun, so no
+task waits behind a slow one.
 Another guards everything else, and is never held for long. The caller's thread sleeps until there
 is something for it: results that its consumer waits for, progress, a failure, a task over its
 time, or the end.
@@ -31,7 +33,7 @@ from parallel_core.dispatch.inline import named
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action, Verdict
 from parallel_core.dispatch.source import close_generator
-from parallel_core.dispatch.thread_work import Done, Running
+from parallel_core.dispatch.thread_work import Chunk, Done, Running
 from parallel_core.errors import InvalidTaskError
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 _AIM_SECONDS = 5e-5
 _MOST = 512
+_PULL_SECONDS = 2e-4  # for more tasks to come, when there is one to run
+_SOURCE_SECONDS = 1e-3  # the iterable may take its time; then there may be something else to do
 _THREAD = "parallel-core"
 
 
@@ -307,16 +311,16 @@ class PullDispatch:
             if again is not None:
                 seconds, start, item = again
                 self._ending.wait(seconds)
-                self._run_and_finish(start, [item], running)
+                self._run_and_finish(Chunk(start, deque([item])), running)
             while not running.is_disowned:
-                start, items = self._take()
-                if not items:
+                chunk = self._take(running)
+                if chunk is None:
                     return
                 if gate is not None:
                     self._hold_back(gate)
                     if self._stopped:
                         return
-                self._run_and_finish(start, items, running)
+                self._run_and_finish(chunk, running)
                 if gate is not None:
                     with self._lock:
                         self._at_work -= 1
@@ -342,37 +346,72 @@ class PullDispatch:
             failed.__cause__ = error
             self._fail(Failure(-1, failed))
 
-    def _take(self) -> tuple[int, list[Any]]:
-        """Return some tasks and the position of the first; none when it is time to end."""
-        with self._source_lock:
-            with self._space:
+    def _take(self, running: Running) -> Chunk | None:
+        """Return some tasks; None when it is time to end."""
+        if not self._source_lock.acquire(timeout=_SOURCE_SECONDS):
+            chunk = self._take_from_another(running)
+            if chunk is not None:
+                return chunk
+            self._source_lock.acquire()
+        try:
+            chunk = self._take_from_source(running)
+        finally:
+            self._source_lock.release()
+        return chunk or self._take_from_another(running)
+
+    def _take_from_source(self, running: Running) -> Chunk | None:
+        """Return the next tasks of the iterable; the lock of the source is held."""
+        with self._space:
+            if not self._has_space():
+                chunk = self._part_of_another(running)
+                if chunk is not None:
+                    return chunk
                 self._wait_for_space()
-                if self._stopped or self._exhausted:
-                    return 0, []
-                size = self._size
-            try:
-                items = self._next_items(size)
-            except BaseException as error:
-                with self._lock:
-                    self._source_error = error
-                    self._stop()
-                return 0, []
+            if self._stopped or self._exhausted:
+                return None
+            size = self._size
+        try:
+            items, is_last = self._next_items(size)
+        except BaseException as error:
             with self._lock:
-                start = self._position
-                self._position += len(items)
-                if len(items) < size:
-                    self._exhausted = True
-                    self._space.notify_all()
-                if items:
-                    self._batches += 1
-                return start, items
+                self._source_error = error
+                self._stop()
+            return None
+        with self._lock:
+            chunk = Chunk(self._position, items)
+            self._position += len(items)
+            if is_last:
+                self._exhausted = True
+                self._space.notify_all()
+            if not items:
+                return None
+            self._batches += 1
+            running.chunk = chunk
+            return chunk
+
+    def _take_from_another(self, running: Running) -> Chunk | None:
+        """Return tasks that another thread has taken and not begun; None where there are none."""
+        with self._lock:
+            return self._part_of_another(running)
+
+    def _part_of_another(self, running: Running) -> Chunk | None:
+        """Do so, from the thread that has the most; the lock is held."""
+        if self._stopped:
+            return None
+        other = max(self._slots, key=lambda slot: len(slot.chunk.tasks))
+        chunk = other.chunk.part()
+        if chunk is not None:
+            self._batches += 1
+            running.chunk = chunk
+        return chunk
+
+    def _has_space(self) -> bool:
+        limit = self._plan.pre_dispatch
+        return limit is None or self._batches < limit or self._stopped or self._exhausted
 
     def _wait_for_space(self) -> None:
         """Wait until a task may be taken; the lock is held."""
-        limit = self._plan.pre_dispatch
-        while limit is not None and self._batches >= limit:
-            if self._stopped or self._exhausted:
-                return
+        while not self._has_space():
             self._space.wait()
 
     def _hold_back(self, gate: MemoryGate) -> None:
@@ -382,30 +421,41 @@ class PullDispatch:
                 self._space.wait(max(0.0, gate.again - monotonic()))
             self._at_work += 1
 
-    def _next_items(self, size: int) -> list[Any]:
+    def _next_items(self, most: int) -> tuple[deque[Any], bool]:
+        """Return at most that many tasks, no more than come at once, and whether that was all."""
         ready = self._ready
-        if not ready:
-            return list(islice(self._iterator, size))
-        items = [ready.popleft() for _ in range(min(size, len(ready)))]
-        if len(items) < size:
-            items.extend(islice(self._iterator, size - len(items)))
-        return items
+        items = deque(ready.popleft() for _ in range(min(most, len(ready))))
+        fixed = self._plan.batch_size is not None
+        until = monotonic() + _PULL_SECONDS
+        while len(items) < most:
+            wanted = most - len(items) if fixed else min(most - len(items), 4 * len(items) + 1)
+            before = len(items)
+            items.extend(islice(self._iterator, wanted))
+            if len(items) < before + wanted:
+                return items, True
+            if monotonic() > until:
+                break
+        return items, False
 
-    def _run_and_finish(self, start: int, items: list[Any], running: Running) -> None:
+    def _run_and_finish(self, chunk: Chunk, running: Running) -> None:
         began = monotonic()
+        start = chunk.start
         done = Done(start, [] if self._folded is None else self._folded.fold(start))
         try:
-            self._run(items, running, done)
+            self._run(chunk, running, done)
         finally:
             running.since = 0.0
             self._finish(done, running, monotonic() - began)
 
-    def _run(self, items: list[Any], running: Running, done: Done) -> None:
+    def _run(self, chunk: Chunk, running: Running, done: Done) -> None:
         timed = self._is_timed
         append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
-        for item in items:
-            if self._stopped:
+        next_task = chunk.tasks.popleft
+        while not self._stopped:
+            try:
+                item = next_task()
+            except IndexError:
                 return
             if timed:
                 running.since = 0.0
