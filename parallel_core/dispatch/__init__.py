@@ -18,7 +18,8 @@ The loop runs in whoever wants the next result; there is no thread here but in `
 - `plan`: what a call was asked to do.
 - `source`: pulls tasks and has them encoded; `sizing`: how many at a time.
 - `push`: the loop above, for backends that take batches.
-- `pull`: threads that take tasks from the iterable themselves; `thread_work`: what each is on.
+- `pull`: threads that take tasks from the iterable themselves; `feed`: where from; `thread_work`:
+  what each has taken, and is on.
 - `inline`: a plain loop.
 - `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
 - `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.
