@@ -102,6 +102,14 @@ def test_every_task_may_kill_its_worker(backend: str, batch_size: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", OWN)
+def test_who_waits_behind_tasks_that_kill_is_not_to_blame(backend: str) -> None:
+    bad = tuple(range(8))
+    options: dict[str, Any] = {"batch_size": 1, "pre_dispatch": 40, "on_error": "skip"}
+    parallel = Parallel(2, backend, "generator", **options)
+    assert list(parallel(delayed(dies_at)(x, bad) for x in range(20))) == list(range(8, 20))
+
+
+@pytest.mark.parametrize("backend", OWN)
 def test_the_call_ends_with_the_death_unless_told_otherwise(backend: str) -> None:
     with pytest.raises(WorkerDiedError, match="task 3 of the call") as caught:
         Parallel(2, backend, batch_size=1)(delayed(dies_at)(x, (3,)) for x in range(4))

@@ -424,6 +424,8 @@ class ChannelSession(Session):
             elif running is not None and running[0] is sent and running[3] in _BLAMED:
                 self._news.append(given_back(sent, max(running[1], sent.answered), death))
             else:
+                if sent is lost[0]:  # it was to begin next, so it may have been its frame
+                    sent.batch.losses += 1
                 self._news.append(given_back(sent, None, death))
 
 
