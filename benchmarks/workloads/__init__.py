@@ -13,6 +13,9 @@
     array_results   arrays that come back            bytes_arguments    a large one for each task
     shared_dict     an object that is no array       folding        results added up
 
+    makespan        tasks of which nobody knows how long they take: a heavy tail, slow ones last or
+                    first, a straggler, a slow generator, more workers than cores
+
     worker_death    what is lost with a worker       stuck_task     ... with a task without end
     two_arguments, unpicklable      errors as themselves, and soon
     parent_death    what outlives the program        hundred_calls  what outlives a call
