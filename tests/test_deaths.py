@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -323,7 +324,8 @@ def test_a_worker_that_dies_between_two_calls_of_a_generator() -> None:
         with Parallel(2, return_as="generator", batch_size=1, retries=9) as parallel:
             results = parallel(delayed(os.getpid)() for _ in range(20))
             for _ in range(2):
-                os.kill(next(results), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # both may be of one worker
+                    os.kill(next(results), signal.SIGKILL)
             assert len(list(results)) == 18
 
 
