@@ -8,10 +8,11 @@ by its name. File names, line numbers and annotations do not count, so a functio
 from __future__ import annotations
 
 import builtins
+import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from enum import EnumMeta
+from enum import Enum, EnumMeta
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -49,7 +50,15 @@ _NOT_CODE = frozenset(
 _STORED_BY_COMPILER = frozenset({"__firstlineno__", "__static_attributes__"})
 
 _codes: dict[CodeType, bytes] = {}
-_installed: dict[str, bool] = {}
+_OURS = ("memmapping", "parallel_core")
+
+
+class Origin(Enum):
+    """Where a module comes from."""
+
+    USER = "being worked on"
+    INSTALLED = "came by an installer"
+    GIVEN = "Python's, whose version the journal has; or ours, which only calls"
 
 
 def named(obj: Any) -> Token:
@@ -69,21 +78,20 @@ def scope_of(obj: Any, around: Scope) -> Scope:
     """Return the scope of what the function or class `obj` uses."""
     if goes_by_value(obj):
         return max(around, Scope.CAPTURED)
-    return Scope.INSTALLED if _is_installed(obj.__module__) else Scope.IMPORTED
+    return Scope.IMPORTED if _origin(obj.__module__) is Origin.USER else Scope.INSTALLED
 
 
-def _is_installed(module_name: str) -> bool:
-    """Whether a module came with Python or by an installer, and is not being worked on."""
-    found = _installed.get(module_name)
-    if found is None:
-        path = getattr(sys.modules.get(module_name), "__file__", None)
-        found = (
-            not isinstance(path, str)
-            or path.startswith(os.path.dirname(os.__file__) + os.sep)
-            or not {"site-packages", "dist-packages"}.isdisjoint(path.split(os.sep))
-        )
-        _installed[module_name] = found
-    return found
+@functools.cache
+def _origin(module_name: str) -> Origin:
+    path = getattr(sys.modules.get(module_name), "__file__", None)
+    package = module_name.partition(".")[0]
+    if package in _OURS:
+        return Origin.GIVEN
+    if not isinstance(path, str):
+        return Origin.GIVEN if package in sys.stdlib_module_names else Origin.INSTALLED
+    if not {"site-packages", "dist-packages"}.isdisjoint(path.split(os.sep)):
+        return Origin.INSTALLED
+    return Origin.GIVEN if path.startswith(os.path.dirname(os.__file__) + os.sep) else Origin.USER
 
 
 def function_form(function: FunctionType, scope: Scope, watch: Watch | None) -> Form:
@@ -188,7 +196,8 @@ class _Notes:
         if value is MISSING:
             return Token(encode(("missing",)))
         if isinstance(value, (FunctionType, type)):
-            is_own = value.__module__ == self._module and self._module != "builtins"
+            module = value.__module__
+            is_own = module == self._module and _origin(module) is not Origin.GIVEN
             if is_own or goes_by_value(value):
                 return Node(value, scope_of(value, self._scope))
             return named(value)
