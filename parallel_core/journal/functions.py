@@ -82,7 +82,8 @@ def scope_of(obj: Any, around: Scope) -> Scope:
 
 
 @functools.cache
-def _origin(module_name: str) -> Origin:
+def _origin(module: str | None) -> Origin:
+    module_name = module or ""
     path = getattr(sys.modules.get(module_name), "__file__", None)
     package = module_name.partition(".")[0]
     if package in _OURS:
