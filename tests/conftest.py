@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import parallel_core
+from parallel_core.backends.base import Session
+from parallel_core.backends.channel_session import ChannelSession
 from watching import descendants
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -101,6 +103,12 @@ def nothing_left_behind() -> Iterator[None]:
         time.sleep(0.02)
         gc.collect()
     assert not found, "left behind: " + "; ".join(found)
+
+
+@pytest.fixture
+def nothing_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each batch stay with the worker that got it."""
+    monkeypatch.setattr(ChannelSession, "take_back", Session.take_back)
 
 
 @pytest.fixture

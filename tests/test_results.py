@@ -875,6 +875,7 @@ class Unreadable:
         return {"pid": os.getpid(), "held": self.held}
 
 
+@pytest.mark.usefixtures("nothing_taken_back")
 @pytest.mark.parametrize("return_as", ["list", "generator"])
 @pytest.mark.parametrize("batch_size", first_is_core(6, 1))
 def test_a_large_result_that_does_not_pickle_or_unpickle(batch_size: int, return_as: str) -> None:
@@ -905,6 +906,7 @@ def test_an_error_with_a_large_array() -> None:
 
 
 @core
+@pytest.mark.usefixtures("nothing_taken_back")
 def test_large_results_that_had_arrived_when_the_worker_died() -> None:
     def work(n: int) -> Any:
         if n == 3:
