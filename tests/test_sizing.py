@@ -269,9 +269,9 @@ def source_of(
     return TaskSource(tasks, BatchBuilder(Definitions()), sizer, clock)
 
 
-def batches(source: TaskSource) -> Iterator[Batch]:
+def batches(source: TaskSource, sizer: BatchSizer) -> Iterator[Batch]:
     while not source.exhausted:
-        batch = source.pull()
+        batch = source.pull(sizer.to_pull())
         if batch is not None:
             yield batch
 
@@ -290,7 +290,7 @@ def test_every_task_is_in_one_batch(nbytes: list[int], seconds: float, data: Any
             yield delayed(len)(bytes(count))
 
     sizer = settled(seconds)
-    got = list(batches(source_of(tasks(), sizer, lambda: now)))
+    got = list(batches(source_of(tasks(), sizer, lambda: now), sizer))
     assert [batch.start for batch in got] == [
         sum(batch.size for batch in got[:index]) for index in range(len(got))
     ]
@@ -300,7 +300,7 @@ def test_every_task_is_in_one_batch(nbytes: list[int], seconds: float, data: Any
 def test_large_arguments_make_batches_small() -> None:
     sizer = settled(1e-7)
     tasks = [delayed(len)(bytes(100_000)) for _ in range(200)]
-    sizes = [batch.size for batch in batches(source_of(tasks, sizer))]
+    sizes = [batch.size for batch in batches(source_of(tasks, sizer), sizer)]
     assert max(sizes) <= 64 and max(sizes[1:]) <= 11
 
 

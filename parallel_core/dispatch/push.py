@@ -202,7 +202,7 @@ class PushDispatch:
         return self._source.exhausted and not (self._in_flight or self._backlog or self._again)
 
     def _pull(self) -> None:
-        batch = self._source.pull()
+        batch = self._source.pull(self._sizer.to_pull())
         if batch is not None:
             self._ahead_nbytes += batch.nbytes
             self._backlog.append(batch)

@@ -83,14 +83,13 @@ class TaskSource:
         self.position = 0
         self.exhausted = False
 
-    def pull(self) -> Batch | None:
-        """Return a batch, or None where there are no tasks to hand over.
+    def pull(self, most: int) -> Batch | None:
+        """Return a batch of at most `most` tasks, or None where there are none to hand over.
 
-        It has as many tasks as the sizer says, or those before one that is `settled` already. What
-        the iterable raises is raised as it is.
+        It ends early where the sizer says so, and before a task that is `settled` already. What the
+        iterable raises is raised as it is.
         """
         sizer, builder, clock = self._sizer, self._builder, self._clock
-        most = sizer.to_pull()
         builder.begin(self.position)
         began = clock()
         if most == 1:
