@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev ## style, types and layers
 	$(BIN)/lint-imports --no-logo --config setup.cfg
 
 bench: $(VENV)/.installed-bench ## speed, beside the other libraries
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks --picture $(ARGS)
 
 doc: $(VENV)/.installed-doc ## the documentation into doc/_build/html, its examples tried
 	$(SPHINX) -b html $(ARGS) doc doc/_build/html

@@ -12,6 +12,7 @@ Array = numpy.ndarray[Any, Any]
 
 LARGE_NBYTES = 64 << 20
 MEDIUM_NBYTES = 128 << 10
+MEGABYTE = 1 << 20
 
 
 def get_ready(number: int) -> int:
@@ -34,6 +35,11 @@ def large_result(number: int) -> Array:
 def medium_result(number: int) -> Array:
     """Return an array that is too small for a file, and too large to be copied for nothing."""
     return numpy.full(MEDIUM_NBYTES // 8, float(number))
+
+
+def megabyte_result(number: int) -> Array:
+    """Return an array of a megabyte that is full of `number`."""
+    return numpy.full(MEGABYTE // 8, float(number))
 
 
 def hold(array: Array, number: int, folder: str) -> int:

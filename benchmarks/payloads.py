@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from time import perf_counter
+from time import perf_counter, sleep
 
 sqrt = math.sqrt
 
@@ -27,6 +27,12 @@ def look_up_pair(pair: tuple[dict[str, str], str]) -> str:
     """Do the same for who hands over one argument."""
     words, key = pair
     return words[key]
+
+
+def sleep_for(seconds: float) -> float:
+    """Sleep, and return `seconds`."""
+    sleep(seconds)
+    return seconds
 
 
 def compute_for(seconds: float) -> float:

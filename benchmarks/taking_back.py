@@ -1,4 +1,4 @@
-"""The claim protocol under stress: ``python -m benchmarks.taking_back --seconds 60``.
+"""The claim protocol under stress: ``python -m benchmarks.taking_back --rounds 1000000``.
 
 A forked child runs batches as a worker does, with the shipped `Execution`; this process takes tasks
 back from it at random moments, with the shipped `take_back`. Each task counts how often it ran.
@@ -42,8 +42,8 @@ class Figures(NamedTuple):
     lost: int
 
 
-def run(seconds: float, seed: int) -> Figures:
-    """Take tasks back for `seconds`; return what became of them."""
+def run(rounds: int, seed: int) -> Figures:
+    """Take tasks back in so many rounds; return what became of them."""
     page = memoryview(mmap.mmap(-1, 4 * mmap.PAGESIZE)).cast("Q")
     board, descriptor = Board.make()
     os.close(descriptor)
@@ -56,7 +56,7 @@ def run(seconds: float, seed: int) -> Figures:
     try:
         while not board.words[FENCED]:
             time.sleep(0.001)
-        return _take(page, board, time.monotonic() + seconds, random.Random(seed))
+        return _take(page, board, rounds, random.Random(seed))
     finally:
         page[ROUND] = END
         os.waitpid(child, 0)
@@ -86,18 +86,17 @@ def _work(page: memoryview, board: Board) -> None:
         page[ANSWERED] = done
 
 
-def _take(page: memoryview, board: Board, until: float, rng: random.Random) -> Figures:
-    rounds = taken = left = twice = lost = 0
-    while time.monotonic() < until:
+def _take(page: memoryview, board: Board, rounds: int, rng: random.Random) -> Figures:
+    taken = left = twice = lost = 0
+    for number in range(rounds):
         batch = Batch(0, TASKS, [(0, 1, list(range(TASKS)))], {})
-        sent = SentBatch(batch, rounds, rounds * TASKS)
+        sent = SentBatch(batch, number, number * TASKS)
         worker: Any = SimpleNamespace(
             board=board, sent=[sent], is_limited=False, is_fenced=True, taken_back=0
         )
         board.allow()
         page[TIMES_RUN : TIMES_RUN + TASKS] = _NEVER_RUN
-        rounds += 1
-        page[ROUND] = rounds
+        page[ROUND] = number + 1
         for _ in range(rng.randrange(4000)):
             pass
         back = [
@@ -105,7 +104,7 @@ def _take(page: memoryview, board: Board, until: float, rng: random.Random) -> F
             for _ in range(rng.choice((1, 1, 2)))
             for part in take_back(worker, rng.choice(_KEEP))
         ]
-        while page[ANSWERED] != rounds:
+        while page[ANSWERED] != number + 1:
             pass
         ran = page[RAN]
         taken += sum(part.size for part in back)
@@ -126,10 +125,10 @@ _KEEP = (0, 0, 1, 5, 50)
 def main() -> int:
     """Run from the command line; return 0 if nothing ran twice and nothing was lost."""
     parser = argparse.ArgumentParser(description="The claim protocol under stress.")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    figures = run(options.seconds, options.seed)
+    figures = run(options.rounds, options.seed)
     print(" ".join(f"{name}={value}" for name, value in figures._asdict().items()))
     return 1 if figures.twice or figures.lost else 0
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import LowMemoryError as LowMemoryError
     from parallel_core.errors import ParallelError as ParallelError
     from parallel_core.errors import PerformanceHint as PerformanceHint
+    from parallel_core.errors import PreloadError as PreloadError
     from parallel_core.errors import RemoteError as RemoteError
     from parallel_core.errors import SerializationError as SerializationError
     from parallel_core.errors import TaskExitError as TaskExitError
@@ -64,6 +65,7 @@ _HOMES = {
     "Parallel": "parallel.call",
     "ParallelError": "errors",
     "PerformanceHint": "errors",
+    "PreloadError": "errors",
     "RemoteError": "errors",
     "SerializationError": "errors",
     "TaskExitError": "errors",

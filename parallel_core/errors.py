@@ -27,6 +27,7 @@ __all__ = [
     "LowMemoryError",
     "ParallelError",
     "PerformanceHint",
+    "PreloadError",
     "RemoteError",
     "RemoteTraceback",
     "SerializationError",
@@ -190,6 +191,9 @@ if TYPE_CHECKING:
     class InitializerError(ParallelError, BrokenProcessPool):
         """As below."""
 
+    class PreloadError(InitializerError):
+        """As below."""
+
 
 def _engine_errors() -> dict[str, type[Exception]]:
     import multiprocessing
@@ -227,14 +231,30 @@ def _engine_errors() -> dict[str, type[Exception]]:
     class InitializerError(ParallelError, BrokenProcessPool):
         """The `initializer` raised in a worker; the original exception is the cause."""
 
+    class PreloadError(InitializerError):
+        """A module of `preload` does not import in a worker, which the message names."""
+
     made: dict[str, type[Exception]] = {}
-    for error in (TaskTimeoutError, CallTimeoutError, WorkerDiedError, InitializerError):
+    engine_errors: tuple[type[Exception], ...] = (
+        TaskTimeoutError,
+        CallTimeoutError,
+        WorkerDiedError,
+        InitializerError,
+        PreloadError,
+    )
+    for error in engine_errors:
         error.__qualname__ = error.__name__  # as if defined at the top, where pickle looks
         made[error.__name__] = error
     return made
 
 
-_ENGINE_ERRORS = ("CallTimeoutError", "InitializerError", "TaskTimeoutError", "WorkerDiedError")
+_ENGINE_ERRORS = (
+    "CallTimeoutError",
+    "InitializerError",
+    "PreloadError",
+    "TaskTimeoutError",
+    "WorkerDiedError",
+)
 
 
 def __getattr__(name: str) -> type[Exception]:

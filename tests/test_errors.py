@@ -141,15 +141,18 @@ def test_arguments_in_the_note_are_shortened() -> None:
     assert "50x40" in note and "xxx" in note and "BadRepr" in note
 
 
-def test_the_first_failing_position_of_one_batch() -> None:
+def test_one_of_many_failures_of_a_batch_is_raised() -> None:
+    """The first, unless another worker has taken over a part of the batch."""
+
     def fail(x: int) -> int:
         if x >= 5:
             raise ValueError(x)
         return x
 
-    with pytest.raises(ValueError, match="5") as caught:
+    with pytest.raises(ValueError, match=r"^\d+") as caught:
         Parallel(2, batch_size=100)(delayed(fail)(x) for x in range(100))
-    assert "task 5 of" in notes(caught.value)
+    assert int(caught.value.args[0]) >= 5
+    assert f"task {caught.value.args[0]} of" in notes(caught.value)
 
 
 class Classes:

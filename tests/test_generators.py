@@ -456,7 +456,7 @@ def test_results_before_the_failing_task_are_had_first(backend: str, batch_size:
     with pytest.raises(LookupError, match="told"):
         got.extend(results)
     assert got == list(range(len(got)))
-    if batch_size == 10 or backend == "sequential":
+    if backend == "sequential":
         assert got == list(range(7))
     assert list(results) == []
     assert list(parallel(delayed(abs)(-n) for n in range(4))) == [0, 1, 2, 3]

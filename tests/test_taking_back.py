@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from parallel_core.tasks.batch import Batch
 from parallel_core.workers import barrier
 from parallel_core.workers.worker import Worker
 from watching import LIMIT as LONG
+from watching import wait_until
 
 core = pytest.mark.core
 OWN = ["processes", "multiprocessing"]
@@ -37,7 +39,7 @@ def note(folder: Path, x: int, waits: frozenset[int], others: int) -> int:
 
 
 @core
-@pytest.mark.parametrize("backend", OWN)
+@pytest.mark.parametrize("backend", [*OWN, "threading"])
 @pytest.mark.parametrize("return_as", RETURNS)
 def test_no_task_waits_behind_a_slow_one(tmp_path: Path, backend: str, return_as: str) -> None:
     waits = frozenset({3})
@@ -48,16 +50,21 @@ def test_no_task_waits_behind_a_slow_one(tmp_path: Path, backend: str, return_as
 
 
 @core
-def test_nor_behind_two(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_nor_behind_two(tmp_path: Path, backend: str) -> None:
     """All workers but one are on slow tasks, of which one stands behind the other at first."""
     waits = frozenset({3, 4})
-    got = Parallel(3, batch_size=30)(delayed(note)(tmp_path, x, waits, 30) for x in range(30))
+    got = Parallel(3, backend, batch_size=30)(
+        delayed(note)(tmp_path, x, waits, 30) for x in range(30)
+    )
     assert got == list(range(30))
 
 
-def test_nor_where_as_many_are_ahead_as_may_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", [*OWN, "threading"])
+@pytest.mark.parametrize("most", [1, 2])
+def test_nor_where_as_many_are_ahead_as_may_be(tmp_path: Path, backend: str, most: int) -> None:
     waits = frozenset({0})
-    parallel = Parallel(2, batch_size=10, pre_dispatch=2)
+    parallel = Parallel(2, backend, batch_size=20 // most, pre_dispatch=most)
     parallel([delayed(abs)(-1)] * 40)  # so that both workers have answered, and take two
     got = parallel(delayed(note)(tmp_path, x, waits, 20) for x in range(20))
     assert got == list(range(20))
@@ -79,7 +86,21 @@ def test_without_the_barrier_the_answer_gives_them_back(
     assert {path.read_text() for path in folder.iterdir()} == {"x"}
 
 
-@pytest.mark.parametrize("backend", OWN)
+@core
+def test_a_thread_that_is_free_need_not_wait_for_the_iterable(tmp_path: Path) -> None:
+    """One thread is within the generator until all tasks that were yielded have run."""
+
+    def tasks() -> Iterator[Any]:
+        for x in range(20):
+            yield delayed(note)(tmp_path, x, frozenset({0}), 20)
+        wait_until(lambda: len(os.listdir(tmp_path)) == 20, "all had run")
+        yield delayed(note)(tmp_path, 20, frozenset(), 0)
+
+    parallel = Parallel(3, "threading", batch_size=20, pre_dispatch=3)
+    assert parallel(tasks()) == list(range(21))
+
+
+@pytest.mark.parametrize("backend", [*OWN, "threading"])
 def test_random_durations_run_once(tmp_path: Path, backend: str) -> None:
     rng = random.Random(backend)
     path = tmp_path / "ran"
@@ -184,7 +205,6 @@ def test_the_first_task_of_a_ready_worker_is_not_waiting() -> None:
 def test_stress() -> None:
     from benchmarks import taking_back as stress
 
-    figures = stress.run(seconds=2.0, seed=1)
-    assert figures.rounds > 1000
+    figures = stress.run(rounds=400, seed=1)
     assert figures.taken and figures.left, "both ways of giving back were taken"
     assert (figures.twice, figures.lost) == (0, 0)

@@ -274,11 +274,15 @@ def test_a_worker_that_died_is_replaced() -> None:
 # --- fork -----------------------------------------------------------------------------------------
 
 FORKED = """
-    import os, sys
+    import os, sys, time
     from parallel_core import Parallel, delayed, shutdown_workers
 
-    def pids(parallel):
-        return set(parallel(delayed(os.getpid)() for _ in range(40)))
+    def pid_after(seconds):
+        time.sleep(seconds)
+        return os.getpid()
+
+    def pids(parallel):  # of both: one alone would take what the other has not begun
+        return set(parallel(delayed(pid_after)(0.01) for _ in range(8)))
 
     def in_child(function):
         sys.stdout.flush()

@@ -25,6 +25,10 @@ def some(backends: list[str]) -> list[Any]:
     ]
 
 
+#: All that these tests know of processes rests on it; without it they fail here.
+Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
 def wait_until(true: Callable[[], Any], what: str) -> None:
     limit = time.monotonic() + LIMIT
     while not true():
@@ -42,25 +46,27 @@ def running(pid: int) -> bool:
 
 def descendants(root: int | None = None) -> dict[int, str]:
     """Return the state and command line of all processes below `root`, by default this one."""
-    root = os.getpid() if root is None else root
-    parents: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                stat = Path("/proc", entry, "stat").read_text()
-                line = Path("/proc", entry, "cmdline").read_bytes()
-            except OSError:
-                continue
-            fields = stat.rsplit(")", 1)[1].split()
-            shown = line.replace(bytes(1), b" ").decode(errors="replace")
-            parents[int(entry)] = int(fields[1])
-            names[int(entry)] = f"{fields[0]} {shown}"
     found: dict[int, str] = {}
-    for pid in parents:
-        ancestor = pid
-        while ancestor in parents and ancestor != root:
-            ancestor = parents[ancestor]
-        if ancestor == root and pid != root:
-            found[pid] = names[pid]
+    unseen = children(os.getpid() if root is None else root)
+    while unseen:
+        pid = unseen.pop()
+        try:
+            stat = Path("/proc", str(pid), "stat").read_text()
+            line = Path("/proc", str(pid), "cmdline").read_bytes()
+        except OSError:
+            continue
+        state = stat.rsplit(")", 1)[1].split()[0]
+        found[pid] = f"{state} {line.replace(bytes(1), b' ').decode(errors='replace')}"
+        unseen += children(pid)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that `pid` has started, or that came to it; see proc_pid_task(5)."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    except OSError:  # it has ended
+        pass
     return found

@@ -16,6 +16,7 @@ from parallel_core.backends.base import NEVER, Completion, Failure, Session, Ses
 from parallel_core.backends.losses import given_back
 from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
 from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.folding import Folding
 from parallel_core.workers.worker import Death, Overrun
 
 _UNPROVEN = 1000  # as a `ChannelSession` chooses workers
@@ -75,7 +76,8 @@ class SimulatedSession(Session):
         for at, number in model.deaths:
             self._at(at, partial(self._kill, number))
 
-    def begin(self, call: str, carry_on: bool) -> None:
+    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+        assert folding is None, "nothing is folded here"
         self._carry_on = carry_on
         for worker in self._workers.values():
             worker.has_answered = False
@@ -344,6 +346,8 @@ class SimulatedSession(Session):
     ) -> None:
         for sent in worker.sent:
             blamed = index if sent is running else None
+            if index is None and sent is worker.sent[0]:
+                sent.batch.losses += 1
             entry: Any = sent  # it has what is needed of a SentBatch
             self._news.append(given_back(entry, blamed, _DEATH, overrun))
         self._loads.drop(worker)

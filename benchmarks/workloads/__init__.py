@@ -11,7 +11,10 @@
     one_array       a large array for all tasks, and once more       freshness    what a look costs
     new_arrays      a new one for each call          array_memory   how often it is in memory
     array_results   arrays that come back            bytes_arguments    a large one for each task
-    shared_dict     an object that is no array
+    shared_dict     an object that is no array       folding        results added up
+
+    makespan        tasks of which nobody knows how long they take: a heavy tail, slow ones last or
+                    first, a straggler, a slow generator, more workers than cores
 
     worker_death    what is lost with a worker       stuck_task     ... with a task without end
     two_arguments, unpicklable      errors as themselves, and soon

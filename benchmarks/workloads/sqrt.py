@@ -19,7 +19,7 @@ class Sqrt(ManyTasks):
     place = 20
     title = "{tasks} × sqrt from a generator, a task"
     figures = (
-        Figure("time", "µs", (AtMost(0.5), TimesFaster(6, JOBLIB), AtMostTimes(1, FUTURES))),
+        Figure("time", "µs", (AtMost(0.42), TimesFaster(6, JOBLIB), AtMostTimes(1, FUTURES))),
     )
     tasks = 100_000
     quick_tasks = 20_000

@@ -17,7 +17,7 @@ class Threads(MapWork):
     name = "threads"
     place = 90
     title = "threads, {tasks} × sqrt, a task"
-    figures = (Figure("time", "µs", (AtMost(1.5),)),)
+    figures = (Figure("time", "µs", (AtMost(0.6),)),)
     tasks = 100_000
     quick_tasks = 20_000
     function = staticmethod(payloads.sqrt)

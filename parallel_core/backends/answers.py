@@ -12,11 +12,14 @@ from parallel_core.tasks.failure import unpack
 from parallel_core.workers.board import Phase
 from parallel_core.workers.execute import decode, loads_with_buffers
 from parallel_core.workers.messages import PARCEL_ANSWER
+from parallel_core.workers.preload import NotPreloaded
 
 
 def read_answer(batch: Batch, answer: Any) -> Completion:
     """Unpickle the results in `answer` (see `workers.messages`), each for itself."""
-    kind, _, first, values, pickled, seconds, finished, failure = answer
+    kind, _, first, values, pickled, seconds, finished, failure, folded = answer
+    if folded is not None:
+        return _read_folded(batch, answer)
     start = batch.start
     failures: list[Failure] = []
     if pickled is not None:
@@ -31,11 +34,36 @@ def read_answer(batch: Batch, answer: Any) -> Completion:
     return Completion(batch, start + first, values, seconds, finished, failures)
 
 
+def _read_folded(batch: Batch, answer: Any) -> Completion:
+    """Unpickle what results were folded to; where that does not work, none of it can be used."""
+    kind, _, first, values, pickled, seconds, finished, failure, folded = answer
+    start = batch.start + first
+    completion = Completion(batch, start, values, seconds, finished)
+    completion.folded = folded
+    if pickled is not None:
+        loads = loads_with_buffers if kind == PARCEL_ANSWER else pickle.loads
+        for _, error in decode(values, pickled, loads):
+            last = start + folded - 1
+            add_note(error, f"it is what reduce made of tasks {start} to {last} of the call")
+            completion.broken = error
+    if failure is None:
+        return completion
+    index, leg, data, text, words = failure
+    if leg == Phase.FOLDING:
+        completion.broken = unpack(data, text, words)
+    elif index >= first + folded:  # else its result came after all
+        failed = Failure(batch.start + index, _task_error(batch, *failure))
+        completion.failures = [failed]
+    return completion
+
+
 def initializer_error(data: bytes, text: str) -> BaseException:
-    """Return what to raise when the initializer raised in a worker."""
+    """Return what to raise when the initializer, or a module of `preload`, raised in a worker."""
     from parallel_core.errors import InitializerError
 
     original = unpack(data, text, "raised by the initializer of a worker")
+    if isinstance(original, NotPreloaded):
+        return original.error()
     error = InitializerError(
         f"the initializer raised in a worker: {type(original).__name__}: {original}"
     )

@@ -6,10 +6,13 @@ import enum
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.tasks.batch import Batch
+
+if TYPE_CHECKING:
+    from parallel_core.tasks.folding import Folding
 
 #: Seconds; nobody can poll for ever in one go, and looking again once a day does no harm.
 LONGEST_WAIT = 86400.0
@@ -42,6 +45,8 @@ class WorkerOptions(NamedTuple):
         After how many tasks a worker is replaced.
     most_memory : int or None
         Over how many bytes, held between two tasks, it is replaced.
+    preload : tuple of str
+        Modules to import in each before its first task.
     """
 
     initializer: Callable[..., object] | None = None
@@ -50,6 +55,7 @@ class WorkerOptions(NamedTuple):
     thread_limit: int | None = None
     lifespan: int | None = None
     most_memory: int | None = None
+    preload: tuple[str, ...] = ()
 
 
 class Failure(NamedTuple):
@@ -77,7 +83,7 @@ class Completion:
     first : int
         Position in the call of the first of `values`.
     values : list
-        Results, consecutive; None in the place of a task that failed.
+        Results, consecutive; None in the place of a task that failed. Or what they were folded to.
     seconds : float
         How long the worker was busy with them.
     finished : bool
@@ -86,9 +92,23 @@ class Completion:
         Those of the tasks among `values` that failed.
     left : list of Batch
         Parts of the batch that were not run here, or whose results are lost with their worker.
+    folded : int or None
+        How many results the `values` were folded from; None where nothing is folded.
+    broken : BaseException or None
+        What ends the call, when it was no task that failed but the folding of results.
     """
 
-    __slots__ = ("batch", "failures", "finished", "first", "left", "seconds", "values")
+    __slots__ = (
+        "batch",
+        "broken",
+        "failures",
+        "finished",
+        "first",
+        "folded",
+        "left",
+        "seconds",
+        "values",
+    )
 
     def __init__(
         self,
@@ -107,6 +127,13 @@ class Completion:
         self.finished = finished
         self.failures = failures
         self.left = left
+        self.folded: int | None = None
+        self.broken: BaseException | None = None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks this is about, from `first` on, those that failed included."""
+        return len(self.values) if self.folded is None else self.folded + len(self.failures)
 
 
 def all_failed(batch: Batch, error_of: Callable[[int], BaseException]) -> Completion:
@@ -144,7 +171,7 @@ class Session(ABC):
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
-    def begin(self, call: str, carry_on: bool) -> None:
+    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
         """Start a call.
 
         Parameters
@@ -153,6 +180,8 @@ class Session(ABC):
             Names its definitions.
         carry_on : bool
             Whether a batch goes on after a task that failed.
+        folding : Folding, optional
+            How results are to be folded where they are made.
         """
 
     def end(self) -> None:  # noqa: B027 - most engines have nothing to do

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.answers import initializer_error, read_answer
@@ -31,6 +31,9 @@ from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
 from parallel_core.workers.taking import take_back
 from parallel_core.workers.worker import Worker, wait_for_end
+
+if TYPE_CHECKING:
+    from parallel_core.tasks.folding import Folding
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
@@ -81,6 +84,7 @@ class ChannelSession(Session):
         self._lifespan = lifespan
         self._call = ""
         self._carry_on = False
+        self._folding: Folding | None = None
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._stillborn = 0  # workers that ended before they were ready, since one last was
@@ -89,10 +93,11 @@ class ChannelSession(Session):
         self.n_workers = len(self._workers)
         self._news: list[Completion] = []
 
-    def begin(self, call: str, carry_on: bool) -> None:
+    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
+        self._folding = folding
         self._news = []
         for worker in self._workers:
             worker.has_answered = False
@@ -152,7 +157,7 @@ class ChannelSession(Session):
             if batch.uses:
                 self._pool.listen()
             try:
-                waits = worker.submit(batch, self._call, self._carry_on)
+                waits = worker.submit(batch, self._call, self._carry_on, self._folding)
             except ChannelClosed:
                 if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
                     worker.sent.pop()
@@ -360,7 +365,7 @@ class ChannelSession(Session):
         batch = sent.batch
         assert sent.number == message[1], "answers come in the order of the batches"
         completion = read_answer(batch, message)
-        sent.answered = completion.first - batch.start + len(completion.values)
+        sent.answered = completion.first - batch.start + completion.tasks
         if worker.overrun is not None:
             note_overrun(completion, worker.overrun, sent)
         self._news.append(completion)
@@ -419,6 +424,8 @@ class ChannelSession(Session):
             elif running is not None and running[0] is sent and running[3] in _BLAMED:
                 self._news.append(given_back(sent, max(running[1], sent.answered), death))
             else:
+                if sent is lost[0]:  # it was to begin next, so it may have been its frame
+                    sent.batch.losses += 1
                 self._news.append(given_back(sent, None, death))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import pickle
 import threading
@@ -58,7 +59,7 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    lifeline, call, level, threads, runs, sent, carry_on = pickle.loads(data)
+    lifeline, call, level, threads, runs, sent, carry_on, fold = pickle.loads(data)
     hold_on(lifeline)
     config.enter_task(level)
     if threads is not None:
@@ -77,7 +78,12 @@ def _run_batch(data: bytes) -> bytes:
     if references is not None:  # one mapping of each array for all tasks of the batch
         references.keeper.begin()
     try:
-        Execution(0, 0, definitions, board, answers.append).run(runs, carry_on)
+        make: Any = Execution
+        if fold is not None:
+            from parallel_core.workers.folding import FoldingExecution
+
+            make = functools.partial(FoldingExecution, fold)
+        make(0, 0, definitions, board, answers.append).run(runs, carry_on)
     finally:
         board.close()
         _let_go()

@@ -12,7 +12,7 @@ import queue
 import time
 from abc import abstractmethod
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memmapping.interrupts import HeldSignals
 from memmapping.modules import loaded
@@ -34,6 +34,9 @@ from parallel_core.tasks.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.messages import UNUSABLE
 from parallel_core.workers.threads import ThreadLimit
+
+if TYPE_CHECKING:
+    from parallel_core.tasks.folding import Folding
 
 
 class FuturesSession(Session):
@@ -71,6 +74,7 @@ class FuturesSession(Session):
         self.n_workers = n_jobs
         self._call = ""
         self._carry_on = False
+        self._folding: Folding | None = None
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
@@ -79,10 +83,11 @@ class FuturesSession(Session):
         self._news: list[Completion] = []
         self.closed = False
 
-    def begin(self, call: str, carry_on: bool) -> None:
+    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
+        self._folding = folding
         self._news = []
         if self._is_aborted:
             self._renew()
@@ -100,7 +105,8 @@ class FuturesSession(Session):
         }
         lifeline = own_lifeline() if self._backend.opens_files else None
         told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
-        data = pickle.dumps((*told, self._carry_on), 5)
+        fold = None if self._folding is None else (*self._folding, batch.start)
+        data = pickle.dumps((*told, self._carry_on, fold), 5)
         if not self._backend.opens_files:  # it may run the task here and now
             self._hand_over(batch, data)
             return

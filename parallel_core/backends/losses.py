@@ -39,10 +39,8 @@ def given_back(
     """
     batch, answered = sent.batch, sent.answered
     size = batch.size
-    if index is None and overrun is None and answered < size:
-        batch.losses += 1
-        if batch.losses >= _MOST_LOSSES:
-            index = answered
+    if index is None and overrun is None and answered < size and batch.losses >= _MOST_LOSSES:
+        index = answered
     completion = Completion(batch, batch.start + answered, [], 0.0, True)
     pieces = [(answered, size)]
     if index is not None and index < size:

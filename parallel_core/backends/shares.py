@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Seconds of work below which it costs more to take tasks back than to let them be.
-WORTH_SECONDS = 1e-4
+WORTH_SECONDS = 3e-4
 
 
 def left_to_busy(

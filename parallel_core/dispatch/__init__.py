@@ -10,17 +10,19 @@
           │            (how many tasks)◀──timings──┐                ▼
           └── results ◀── Delivery ◀───────── Completion ◀── Session.wait
                 (list, or chunks     ▲            │ failures; what is left: backlog
-                 for a generator)    └── Policy ◀─┘
-                                    or the backlog, again; or the end of the call
+                 for a generator;    └── Policy ◀─┘
+                 or FoldedResults)  or the backlog, again; or the end of the call
 
 The loop runs in whoever wants the next result; there is no thread here but in `pull`.
 
 - `plan`: what a call was asked to do.
 - `source`: pulls tasks and has them encoded; `sizing`: how many at a time.
 - `push`: the loop above, for backends that take batches.
-- `pull`: threads that take tasks from the iterable themselves; `thread_work`: what each is on.
+- `pull`: threads that take tasks from the iterable themselves; `feed`: where from; `thread_work`:
+  what each has taken, and is on.
 - `inline`: a plain loop.
 - `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
 - `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.
+- `reduction`: takes in what was folded already, where a call returns one value.
 - `deadline`: the time limit of a call; `memory`: holding back while too little is free.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.base import Failure
 from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
@@ -20,6 +20,9 @@ from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.failure import exited
 from parallel_core.tasks.handles import to_call
 from parallel_core.tasks.known import Known
+
+if TYPE_CHECKING:
+    from parallel_core.dispatch.reduction import FoldedResults
 
 
 class InlineDispatch:
@@ -38,7 +41,9 @@ class InlineDispatch:
         self._plan = plan
         self._progress = plan.progress
         self._deadline = Deadline(plan.call_timeout)
-        self._results: list[Any] = []
+        self._results: Any = []  # or what folds them
+        self._has_gaps = False
+        self._folded = None if plan.reduction is None else plan.reduction.begin()
         self._passed = 0
         self._ended = False
         self._replay: Replay | None = None
@@ -67,18 +72,27 @@ class InlineDispatch:
 
     def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
         """Return the results of a call that ended early, and how to replay what ended it."""
-        return ArrivedResults([(0, self._results)]), self._replay
+        arrived = [(0, self._results)] if self._folded is None else []
+        return ArrivedResults(arrived), self._replay
 
-    def run(self) -> list[Any]:
-        """Return all results."""
+    def run(self) -> Any:
+        """Return all results; or what they were folded to."""
+        if self._folded is not None:
+            return self._run_folding(self._folded)
+        results = self._results
+        self._run_into(results)
+        return without_gaps(results) if self._has_gaps else results
+
+    def _run_into(self, results: Any) -> None:
+        """Append the outcomes to `results`."""
         plan = self._plan
         if not (plan.stop_when or plan.journal or plan.gate or plan.call_timeout):
-            return self._run_plainly()
-        results = self._results
+            self._run_plainly(results)
+            return
+        self._has_gaps = True
         for value in self._outcomes():
             results.append(value)
             self._report()
-        return without_gaps(results)
 
     def chunks(self) -> Iterator[list[Any]]:
         """Yield the result of each task, when it is asked for, as a chunk of one."""
@@ -89,12 +103,11 @@ class InlineDispatch:
                 yield [value]
             del value
 
-    def _run_plainly(self) -> list[Any]:
-        """Return all results where nothing is to be done between two tasks."""
-        results, progress = self._results, self._progress
+    def _run_plainly(self, results: Any) -> None:
+        """Do so where nothing is to be done between two tasks."""
+        progress = self._progress
         append = results.append
         modules = sys.modules
-        has_gaps = False
         for item in self._tasks:
             if type(item) is tuple and len(item) == 3:
                 function, args, kwargs = item
@@ -108,11 +121,25 @@ class InlineDispatch:
                 append(function(*args, **kwargs))
             except BaseException as error:
                 append(self._after(error, len(results), item))
-                has_gaps = True
+                self._has_gaps = True
             if progress is not None:
                 progress()
         self._end()
-        return without_gaps(results) if has_gaps else results
+
+    def _run_folding(self, folded: FoldedResults) -> Any:
+        """Return what the results are folded to, as they come."""
+        fold = self._results = folded.fold(0)
+        try:
+            self._run_into(fold)
+            self._passed, self._results = len(fold), []
+            cause = folded.put(0, self._passed, fold.take())
+        except Exception as error:
+            cause = folded.cause(error)
+            if cause is None:
+                raise
+        if cause is not None:
+            raise cause
+        return folded.finish(self._passed)
 
     def _outcomes(self) -> Iterator[Any]:
         """Yield the outcome of each task, in turn, up to one that is all that is wanted."""
@@ -163,6 +190,8 @@ class InlineDispatch:
 
     def _after(self, error: BaseException, position: int, item: Any) -> Any:
         """Return what stands in the place of a task that has just raised `error`."""
+        if self._folded is not None:
+            self._folded.pass_on(error)
         verdict = self._judge(error, position, item)
         if verdict.action is Action.DELIVER:
             return verdict.value
@@ -173,6 +202,8 @@ class InlineDispatch:
         """Return what to do about `error`; raise it if that is to be done."""
         renamed = named(error, position, item)
         verdict = self._plan.policy.judge(Failure(position, renamed))
+        if verdict.action is Action.DELIVER and self._folded is not None:
+            return verdict._replace(value=self._folded.leaf(verdict.value, renamed))
         if verdict.action is not Action.RAISE:
             return verdict
         self._replay = replay_task(position, check_task(item, position))

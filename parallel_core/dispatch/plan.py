@@ -13,6 +13,7 @@ from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
+    from parallel_core.dispatch.reduction import Reduction
     from parallel_core.journal.store import Journal
 
 #: Called when the counters of a dispatch have changed.
@@ -74,6 +75,8 @@ class CallPlan(NamedTuple):
         Says when there is too little memory for more.
     journal : Journal or None
         Where results are kept.
+    reduction : Reduction or None
+        How results are folded to the one that the call returns.
     """
 
     n_jobs: int
@@ -89,6 +92,7 @@ class CallPlan(NamedTuple):
     most_tasks: int | None = None
     gate: MemoryGate | None = None
     journal: Journal | None = None
+    reduction: Reduction | None = None
 
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {

@@ -1,9 +1,9 @@
 """Threads that take tasks from the caller's iterable themselves.
 
-One lock guards the iterable, which may take its time; a thread holds it to take some 50 µs of work.
-Another guards everything else, and is never held for long. The caller's thread sleeps until there
-is something for it: results that its consumer waits for, progress, a failure, a task over its
-time, or the end.
+They take chunks of some 50 µs of work from a `Feed`, and from each other what nobody has begun. One
+lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
+until there is something for it: results that its consumer waits for, progress, a failure, a task
+over its time, or the end.
 
 Threads share the caller's memory, so arguments are what they are when the task runs. They cannot
 be killed: when a call ends early, a thread that is inside a task is left to finish it and then
@@ -17,7 +17,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +25,12 @@ from parallel_core.backends.base import NEVER, Failure
 from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
+from parallel_core.dispatch.feed import Feed
 from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.inline import named
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action, Verdict
-from parallel_core.dispatch.source import close_generator
-from parallel_core.dispatch.thread_work import Done, Running
+from parallel_core.dispatch.thread_work import Chunk, Done, Running
 from parallel_core.errors import InvalidTaskError
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
@@ -41,8 +40,6 @@ from parallel_core.tasks.known import Known
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
 
-_AIM_SECONDS = 5e-5
-_MOST = 512
 _THREAD = "parallel-core"
 
 
@@ -73,17 +70,19 @@ class PullDispatch:
         level: int,
         initializer: Callable[[], object] | None = None,
     ) -> None:
-        self._iterator = iter(tasks if plan.journal is None else plan.journal.look_up(tasks))
-        self._ready: deque[Any] = deque()  # pulled before the threads were there
         self._plan = plan
         self._level = level
         self._initializer = initializer
-        self._source_lock = threading.Lock()  # for the iterable, which may take its time
-        self._lock = threading.Lock()  # for everything else, and never for long
+        self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
-        self._space = threading.Condition(self._lock)  # for threads that are too far ahead
         self._is_timed = plan.timeout is not None
-        self._size = 1 if self._is_timed else plan.batch_size or 1
+        self._feed = Feed(
+            tasks if plan.journal is None else plan.journal.look_up(tasks),
+            1 if self._is_timed else plan.batch_size,
+            plan.pre_dispatch,
+            self._lock,
+            self._fail_of_source,
+        )
         self._deadline = Deadline(plan.call_timeout)
         self._judging = threading.Lock()
         self._ending = threading.Event()  # for threads that wait before they try again
@@ -92,27 +91,21 @@ class PullDispatch:
         self._hit = False  # a result was all that is wanted
         self._has_gaps = False  # in what is delivered
         self._replay: Replay | None = None
-        self._position = 0
         self.completed = 0
-        self._exhausted = False
-        self._stopped = False
         self._failure: Failure | None = None
         self._source_error: BaseException | None = None
         self._alive = 0
-        self._batches = 0  # taken and not finished, or not passed by the consumer
         self._waiting_for_news = False
-        self._slots: list[Running] = []
         self._delivery: Delivery = delivery_for(plan.return_as)
         self._keeps_results = plan.return_as is ReturnAs.LIST
+        self._folded = None if plan.reduction is None else plan.reduction.begin()
 
     def start(self) -> None:
         """Pull the first tasks, as many as may be ahead, and start the threads."""
-        limit = self._plan.pre_dispatch
-        most = None if limit is None else min(limit, sys.maxsize)
-        self._ready.extend(islice(self._iterator, most))
+        self._feed.pull_first()
         for _ in range(self._plan.n_jobs):
             with self._lock:
-                if self._exhausted or self._stopped:
+                if not self._feed.may_take():
                     return
             if not self._start_thread():
                 return
@@ -128,9 +121,9 @@ class PullDispatch:
         running = Running()
         context = contextvars.copy_context()
         with self._lock:
-            self._slots.append(running)
+            self._feed.takers.append(running)
             self._alive += 1
-            number = len(self._slots) - 1
+            number = len(self._feed.takers) - 1
         thread = threading.Thread(
             target=context.run,
             args=(self._work, running, again),
@@ -150,8 +143,8 @@ class PullDispatch:
             return False
         return True
 
-    def run(self) -> list[Any]:
-        """Return all results, in order."""
+    def run(self) -> Any:
+        """Return all results, in order; or what they were folded to."""
         assert isinstance(self._delivery, ListDelivery)
         while True:
             with self._news:
@@ -162,6 +155,8 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                if self._folded is not None:
+                    return self._folded.finish(self._feed.position)
                 results = self._delivery.results
                 return without_gaps(results) if self._has_gaps else results
 
@@ -183,8 +178,7 @@ class PullDispatch:
             if values is not None:
                 yield without_gaps(values) if self._has_gaps else values
                 with self._lock:
-                    self._batches -= 1
-                    self._space.notify()
+                    self._feed.give_space()
                 self._report()
                 continue
             self._check()
@@ -199,11 +193,7 @@ class PullDispatch:
         with self._lock:
             self._is_over = True
             self._stop()
-        if self._source_lock.acquire(blocking=False):  # else a thread is in it, and will end
-            try:
-                close_generator(self._iterator)
-            finally:
-                self._source_lock.release()
+        self._feed.close()
 
     def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
         """Return the results of a call that ended early, and how to replay what ended it."""
@@ -213,12 +203,12 @@ class PullDispatch:
     @property
     def dispatched(self) -> int:
         """How many tasks the threads have taken."""
-        return self._position
+        return self._feed.position
 
     @property
     def total(self) -> int | None:
         """How many tasks there are, once that is known."""
-        return self._position if self._exhausted else None
+        return self._feed.position if self._feed.exhausted else None
 
     def _ended(self) -> bool:
         return self._alive == 0 or self._hit
@@ -237,7 +227,7 @@ class PullDispatch:
         self._waiting_for_news = False
 
     def _watched(self) -> Iterator[Running]:
-        return (slot for slot in self._slots if not slot.is_disowned)
+        return (slot for slot in self._feed.takers if not slot.is_disowned)
 
     def _check(self) -> None:
         """Raise what has to be raised in the caller."""
@@ -275,9 +265,7 @@ class PullDispatch:
         if verdict.action is Action.RETRY:
             again = verdict.seconds, position, item
         elif verdict.action is Action.DELIVER:
-            with self._lock:
-                self._has_gaps = True
-                self._put(position, [verdict.value])
+            self._put_instead(position, verdict.value)
         if not self._start_thread(again) and again is not None:
             self.abandon()
             raise error
@@ -288,6 +276,8 @@ class PullDispatch:
             verdict = self._plan.policy.judge(Failure(position, error))
         if verdict.action is Action.RAISE:
             self._replay = replay_task(position, check_task(item, position))
+        elif verdict.action is Action.DELIVER and self._folded is not None:
+            return verdict._replace(value=self._folded.leaf(verdict.value, error))
         return verdict
 
     def _report(self) -> None:
@@ -304,16 +294,16 @@ class PullDispatch:
             if again is not None:
                 seconds, start, item = again
                 self._ending.wait(seconds)
-                self._run_and_finish(start, [item], running)
+                self._run_and_finish(Chunk(start, deque([item])), running)
             while not running.is_disowned:
-                start, items = self._take()
-                if not items:
+                chunk = self._feed.take(running)
+                if chunk is None:
                     return
                 if gate is not None:
                     self._hold_back(gate)
-                    if self._stopped:
+                    if self._feed.stopped:
                         return
-                self._run_and_finish(start, items, running)
+                self._run_and_finish(chunk, running)
                 if gate is not None:
                     with self._lock:
                         self._at_work -= 1
@@ -339,70 +329,32 @@ class PullDispatch:
             failed.__cause__ = error
             self._fail(Failure(-1, failed))
 
-    def _take(self) -> tuple[int, list[Any]]:
-        """Return some tasks and the position of the first; none when it is time to end."""
-        with self._source_lock:
-            with self._space:
-                self._wait_for_space()
-                if self._stopped or self._exhausted:
-                    return 0, []
-                size = self._size
-            try:
-                items = self._next_items(size)
-            except BaseException as error:
-                with self._lock:
-                    self._source_error = error
-                    self._stop()
-                return 0, []
-            with self._lock:
-                start = self._position
-                self._position += len(items)
-                if len(items) < size:
-                    self._exhausted = True
-                    self._space.notify_all()
-                if items:
-                    self._batches += 1
-                return start, items
-
-    def _wait_for_space(self) -> None:
-        """Wait until a task may be taken; the lock is held."""
-        limit = self._plan.pre_dispatch
-        while limit is not None and self._batches >= limit:
-            if self._stopped or self._exhausted:
-                return
-            self._space.wait()
-
     def _hold_back(self, gate: MemoryGate) -> None:
         """Wait with what was taken until there is memory for it, or the call is over."""
         with self._lock:
-            while not self._stopped and gate.hold(self._at_work):
-                self._space.wait(max(0.0, gate.again - monotonic()))
+            while not self._feed.stopped and gate.hold(self._at_work):
+                self._feed.space.wait(max(0.0, gate.again - monotonic()))
             self._at_work += 1
 
-    def _next_items(self, size: int) -> list[Any]:
-        ready = self._ready
-        if not ready:
-            return list(islice(self._iterator, size))
-        items = [ready.popleft() for _ in range(min(size, len(ready)))]
-        if len(items) < size:
-            items.extend(islice(self._iterator, size - len(items)))
-        return items
-
-    def _run_and_finish(self, start: int, items: list[Any], running: Running) -> None:
+    def _run_and_finish(self, chunk: Chunk, running: Running) -> None:
         began = monotonic()
-        done = Done(start)
+        start = chunk.start
+        done = Done(start, [] if self._folded is None else self._folded.fold(start))
         try:
-            self._run(items, running, done)
+            self._run(chunk, running, done)
         finally:
             running.since = 0.0
             self._finish(done, running, monotonic() - began)
 
-    def _run(self, items: list[Any], running: Running, done: Done) -> None:
+    def _run(self, chunk: Chunk, running: Running, done: Done) -> None:
         timed = self._is_timed
         append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
-        for item in items:
-            if self._stopped:
+        next_task = chunk.tasks.popleft
+        while not self._feed.stopped:
+            try:
+                item = next_task()
+            except IndexError:
                 return
             if timed:
                 running.since = 0.0
@@ -435,6 +387,10 @@ class PullDispatch:
                 if running.is_disowned:
                     return False
                 running.since = 0.0  # so that nobody disowns it from here on
+            cause = None if self._folded is None else self._folded.cause(error)
+            if cause is not None:
+                done.failure = Failure(position, cause)
+                return False
             renamed = self._named(error, position, item)
             if isinstance(renamed, InvalidTaskError):
                 done.failure = Failure(position, renamed)
@@ -477,11 +433,13 @@ class PullDispatch:
         with self._lock:
             if running.is_disowned or self._is_over:
                 return  # something else is in its place, or nobody waits for it any more
-            if self._plan.batch_size is None and values and not self._is_timed:
-                ideal = int(_AIM_SECONDS * len(values) / max(seconds, 1e-9))
-                self._size = max(1, min(ideal, 8 * len(values), _MOST))
+            if values:
+                self._feed.note_speed(len(values), seconds)
             self._has_gaps = self._has_gaps or bool(done.not_results)
-            self._put(done.start, values)
+            if self._folded is None:
+                self._put(done.start, values)
+        if self._folded is not None and done.failure is None:
+            self._put_folded(done.start, values)
         if self._plan.journal is not None or self._plan.stop_when is not None:
             for first, results in done.results():
                 if self._plan.journal is not None:
@@ -498,13 +456,36 @@ class PullDispatch:
                 self._hit = self._has_gaps = True
                 self._stop()
 
+    def _put_instead(self, position: int, value: Any) -> None:
+        """Deliver what stands in the place of the result of a task that ran out of time."""
+        if self._folded is not None:
+            fold = self._folded.fold(position)
+            fold.append(value)
+            self._put_folded(position, fold)
+            return
+        with self._lock:
+            self._has_gaps = True
+            self._put(position, [value])
+
+    def _put_folded(self, start: int, fold: Any) -> None:
+        """Fold on, with the lock not held."""
+        assert self._folded is not None
+        count = len(fold)
+        cause = self._folded.take(start, fold)
+        if cause is not None:
+            self._fail(Failure(start, cause))
+        with self._lock:
+            self._count(count)
+
     def _put(self, start: int, values: list[Any]) -> None:
         """Deliver outcomes; the lock is held."""
         self._delivery.put(start, values)
-        self.completed += len(values)
-        if self._keeps_results or not values:
-            self._batches -= 1
-            self._space.notify()
+        self._count(len(values))
+
+    def _count(self, tasks: int) -> None:
+        self.completed += tasks
+        if self._keeps_results or not tasks:
+            self._feed.give_space()
         if self._waiting_for_news:
             self._news.notify()
 
@@ -514,8 +495,12 @@ class PullDispatch:
                 self._failure = failure
             self._stop()
 
+    def _fail_of_source(self, error: BaseException) -> None:
+        with self._lock:
+            self._source_error = error
+            self._stop()
+
     def _stop(self) -> None:
-        self._stopped = True
+        self._feed.stop()
         self._ending.set()
-        self._space.notify_all()
         self._news.notify_all()

@@ -15,7 +15,7 @@ import heapq
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed
 from parallel_core.dispatch.aftermath import (
@@ -33,9 +33,12 @@ from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.dispatch.source import Settled, TaskSource, known_length
 from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch, Call
-from parallel_core.tasks.definitions import Definitions
+from parallel_core.tasks.definitions import Definition, Definitions
 from parallel_core.tasks.encoding import BatchBuilder
 from parallel_core.tasks.known import Known
+
+if TYPE_CHECKING:
+    from parallel_core.tasks.folding import Folding
 
 _FIRST_SECONDS = 0.001  # a generator this fast is asked for the whole first window at once
 
@@ -107,7 +110,12 @@ class PushDispatch:
         if plan.return_as is not ReturnAs.LIST and plan.pre_dispatch and not self._blind:
             self._deepest = max(2, -(-plan.pre_dispatch // session.n_workers))
         self._definitions = definitions
-        session.begin(definitions.call, plan.policy.carries_on)
+        self._folded = None if plan.reduction is None else plan.reduction.begin()
+        folding: Folding | None = None
+        self._needed: dict[int, Definition] = {}  # by every batch
+        if self._folded is not None:
+            folding, self._needed = self._folded.define(definitions)
+        session.begin(definitions.call, plan.policy.carries_on, folding)
 
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
@@ -122,14 +130,16 @@ class PushDispatch:
         if self._plan.return_as is not ReturnAs.LIST:
             self._hand_over_all()
 
-    def run(self) -> list[Any]:
-        """Return all results, in order."""
+    def run(self) -> Any:
+        """Return all results, in order; or what they were folded to."""
         assert isinstance(self._delivery, ListDelivery)
         while not self._ended():
             self._advance()
         if self._hit:
             self.abandon()
         self._report()
+        if self._folded is not None:
+            return self._folded.finish(self._source.position)
         results = self._delivery.results
         return without_gaps(results) if self._has_gaps else results
 
@@ -202,8 +212,13 @@ class PushDispatch:
         return self._source.exhausted and not (self._in_flight or self._backlog or self._again)
 
     def _pull(self) -> None:
-        batch = self._source.pull(self._sizer.to_pull())
+        size = self._sizer.to_pull()
+        if self._folded is not None:
+            size = self._folded.aligned(self._source.position, size)
+        batch = self._source.pull(size)
         if batch is not None:
+            if self._folded is not None:
+                batch.definitions.update(self._needed)
             self._ahead_nbytes += batch.nbytes
             self._backlog.append(batch)
         while self._source.settled:
@@ -240,8 +255,8 @@ class PushDispatch:
     def _take_back(self) -> bool:
         """Have a busy worker share what it has not started with an idle one; return if it does."""
         self._look_again = NEVER
-        if self._backlog or not self._in_flight or not self._session.room(1):
-            return False
+        if self._backlog or self.dispatched - self.completed < 2 or not self._session.room(1):
+            return False  # a single task waits behind no other
         task_seconds = self._sizer.task_seconds or 0.0
         taken, self._look_again = self._session.take_back(task_seconds)
         self.dispatched -= sum(batch.size for batch in taken)
@@ -329,8 +344,11 @@ class PushDispatch:
         """Deliver the results; those of tasks that failed are judged afterwards."""
         values = completion.values
         if completion.seconds:
-            self._sizer.record(len(values), completion.seconds)
+            self._sizer.record(completion.tasks, completion.seconds)
         first = completion.first
+        if self._folded is not None:
+            self._record_folded(completion)
+            return
         if not completion.failures:
             self._deliver(first, values)
             return
@@ -339,6 +357,16 @@ class PushDispatch:
             self._deliver(first + done, values[done : position - first])
             done = position - first + 1
         self._deliver(first + done, values[done:])
+
+    def _record_folded(self, completion: Completion) -> None:
+        assert self._folded is not None
+        if completion.broken is None and completion.folded:
+            self.completed += completion.folded
+            completion.broken = self._folded.put(
+                completion.first, completion.folded, completion.values
+            )
+        if completion.broken is not None:
+            self._fail(completion.broken)
 
     def _deliver(self, first: int, values: list[Any]) -> None:
         if not values:
@@ -374,6 +402,11 @@ class PushDispatch:
             heapq.heappush(self._again, (due, position, batch.requeued[-1]))
         else:
             self.completed += 1
+            if self._folded is not None:
+                broken = self._folded.put(position, 1, [self._folded.leaf(verdict.value, error)])
+                if broken is not None:
+                    self._fail(broken)
+                return
             self._delivery.put(position, [verdict.value])
             self._has_gaps = True
 

@@ -1,20 +1,57 @@
-"""What a thread of `pull` is on, and what came of what it took."""
+"""What a thread of `pull` has taken, what it is on, and what came of that."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from parallel_core.backends.base import Failure
 
 
-class Running:
-    """What a thread is on: kept up to date only when there is a time limit.
+class Chunk:
+    """Consecutive tasks that a thread has taken.
+
+    It takes one after the other from the left, and asks nobody; a thread that finds nothing else to
+    do takes some from the right. Either is a single operation on a `deque`, which threads may do at
+    the same time, so each task is taken once.
 
     Attributes
     ----------
+    start : int
+        Position of the first.
+    tasks : deque
+        Those that nobody has begun.
+    """
+
+    __slots__ = ("_end", "start", "tasks")
+
+    def __init__(self, start: int, tasks: deque[Any]) -> None:
+        self.start = start
+        self.tasks = tasks
+        self._end = start + len(self.tasks)
+
+    def part(self) -> Chunk | None:
+        """Take away half of what nobody has begun; only one thread at a time may ask for it."""
+        taken: deque[Any] = deque()
+        try:
+            for _ in range((len(self.tasks) + 1) // 2):
+                taken.appendleft(self.tasks.pop())
+        except IndexError:  # its owner was quicker
+            pass
+        self._end -= len(taken)
+        return Chunk(self._end, taken) if taken else None
+
+
+class Running:
+    """What a thread is on.
+
+    Attributes
+    ----------
+    chunk : Chunk
+        What it has taken.
     item : object
-        The task.
+        The task; this and what follows is kept up to date only when there is a time limit.
     position : int
         Its position.
     since : float
@@ -23,9 +60,10 @@ class Running:
         Whether nobody waits for the thread any more, since its task ran out of time.
     """
 
-    __slots__ = ("is_disowned", "item", "position", "since")
+    __slots__ = ("chunk", "is_disowned", "item", "position", "since")
 
     def __init__(self) -> None:
+        self.chunk = Chunk(0, deque())
         self.item: Any = None
         self.position = 0
         self.since = 0.0
@@ -39,8 +77,8 @@ class Done:
     ----------
     start : int
         Position of the first.
-    values : list
-        What stands in the place of each that is done.
+    values : list or Fold
+        What stands in the place of each that is done; or what folds that as it is appended.
     not_results : list of int
         Positions where that is not what the task has returned just now.
     failure : Failure or None
@@ -49,9 +87,9 @@ class Done:
 
     __slots__ = ("failure", "not_results", "start", "values")
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, values: Any) -> None:
         self.start = start
-        self.values: list[Any] = []
+        self.values = values
         self.not_results: list[int] = []
         self.failure: Failure | None = None
 

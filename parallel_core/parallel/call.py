@@ -127,9 +127,21 @@ class Parallel:
         A worker process that holds more than this between two tasks is replaced.
     worker_lifespan : int, optional
         After how many tasks a worker process is replaced.
+    preload : str or list of str, optional
+        Modules that worker processes have imported before their first task. They are imported
+        once, and workers forked from there, in little time and memory; see
+        :doc:`/howto/preload`.
     journal : path, optional
         A file to which results are appended as they come. The same call, started again when the
         program has crashed, takes them from there; see :doc:`/howto/journal`.
+    reduce : callable, optional
+        A function of two results that returns one, and is associative. Results are folded by it
+        where they are made, and the call returns the one value; see :doc:`/howto/reduce`.
+    reduce_ordered : bool, default True
+        Whether its left argument is always of earlier tasks, and the value the same to the last
+        bit whatever `n_jobs`, the backend and the batch size. Else results are folded as they come.
+    reduce_initial : object, optional
+        What is returned where there are no results; else the leftmost value.
     **backend_params
         Further parameters of the backend, such as `inner_max_num_threads`; see `parallel_config`.
 
@@ -165,6 +177,11 @@ class Parallel:
     >>> fractions, wholes = zip(*Parallel(n_jobs=2)(delayed(modf)(i / 2) for i in range(4)))
     >>> fractions
     (0.0, 0.5, 0.0, 0.5)
+
+    One value from all results, folded by the workers:
+
+    >>> Parallel(n_jobs=2, reduce=max)(delayed(abs)(i) for i in range(-9, 5))
+    9
 
     Several calls on the same workers:
 
@@ -216,7 +233,7 @@ class Parallel:
 
         given = None if isinstance(backend, Unset) else backend
         of_call, backend_params = _of_call(params)
-        self._call_options = call_options(of_call)
+        self._call_options = call_options(of_call, self._return_as)
         worker_params, factory_params = split_params(backend_params)
         if factory_params and not isinstance(given, str):
             raise TypeError(
@@ -292,8 +309,8 @@ class Parallel:
 
         Returns
         -------
-        list or generator
-            The results, as `return_as` says.
+        list, generator or object
+            The results, as `return_as` says; or what `reduce` has made of them.
 
         Raises
         ------
@@ -384,6 +401,7 @@ class Parallel:
             self._options.lifespan,
             options.gate(),
             None if options.journal is None else self._open_journal(),
+            options.reduction(),
         )
         dispatch: Any
         if backend.style is Style.INLINE:

@@ -73,3 +73,25 @@ def check_initializer(initializer: Any, initargs: Any) -> None:
         raise TypeError(f"initializer must be a function or None, not {initializer!r}")
     if not isinstance(initargs, (tuple, list)):
         raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
+
+
+def check_preload(given: Any) -> tuple[str, ...]:
+    """Return the names of modules that `preload` lists, or is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what cannot be the name of a module.
+    """
+    if given is None:
+        return ()
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"preload must be a list of names of modules, not {given!r}")
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(
+                f"preload must be a list of names of modules, such as 'numpy' or "
+                f"'scipy.linalg', not {name!r}"
+            )
+    return tuple(dict.fromkeys(names))

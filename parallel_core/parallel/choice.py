@@ -15,6 +15,7 @@ WORKER_PARAMS = (
     "idle_worker_timeout",
     "inner_max_num_threads",
     "max_worker_memory",
+    "preload",
     "worker_lifespan",
 )
 

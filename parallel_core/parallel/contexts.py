@@ -46,8 +46,8 @@ class parallel_config:
         ``OMP_NUM_THREADS`` that you have set win. Warm workers follow when it changes.
     **backend_params
         Parameters of the backend: `initializer`, `initargs`, `idle_worker_timeout`,
-        `max_worker_memory`, `worker_lifespan`, or those that the factory of a registered backend
-        takes.
+        `max_worker_memory`, `preload`, `worker_lifespan`, or those that the factory of a
+        registered backend takes.
 
     Raises
     ------

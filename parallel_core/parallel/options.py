@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memmapping.sizes import parse_nbytes
 from parallel_core.backends.base import WorkerOptions
-from parallel_core.dispatch.plan import check_timeout
+from parallel_core.dispatch.gaps import Gap
+from parallel_core.dispatch.plan import ReturnAs, check_timeout
 from parallel_core.dispatch.policy import check_policy, make_policy
-from parallel_core.parallel.checks import check_idle_seconds, check_initializer
+from parallel_core.parallel.checks import check_idle_seconds, check_initializer, check_preload
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.dispatch.policy import Policy
+    from parallel_core.dispatch.reduction import Reduction
 
 _PLAIN = WorkerOptions()
 
@@ -39,6 +41,7 @@ def worker_options(params: dict[str, Any]) -> WorkerOptions:
         thread_limit=_check_count(params.get("inner_max_num_threads"), "inner_max_num_threads"),
         lifespan=_check_count(params.get("worker_lifespan"), "worker_lifespan"),
         most_memory=_check_size(params.get("max_worker_memory"), "max_worker_memory"),
+        preload=check_preload(params.get("preload")),
     )
 
 
@@ -79,6 +82,9 @@ class CallOptions(NamedTuple):
     min_free_memory: int | None = None
     memory_patience: float | None = 60.0
     journal: Any = None
+    reduce: Callable[[Any, Any], Any] | None = None
+    reduce_ordered: bool = True
+    reduce_initial: Any = Gap.MISSING
 
     def policy(self) -> Policy:
         """Return the policy for one call."""
@@ -92,11 +98,22 @@ class CallOptions(NamedTuple):
 
         return MemoryGate(self.min_free_memory, self.memory_patience)
 
+    def reduction(self) -> Reduction | None:
+        """Return how the results of one call are folded."""
+        if self.reduce is None:
+            return None
+        from copy import deepcopy
+
+        from parallel_core.dispatch.reduction import Reduction
+
+        initial = deepcopy(self.reduce_initial)  # what is folded into it is for one call
+        return Reduction(self.reduce, self.reduce_ordered, initial)
+
 
 _NO_OPTIONS = CallOptions()
 
 
-def call_options(given: dict[str, Any]) -> CallOptions:
+def call_options(given: dict[str, Any], return_as: ReturnAs) -> CallOptions:
     """Return what was given of the fields of `CallOptions`, checked.
 
     Raises
@@ -112,12 +129,33 @@ def call_options(given: dict[str, Any]) -> CallOptions:
         raise TypeError(f"stop_when must be a function of a result, not {options.stop_when!r}")
     if options.journal is not None:
         _check_journal(options.journal)
+    _check_reduction(options, return_as)
     return options._replace(
         call_timeout=check_timeout(options.call_timeout, "call_timeout"),
         pre_dispatch_nbytes=_check_size(options.pre_dispatch_nbytes, "pre_dispatch_nbytes"),
         min_free_memory=_check_size(options.min_free_memory, "min_free_memory"),
         memory_patience=check_timeout(options.memory_patience, "memory_patience"),
     )
+
+
+def _check_reduction(options: CallOptions, return_as: ReturnAs) -> None:
+    """Raise TypeError or ValueError unless what is said of folding makes sense with the rest."""
+    if options.reduce is None:
+        if options.reduce_initial is not Gap.MISSING or options.reduce_ordered is not True:
+            raise ValueError("reduce_initial and reduce_ordered say something only with reduce")
+        return
+    if not callable(options.reduce):
+        raise TypeError(f"reduce must be a function of two results, not {options.reduce!r}")
+    if not isinstance(options.reduce_ordered, bool):
+        raise TypeError(f"reduce_ordered must be True or False, not {options.reduce_ordered!r}")
+    for name, is_given, why in (
+        ("return_as='generator'", return_as is not ReturnAs.LIST, "the call returns one value"),
+        ("on_error='return'", options.on_error == "return", "exceptions are no results to fold"),
+        ("stop_when", options.stop_when is not None, "single results do not arrive"),
+        ("journal", options.journal is not None, "single results do not arrive"),
+    ):
+        if is_given:
+            raise ValueError(f"reduce does not go together with {name}: {why}")
 
 
 def _check_journal(journal: Any) -> None:

@@ -17,6 +17,7 @@
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
 - `results`: how results are pickled; `buffers`: what of them travels beside the pickle, and
   `memory`, which that is received into.
+- `folding`: folding results along one tree over their positions.
 - `failure`: an exception on its way from a worker to the caller.
 - `preview`: looking into a pickle without running it.
 - `known`: what stands in the stream of tasks for one whose result is known already.

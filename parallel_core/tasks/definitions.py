@@ -20,7 +20,7 @@ import sys
 from _thread import get_ident
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from parallel_core.tasks.capture import Capture, names_stored
@@ -39,6 +39,7 @@ from parallel_core.tasks.pickling import (
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
 
+_T = TypeVar("_T")
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
 
 _calls = itertools.count(1)
@@ -159,30 +160,52 @@ class Definitions:
             del self._cache[next(iter(self._cache))]
         return definition
 
+    def define_once(self, obj: object) -> Definition:
+        """Return the definition of any callable as it is now; what changes in it is not followed.
+
+        Nor is it put back in a worker, where what it captured lasts until the call ends.
+        """
+        try:
+            data = pickle.dumps(obj, PROTOCOL)
+            if not needs_value(data):
+                return Definition(next(self._tokens), obj, data, (), None)
+        except PICKLING_ERRORS:
+            pass
+        data, requires, uses = self._apart(lambda: dumps_by_value(obj, self._reduce))
+        return Definition(next(self._tokens), obj, data, requires, None, uses)
+
     def _by_name(self, obj: object) -> Definition:
         return Definition(next(self._tokens), obj, pickle.dumps(obj, PROTOCOL), (), None)
 
     def _by_value(self, obj: object) -> Definition:
-        self._making.add(id(obj))
-        outer, self._used = self._used, {}
-        uses: list[Any] = []
-        arrays = self.arrays
-        if arrays is not None:
-            outer_uses, arrays.uses = arrays.uses, uses
-        try:
+        def make() -> tuple[bytes, Capture]:
             data = dumps_by_value(obj, self._reduce)
-            capture = Capture(obj, self._dumps_captured, self._own)
-            requires = tuple(self._used.values())
+            return data, Capture(obj, self._dumps_captured, self._own)
+
+        self._making.add(id(obj))
+        try:
+            (data, capture), requires, uses = self._apart(make)
         finally:
-            self._used = outer
-            if arrays is not None:
-                arrays.uses = outer_uses
             self._making.discard(id(obj))
         definition = Definition(next(self._tokens), obj, data, requires, capture, uses)
         if isinstance(obj, type):
             self._referred[definition.token] = obj
             _defined[self.call] = self  # only calls with references are looked up
         return definition
+
+    def _apart(self, make: Callable[[], _T]) -> tuple[_T, tuple[Definition, ...], list[Any]]:
+        """Return what `make` does, the definitions that it refers to, and what is to be kept."""
+        outer, self._used = self._used, {}
+        uses: list[Any] = []
+        arrays = self.arrays
+        if arrays is not None:
+            outer_uses, arrays.uses = arrays.uses, uses
+        try:
+            return make(), tuple(self._used.values()), uses
+        finally:
+            self._used = outer
+            if arrays is not None:
+                arrays.uses = outer_uses
 
     def dumps(self, obj: object) -> bytes:
         """Pickle `obj`: classes that go by value and large arrays as references.

@@ -17,9 +17,11 @@
 - `pool`: workers are leased to a call and go back warm, keyed by what was set up in them.
 - `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
   `interpreter`: the former, which tells afterwards how much memory it had.
+- `template`, `template_main`: a process that has imported modules and forks workers on request;
+  `link`: what the two say to each other; `preload`: the import, and how it fails.
 - `worker`: the parent's handle on one worker, and how it ends.
-- `main`, `execute`: what runs in the child; `memory`: how much it holds; `forks`: what it forks is
-  cut off.
+- `main`, `execute`: what runs in the child; `folding`: the same where results are folded; `memory`:
+  how much it holds; `forks`: what it forks is cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
 - `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
 - `lifeline`: for workers that another engine starts.

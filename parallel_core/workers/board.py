@@ -13,10 +13,11 @@ raises it again only when every batch that it had sent has been answered, so a l
 task that it was not meant for. ``FENCED`` says that the worker takes part in memory barriers.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
-how a task that ran out of time, or whose worker was killed, is known by name. ``STOP`` is the
-number of a task that the parent wants interrupted: the worker's handler of SIGINT raises only while
-it is on that very task, so that a signal which comes late never meets the next one. ``MEMORY`` is
-how many bytes the worker held when it looked last; over its limit, it lowers its own ``LIMIT``.
+how a task that ran out of time, or whose worker was killed, is known by name; what happens while
+results are folded is no task's. ``STOP`` is the number of a task that the parent wants interrupted:
+the worker's handler of SIGINT raises only while it is on that very task, so that a signal which
+comes late never meets the next one. ``MEMORY`` is how many bytes the worker held when it looked
+last; over its limit, it lowers its own ``LIMIT``.
 `faulthandler` writes the ``STACK`` into the same file.
 """
 
@@ -43,6 +44,7 @@ class Phase(enum.IntEnum):
     PICKLING = 3
     SENDING = 4
     LOADING = 5  #: the function of the next task, with the modules that it needs
+    FOLDING = 6  #: results, whatever task comes next
 
 
 class Board:

@@ -35,7 +35,7 @@ FLUSH_SECONDS = 0.02
 
 Send = Callable[[Any], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
-_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING = map(int, Phase)
+_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _ = map(int, Phase)
 
 
 class TaskStopped(KeyboardInterrupt):
@@ -232,9 +232,7 @@ class Execution:
                     self._cut = True
                     break
                 if now - flushed > FLUSH_SECONDS:
-                    if self._values:
-                        self._answer(False, None)
-                    flushed = self._flushed = now
+                    flushed = self._flush(now)
                 if token == NO_TOKEN:
                     function, args, kwargs = loads(data)
                 else:
@@ -282,16 +280,21 @@ class Execution:
             self._cut = True
             return False
         if now - self._flushed > FLUSH_SECONDS:
-            if self._values:
-                self._answer(False, None)
-            self._flushed = now
+            self._flush(now)
         return True
+
+    def _flush(self, now: float) -> float:
+        """Send what is finished; return from when on the next answer is due."""
+        if self._values:
+            self._answer(False, None)
+        self._flushed = now
+        return now
 
     def _keep(self, value: object, function: object, args: Any, kwargs: dict[str, Any]) -> None:
         """Put a result among those to be sent, as it is now; a large one takes them all along."""
         kind = type(value)
         flat = kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value))
-        if flat and not _is_large(value):
+        if flat and not is_large(value):
             self._values.append(value)
             return
         self._board.words[PHASE] = _PICKLING
@@ -325,6 +328,10 @@ class Execution:
             self._answer(False, None)  # after the last task, the end of the batch goes with it
 
     def _answer(self, finished: bool, failure: Any) -> None:
+        self._send_answer(finished, failure, len(self._values), None)
+
+    def _send_answer(self, finished: bool, failure: Any, tasks: int, folded: int | None) -> None:
+        """Send an answer about so many `tasks`, and a failure after them."""
         values, pickled, buffers = self._values, self._pickled, self._buffers
         marked: Any = None
         if pickled:
@@ -333,10 +340,10 @@ class Execution:
         seconds = now - self._flushed
         first = self._first
         self._flushed = now
-        self._first += len(values) + (failure is not None)
+        self._first += tasks + (failure is not None)
         self._values, self._pickled, self._buffers = [], [], []
         kind = PARCEL_ANSWER if buffers else ANSWER
-        answer = (kind, self._number, first, values, marked, seconds, finished, failure)
+        answer = (kind, self._number, first, values, marked, seconds, finished, failure, folded)
         words = self._board.words
         phase, words[PHASE] = words[PHASE], _SENDING
         if self._memory is not None and now >= self._memory.due:
@@ -361,7 +368,8 @@ def _tasks_of(run: Run) -> Iterator[Any]:
     return zip(*[iter(payload)] * arity, strict=True)
 
 
-def _is_large(value: Any) -> bool:
+def is_large(value: Any) -> bool:
+    """Whether a scalar is text or bytes that are better sent from where they lie."""
     kind = type(value)
     return (kind is str or kind is bytes) and len(value) >= BESIDE
 

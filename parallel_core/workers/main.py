@@ -27,7 +27,7 @@ from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prep
 from parallel_core.workers.system import arm_lifeline, hear_interrupts, write_stacks
 
 
-def main(connection: int, board: int, lifeline: int) -> None:
+def main(connection: int, board: int, lifeline: int, told: Surroundings | None = None) -> None:
     """Serve the parent at the other end of `connection`.
 
     Parameters
@@ -35,6 +35,8 @@ def main(connection: int, board: int, lifeline: int) -> None:
     connection, board, lifeline : int
         Descriptors: a stream socket, the file of the status board, the read end of a pipe that
         the parent never writes to.
+    told : Surroundings, optional
+        What this process has made so already, as the template that it was forked from.
     """
     for descriptor in (connection, board, lifeline):
         os.set_inheritable(descriptor, False)
@@ -47,7 +49,7 @@ def main(connection: int, board: int, lifeline: int) -> None:
     channel.set_send_patience(_REST_SECONDS)
     cut_off_children(page, channel)
     try:
-        _Server(channel, page).serve()
+        _Server(channel, page, told).serve()
     except ChannelClosed:
         pass
     finally:
@@ -74,7 +76,7 @@ _REST_SECONDS = 0.02  # a parent that has read nothing for so long is doing some
 class _Server:
     """The state of a worker between messages."""
 
-    def __init__(self, channel: Channel, board: Board) -> None:
+    def __init__(self, channel: Channel, board: Board, told: Surroundings | None) -> None:
         self._channel = channel
         self._board = board
         self._memory = MemoryWatch(board)
@@ -85,7 +87,7 @@ class _Server:
         self._call = ""
         self._state: dict[str, Any] = {}
         self._refused = False
-        self._told: Surroundings | None = None
+        self._told = told
         self._kept: frozenset[bytes] = frozenset()
         self._idle_seconds: float | None = None
         self._is_new = True
@@ -154,7 +156,7 @@ class _Server:
             self._channel.flush()
 
     def _run(self, message: Any) -> None:
-        _, number, call, base, runs, definitions, forget, carry_on = message
+        _, number, call, base, runs, definitions, forget, carry_on, fold = message
         if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
             self._is_fenced = True
             self._board.words[FENCED] = barrier.join()
@@ -171,7 +173,12 @@ class _Server:
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
-        execution = Execution(
+        make: Any = Execution
+        if fold is not None:
+            from parallel_core.workers.folding import FoldingExecution
+
+            make = functools.partial(FoldingExecution, fold)
+        execution = make(
             number, base, self._definitions, self._board, self._send, self._parcels, self._memory
         )
         execution.run(runs, carry_on)

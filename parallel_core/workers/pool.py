@@ -24,6 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from memmapping.interrupts import HeldInterrupts, HeldSignals
@@ -32,8 +33,12 @@ from parallel_core.workers.birth import BirthError, Spawn, give_birth, settle
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey
+from parallel_core.workers.system import has_templates
 from parallel_core.workers.team import Team
 from parallel_core.workers.worker import Worker, wait_for_end
+
+if TYPE_CHECKING:
+    from parallel_core.workers.template import Templates
 
 _KINDS = 4  # of workers that are kept warm, those leased not counted
 _PATIENCE = 0.5  # seconds in which a worker that was asked to leave may run its atexit handlers
@@ -61,6 +66,7 @@ class WorkerPool:
         self._demand: dict[WorkerKey, _Demand] = {}
         self._leaving: list[tuple[Worker, float]] = []  # retired, and by when they should be gone
         self._listens = False
+        self._templates: Templates | None = None
         self._teams_gone: deque[ref[Team]] = deque()
         self._closed: deque[str] = deque()  # shared objects, until the workers have been told
 
@@ -89,6 +95,8 @@ class WorkerPool:
             left = self._tell(team, surroundings) if team.told != surroundings else []
             if left or unneeded is not None:
                 self._dismiss(left if unneeded is None else left + unneeded.workers)
+            if key.preload and len(team) < wanted and spawn is None and has_templates():
+                self._known_templates().prepare(key, surroundings, current)
             self._fill(team, wanted, key, surroundings, spawn)
             if not team.workers[0].ready and not any(worker.ready for worker in team.workers):
                 self._confirm(team)
@@ -161,11 +169,32 @@ class WorkerPool:
     ) -> Worker:
         """Return a new worker, for a lease that is short of one."""
         with HeldSignals():
-            worker = give_birth(key, surroundings, spawn)
+            worker = self._give_birth(key, surroundings, spawn)
             with self._lock:
                 self._all.add(worker)
             settle(worker)
         return worker
+
+    def _give_birth(
+        self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None
+    ) -> Worker:
+        """Have a worker forked from its template, if there is one, else started anew."""
+        template = None
+        if key.preload and spawn is None and self._templates is not None:
+            template = self._templates.find(key, surroundings)
+        if template is None:
+            return give_birth(key, surroundings, spawn)
+        try:
+            return give_birth(key, surroundings, template.spawn)
+        except BirthError:  # the template is gone, perhaps
+            return give_birth(key, surroundings)
+
+    def _known_templates(self) -> Templates:
+        if self._templates is None:
+            from parallel_core.workers.template import Templates
+
+            self._templates = Templates()
+        return self._templates
 
     def release(self, team: Team, wanted: int, key: WorkerKey) -> None:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
@@ -258,6 +287,8 @@ class WorkerPool:
             kept, self._idle = self._idle, {}
         idle = [worker for teams in kept.values() for team in teams for worker in team.workers]
         self._dismiss(idle + retired)
+        if self._templates is not None:
+            self._templates.shutdown()
         return len(idle)
 
     def idle_pids(self) -> list[int]:
@@ -279,13 +310,18 @@ class WorkerPool:
         self.shutdown()
         if threading.active_count() == 1:
             self.discard(list(self._all))
+            if self._templates is not None:
+                self._templates.close()
 
     def forget(self) -> None:
         """In a forked child: the workers are our parent's; so close every descriptor of theirs."""
         workers, self._all = self._all, set()  # first: with the teams, they would seem lost
+        templates = self._templates
         self._reset()  # the lock may be held by a thread that is not here
         for worker in workers:
             worker.disown()
+        if templates is not None:
+            templates.disown()
 
     def _note_demand(self, wanted: int, key: WorkerKey) -> int:
         """Count what is in use; return how many idle workers neither this round nor the last needs.

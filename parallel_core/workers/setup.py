@@ -62,11 +62,14 @@ class BirthSettings(NamedTuple):
         The pickle of ``(function, arguments)``.
     environment : tuple of str
         Names of variables that are the worker's own, whatever the caller's process has.
+    preload : tuple of str
+        Modules to import first.
     """
 
     authkey: bytes | None
     initializer: bytes | None
     environment: tuple[str, ...]
+    preload: tuple[str, ...]
 
 
 def surroundings(
@@ -99,7 +102,8 @@ def birth_settings(key: WorkerKey) -> BirthSettings:
     if managers is not None:
         process: Any = sys.modules["multiprocessing.process"]
         authkey = bytes(process.current_process().authkey)
-    return BirthSettings(authkey, key.initializer, tuple(name for name, _ in key.environment))
+    names = tuple(name for name, _ in key.environment)
+    return BirthSettings(authkey, key.initializer, names, key.preload)
 
 
 def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]) -> None:
@@ -140,14 +144,18 @@ def _environment_in_worker(told: Surroundings) -> dict[bytes, bytes]:
 
 
 def prepare(birth: BirthSettings) -> dict[str, Any]:
-    """Run the initializer, if there is one; return the globals that it set.
+    """Import modules and run the initializer, if any; return the globals that it set.
 
-    Raises whatever the initializer raises.
+    Raises `NotPreloaded`, or whatever the initializer raises.
     """
     if birth.authkey is not None:
         from multiprocessing.process import current_process
 
         current_process().authkey = birth.authkey
+    if birth.preload:
+        from parallel_core.workers.preload import import_modules
+
+        import_modules(birth.preload)
     return {} if birth.initializer is None else run_initializer(birth.initializer)
 
 
@@ -173,8 +181,11 @@ class WorkerKey(NamedTuple):
         The pickle of ``(function, arguments)``.
     environment : tuple of (str, str)
         Variables set before the worker's first import, which could not be changed later.
+    preload : tuple of str
+        Modules that it has imported before its first task.
     """
 
     start_method: str
     initializer: bytes | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    preload: tuple[str, ...] = ()

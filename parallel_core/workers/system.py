@@ -150,6 +150,16 @@ def has_own_pool() -> bool:
     return os.name == "posix"
 
 
+def has_templates() -> bool:
+    """Whether a process can fork workers on request and stay as it is: single-threaded.
+
+    It needs a lifeline that is no thread, and descriptors that are sent over a socket.
+    """
+    import socket
+
+    return sys.platform == "linux" and hasattr(os, "fork") and hasattr(socket, "send_fds")
+
+
 def no_processes() -> str | None:
     """Return why this system cannot start processes at all, or None."""
     if sys.platform in ("emscripten", "wasi"):

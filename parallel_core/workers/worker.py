@@ -7,7 +7,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
@@ -17,11 +17,16 @@ from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
 
+if TYPE_CHECKING:
+    from parallel_core.tasks.folding import Folding
+
 _LARGE = 1 << 16  # bytes of a definition that a worker should not hold between two calls
 _ASKED_SECONDS = (
     0.5  # for a task that is to stop; `subprocess.run` takes half of it to end its child
 )
 _STACK_SECONDS = 0.02  # for a worker that is to be killed, to write its stack
+#: What `Process.poll` returns of a process that has ended, nobody knows how.
+NOT_KNOWN = 1 << 16
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
 
@@ -140,7 +145,8 @@ class Worker:
     def __init__(self, process: Process, channel: Channel, board: Board, lifeline: int) -> None:
         self.process = process
         self.pid = process.pid
-        self.pidfd = open_pidfd(process.pid)
+        handed: int | None = getattr(process, "pidfd", None)  # by who can open it in safety
+        self.pidfd = open_pidfd(process.pid) if handed is None else os.dup(handed)
         self.channel = channel
         self.board = board
         self.sent: deque[SentBatch] = deque()
@@ -182,10 +188,12 @@ class Worker:
             closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
             self.channel.send((messages.RELEASE, of_call, closed))
 
-    def submit(self, batch: Batch, call: str, carry_on: bool) -> bool:
+    def submit(
+        self, batch: Batch, call: str, carry_on: bool, folding: Folding | None = None
+    ) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
-        It may `carry_on` with the next task when one fails.
+        It may `carry_on` with the next task when one fails, and is to fold the results if so asked.
 
         Returns whether some of it still waits to be sent.
         """
@@ -211,8 +219,9 @@ class Worker:
         self._batches += 1
         self._tasks += batch.size
         self.sent.append(sent)
+        fold = None if folding is None else (*folding, batch.start)
         return self.channel.send(
-            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on)
+            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on, fold)
         )
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
@@ -358,13 +367,16 @@ class Worker:
         """Return what is known of its end, before it is let go of."""
         code = self.process.poll()
         memory = max(getattr(self.process, "peak_memory", 0), self.memory)
-        return Death(self.obituary(), code, memory, self.board.stack())
+        known = None if code == NOT_KNOWN else code
+        return Death(self.obituary(), known, memory, self.board.stack())
 
     def obituary(self) -> str:
         """Return in words how the process ended."""
         code = self.process.poll()
         if code is None:
             return "closed its connection"
+        if code == NOT_KNOWN:
+            return "ended, nobody knows how: the template that it was forked from had ended before"
         if code >= 0:
             return f"ended with exit code {code}"
         hint = ", often the kernel's out-of-memory killer" if -code == signal.SIGKILL else ""
