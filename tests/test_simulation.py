@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -187,6 +188,24 @@ def test_no_worker_is_idle_while_tasks_wait(
     longest = max(durations)
     bound = (sum(durations) - longest) / n_workers + longest
     assert consumer.session.now <= bound + SLACK
+
+
+@given(models(is_kind=True), SIZES, st.booleans())
+@some
+def test_overheads_cost_what_they_are(model: Model, size: int | None, lists: bool) -> None:
+    """The same bound, with what each batch costs its worker, and the dispatcher, on top."""
+    model = replace(model, takes_back=True)
+    consumer = Consumer(model, batch_size=size, pre_dispatch=None, lists=lists)
+    consumer.run()
+    seconds = [end - start for start, end in itertools.pairwise(model.starts)]
+    longest = max(seconds, default=0.0)
+    bound = (sum(seconds) - longest) / model.n_workers + longest
+    session = consumer.session
+    trip = 2 * model.latency + model.batch_seconds
+    serial = session.n_submitted * (model.submit_seconds + 2 * model.answer_seconds)
+    serial += model.n_tasks * (model.pull_seconds + model.answer_seconds)
+    rounds = 2 + session.n_submitted / model.n_workers
+    assert session.now <= bound + serial + rounds * (trip + SLACK)
 
 
 def test_a_batch_on_its_way_is_not_passed_around() -> None:
