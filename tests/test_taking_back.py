@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.backends.shares import left_to_busy
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import barrier
+from parallel_core.workers.worker import Worker
 from watching import LIMIT as LONG
 from watching import wait_until
 
@@ -182,6 +184,22 @@ def test_shares() -> None:
     assert left_to_busy(7, 8.0, 1.0) == 0
     assert left_to_busy(7, 0.0, 0.0) is None
     assert left_to_busy(7, 0.001, 0.0) == 0
+
+
+@core
+def test_the_first_task_of_a_ready_worker_is_not_waiting() -> None:
+    """It reads it; idle workers that took it from each other before it began would go on so."""
+
+    def unstarted(ready: bool, started: int) -> tuple[int, int]:
+        sent = SimpleNamespace(base=10, batch=SimpleNamespace(size=3), at=0.0)
+        board = SimpleNamespace(running=lambda: (started, 0.0, 0))
+        worker: Any = SimpleNamespace(sent=[sent], ready=ready, board=board)
+        return Worker.unstarted(worker, 1.0)[:2]
+
+    assert unstarted(True, 10) == (2, 1)
+    assert unstarted(False, 10) == (3, 0), "it may take its time to be born"
+    assert unstarted(True, 11) == (2, 0)
+    assert unstarted(True, 13) == (0, 0)
 
 
 def test_stress() -> None:

@@ -22,7 +22,6 @@ import pytest
 import parallel_core
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.dispatch.plan import resolve_pre_dispatch
-from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.tasks.definitions import Definitions, ReceivedDefinitions
 from parallel_core.tasks.description import describe_call, function_name, short_repr
 from parallel_core.tasks.encoding import BatchBuilder
@@ -729,53 +728,6 @@ def test_processes_within_tasks() -> None:
 
     for me, inner in Parallel(2)(delayed(outer)(n) for n in range(4)):
         assert me not in inner and os.getpid() not in inner
-
-
-# --- pure parts: sizes of batches -----------------------------------------------------------------
-
-
-@pytest.mark.core
-def test_a_fixed_size_stays() -> None:
-    sizer = BatchSizer(7, 0.01)
-    for seconds in (1e-9, 1.0, 0.0):
-        sizer.record(7, seconds)
-        assert sizer.size == 7
-    assert sizer.pull_seconds == math.inf
-
-
-@pytest.mark.core
-def test_sizes_approach_the_aim_and_never_overshoot_it_by_far() -> None:
-    for task_seconds in (1e-7, 1e-5, 1e-3, 0.1, 10.0):
-        sizer = BatchSizer(None, 0.01)
-        assert sizer.size == 1
-        sizes = []
-        for _ in range(50):
-            sizes.append(sizer.size)
-            sizer.record(sizer.size, sizer.size * task_seconds)
-        assert sizes == sorted(sizes)
-        assert all(size >= 1 for size in sizes)
-        assert sizes[-1] == 1 or sizes[-1] * task_seconds <= 0.01 * 1.001
-        assert sizes[-1] == max(1, min(int(0.01 / task_seconds * 1.001), 1 << 17)) or (
-            abs(sizes[-1] - 0.01 / task_seconds) <= 1
-        )
-
-
-def test_sizes_shrink_at_once_when_tasks_get_longer() -> None:
-    sizer = BatchSizer(None, 0.01)
-    for _ in range(20):
-        sizer.record(sizer.size, sizer.size * 1e-6)
-    assert sizer.size > 1000
-    sizer.record(1, 1.0)
-    assert sizer.size == 1
-    assert sizer.long_tasks
-
-
-def test_sizes_stand_strange_measurements() -> None:
-    sizer = BatchSizer(None, 0.01)
-    for tasks, seconds in ((0, 5.0), (1, 0.0), (1, -1e-9), (10**6, 0.0), (1, 1e9), (3, 1e-12)):
-        sizer.record(tasks, seconds)
-        assert isinstance(sizer.size, int)
-        assert 1 <= sizer.size <= 1 << 17
 
 
 # --- pre_dispatch ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -166,6 +167,8 @@ class Session(ABC):
     n_workers: int
     #: Whether `enforce` knows which task runs; else single tasks are submitted, one to a worker.
     names_running: bool = True
+    #: Which time it is, in seconds; only a simulation has another one.
+    clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
     def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
@@ -212,7 +215,7 @@ class Session(ABC):
         batches : list of Batch
             Empty when it is not worth it, now.
         again : float
-            When it may be, `time.monotonic`.
+            When it may be, of the clock.
         """
         return [], NEVER
 

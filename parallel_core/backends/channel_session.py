@@ -198,7 +198,7 @@ class ChannelSession(Session):
         for worker in self._workers:
             if not worker.sent:
                 continue
-            unstarted, running_for = worker.unstarted(now)
+            unstarted, begins, running_for = worker.unstarted(now)
             if not unstarted:
                 continue
             worth = unstarted * task_seconds
@@ -209,7 +209,7 @@ class ChannelSession(Session):
             if share is None:
                 again = min(again, now + max(worth, least) + WORTH_SECONDS)
             elif (size := max(worth, running_for)) > most:
-                most, victim, keep = size, worker, share
+                most, victim, keep = size, worker, begins + share
         if victim is None:
             return [], again
         return take_back(victim, keep), now

@@ -5,9 +5,10 @@
     caller's iterable ──▶ TaskSource ──Batch──▶ backlog ──▶ Session.submit
           ▲               (pulls no more than       (parent)        │
           │                pre_dispatch batches)                    ▼
-          │                     ▲                              workers run
-          │                 BatchSizer                              │
-          │            (how many tasks)◀──timings──┐                ▼
+          │                  ▲    │ what that took             workers run
+          │        how many  │    ▼                                 │
+          │                BatchSizer ◀── what tasks took,          │
+          │                               and handing over          ▼
           └── results ◀── Delivery ◀───────── Completion ◀── Session.wait
                 (list, or chunks     ▲            │ failures; what is left: backlog
                  for a generator;    └── Policy ◀─┘
@@ -16,7 +17,7 @@
 The loop runs in whoever wants the next result; there is no thread here but in `pull`.
 
 - `plan`: what a call was asked to do.
-- `source`: pulls tasks and has them encoded; `sizing`: how many at a time.
+- `source`: pulls tasks and has them encoded; `sizing`: how many at a time, from figures alone.
 - `push`: the loop above, for backends that take batches.
 - `pull`: threads that take tasks from the iterable themselves; `feed`: where from; `thread_work`:
   what each has taken, and is on.

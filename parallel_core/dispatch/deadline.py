@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from parallel_core.backends.base import NEVER
 
@@ -14,22 +15,25 @@ class Deadline:
     ----------
     seconds : float or None
         From now on; None for ever.
+    clock : callable, optional
+        Which time it is.
 
     Attributes
     ----------
     at : float
-        That moment, `time.monotonic`.
+        That moment, of the clock.
     """
 
-    __slots__ = ("_seconds", "at")
+    __slots__ = ("_clock", "_seconds", "at")
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
-        self.at = NEVER if seconds is None else time.monotonic() + seconds
+        self._clock = clock
+        self.at = NEVER if seconds is None else clock() + seconds
 
     def is_over(self) -> bool:
         """Whether it has passed."""
-        return self.at != NEVER and time.monotonic() >= self.at
+        return self.at != NEVER and self._clock() >= self.at
 
     def error(self, completed: int) -> BaseException:
         """Return what to raise when it has."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import sys
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action
 from parallel_core.dispatch.sizing import BatchSizer
-from parallel_core.dispatch.source import Settled, TaskSource
+from parallel_core.dispatch.source import Settled, TaskSource, known_length
 from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch, Call
 from parallel_core.tasks.definitions import Definition, Definitions
@@ -77,23 +76,29 @@ class PushDispatch:
         self._session = session
         self._plan = plan
         self._blind = plan.timeout is not None and not session.names_running
+        self._clock = session.clock
+        self._may_block = type(tasks) not in (list, tuple)
         self._sizer = BatchSizer(
-            1 if self._blind else plan.batch_size, aim_seconds, plan.most_tasks
+            1 if self._blind else plan.batch_size,
+            aim_seconds,
+            plan.most_tasks,
+            session.n_workers,
+            known_length(tasks),
+            plan.pre_dispatch_nbytes or sys.maxsize,
         )
         if plan.journal is not None:
             tasks = plan.journal.look_up(tasks)
-        self._source = TaskSource(
-            tasks, BatchBuilder(definitions), plan.pre_dispatch_nbytes or sys.maxsize
-        )
+        self._source = TaskSource(tasks, BatchBuilder(definitions), self._sizer, self._clock)
         self._ahead_nbytes = 0  # of arguments
         self._again: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
-        self._deadline = Deadline(plan.call_timeout)
+        self._deadline = Deadline(plan.call_timeout, self._clock)
         self._has_gaps = False  # in what is delivered
         self._is_over = False
         self._hit = False  # a result was all that is wanted
         self._replay: Replay | None = None
         self._backlog: deque[Batch] = deque()
         self._in_flight = 0
+        self._settled = 0  # tasks that went to no worker
         self._look_again = NEVER  # whether tasks should be taken back
         self._untaken: deque[int] = deque()  # sizes of finished batches not all taken yet
         self._taken = 0  # results that the consumer took, not counted against a batch yet
@@ -114,10 +119,12 @@ class PushDispatch:
 
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
-        until = time.perf_counter() + _FIRST_SECONDS
+        until = self._clock() + _FIRST_SECONDS
         while self._may_pull() and not self._is_held_back():
             self._pull()
-            if time.perf_counter() > until:
+            if self._may_block and self._backlog and self._session.room(1):
+                self._submit()  # the next one may be long in coming
+            if self._clock() > until:
                 break
         self._fill()
         if self._plan.return_as is not ReturnAs.LIST:
@@ -205,10 +212,10 @@ class PushDispatch:
         return self._source.exhausted and not (self._in_flight or self._backlog or self._again)
 
     def _pull(self) -> None:
-        size = self._sizer.size
+        size = self._sizer.to_pull()
         if self._folded is not None:
             size = self._folded.aligned(self._source.position, size)
-        batch = self._source.pull(size, self._sizer.pull_seconds)
+        batch = self._source.pull(size)
         if batch is not None:
             if self._folded is not None:
                 batch.definitions.update(self._needed)
@@ -220,6 +227,7 @@ class PushDispatch:
     def _settle(self, settled: Settled) -> None:
         """Deliver what needs no worker: a result that is known, or a task that does not pickle."""
         position, task, error = settled
+        self._settled += 1
         if error is None:
             assert type(task) is Known
             self._deliver(position, [task.value])
@@ -268,26 +276,28 @@ class PushDispatch:
         return self._deepest
 
     def _submit(self) -> None:
+        share = self._share()
         batch = self._backlog.popleft()
-        if self._backlog and self._plan.batch_size is None:
-            share = self._share()
+        if self._plan.batch_size is None:
             while self._backlog and batch.size + self._backlog[0].size <= share:
                 if not batch.is_followed_by(self._backlog[0]):
                     break
                 batch.join(self._backlog.popleft())
         self._in_flight += 1
         self.dispatched += batch.size
+        began = self._clock()
         try:
             self._session.submit(batch)
         except SessionFailed as failed:
             self._fail(failed.error)
+        self._sizer.handed_over(self._clock() - began)
 
     def _share(self) -> int:
         """Return how many tasks one batch may have; when all are pulled, every worker gets some."""
         if self._sizer.size == 1 or not self._source.exhausted:
             return self._sizer.size
-        left = sum(batch.size for batch in self._backlog)
-        return min(self._sizer.size, max(1, left // self._session.n_workers))
+        elsewhere = self.dispatched + self._settled + len(self._again)
+        return self._sizer.share(self._source.position - elsewhere)
 
     def _advance(self) -> None:
         """Wait for news and act on it."""
@@ -301,13 +311,13 @@ class PushDispatch:
             until = min(until, self._again[0][0])
         if self._plan.gate is not None and self._is_held_back():
             until = min(until, self._plan.gate.again)
-        self._take_news(None if until == NEVER else until - time.monotonic())
+        self._take_news(None if until == NEVER else until - self._clock())
         if self._again:
             self._requeue_due()
         self._fill()
 
     def _requeue_due(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         while self._again and self._again[0][0] <= now:
             self._backlog.appendleft(heapq.heappop(self._again)[2])
 
@@ -388,7 +398,7 @@ class PushDispatch:
             assert batch is not None
             index = position - batch.start
             batch.requeued.append(batch.part(index, index + 1))
-            due = time.monotonic() + verdict.seconds
+            due = self._clock() + verdict.seconds
             heapq.heappush(self._again, (due, position, batch.requeued[-1]))
         else:
             self.completed += 1

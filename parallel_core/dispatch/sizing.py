@@ -1,4 +1,13 @@
-"""How many tasks make a batch."""
+"""How many tasks make a batch, and how many to pull at a time.
+
+::
+
+    what workers needed ──▶ record ──────┐
+    handing a batch over ─▶ handed_over ─┼─▶ BatchSizer ──▶ to_pull, look_after, share
+    tasks, bytes, seconds ▶ pulled ──────┘
+
+No clock is read here, and nothing is called for each task: what is fed are figures of batches.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +15,129 @@ import sys
 
 _GROWTH = 16
 _MOST = 1 << 17
-_PULL_SECONDS = 0.002
-_HALF_LIFE = 0.5
+_MOST_NBYTES = 1 << 20
+_MOST_SECONDS = 0.5  # longer batches keep results back and end far apart
+_DISPATCH_SHARE = 0.01  # of a worker's time, for handing over what it does in it
+_BUSY_SHARE = 0.25  # of the dispatcher's time, for that; reading the answers costs as much again
+_LEAST_WEIGHT = 1 / 32
+_BYTES_WEIGHT = 0.5
+_PULL_SECONDS = 0.002  # workers may be idle meanwhile
+_LOOK_SECONDS = 1e-4  # how long to pull without looking at the clock
+_LOOK_TASKS = 64
+_BLOCKED_SECONDS = 0.02  # whatever held pulling up for so long may do so again
+_SLOW = 10  # when pulling a task takes so many times what handing it over does, it goes by itself
+_HELD_SHARE = 4  # one task in so many is held back, at most, where the input blocks now and then
+_LEAST_SHARE = 8  # the last batches of a call get smaller, to an eighth of what they aim at
 
 
 class BatchSizer:
     """Adapts the size of batches to how long tasks take.
 
-    A batch should take `aim_seconds` of a worker's time: long enough that handing it over does
-    not show, short enough that the last ones end together. Pulling it from the caller's generator
-    should not take long either, since workers may be idle meanwhile.
+    A batch should take a worker as long as handing it over is no more than 1 % of it, and half a
+    second at most: then the last ones end together. With a great many workers it takes longer, for
+    the dispatcher, which has to serve them all, must not be what they wait for.
+
+    With few workers a slower answer counts at once, a faster one by half. With many, each counts
+    for less, as one slow task among thousands says little; and sizes grow only when as many answers
+    have come as half of the workers would give, for those with short tasks answer first.
+
+    Pulling a batch from the caller's iterable should not take long either, nor should it hold many
+    bytes. Tasks of a slow iterable go one by one, which costs nothing beside waiting for them. One
+    that has blocked is asked for a part of what it has yielded since: the next task may be long in
+    coming, and those before it are held back meanwhile.
 
     Parameters
     ----------
     fixed : int or None
         The size, when the caller set one.
     aim_seconds : float
-        How long a batch should take.
+        How long a batch should take at least, as far as the tasks allow it.
     most : int, optional
         The most that a batch may have.
+    n_workers : int
+        How many there are to share the work.
+    total : int, optional
+        How many tasks there are, if that is known; it may be wrong.
+    most_nbytes : int
+        Bytes of arguments in a batch; the task that goes over it is the last.
 
     Attributes
     ----------
     size : int
-        Tasks for the next batch.
+        How many tasks a batch should have.
     task_seconds : float or None
         What a task takes, as far as is known.
     """
 
-    __slots__ = ("_aim", "_fixed", "_most", "size", "task_seconds")
+    __slots__ = (
+        "_aim",
+        "_answers",
+        "_down",
+        "_fixed",
+        "_handing_over",
+        "_least_aim",
+        "_left",
+        "_look",
+        "_most",
+        "_most_nbytes",
+        "_n_workers",
+        "_pull_seconds",
+        "_pulling",
+        "_since_blocked",
+        "_task_nbytes",
+        "_up",
+        "size",
+        "task_seconds",
+    )
 
-    def __init__(self, fixed: int | None, aim_seconds: float, most: int | None = None) -> None:
+    def __init__(
+        self,
+        fixed: int | None,
+        aim_seconds: float,
+        most: int | None = None,
+        n_workers: int = 1,
+        total: int | None = None,
+        most_nbytes: int = _MOST_NBYTES,
+    ) -> None:
         self._fixed = fixed
-        self._aim = aim_seconds
+        self._aim = self._least_aim = aim_seconds
         self._most = min(most or _MOST, _MOST)
+        self._most_nbytes = min(most_nbytes, _MOST_NBYTES)
+        self._n_workers = n_workers
+        self._up = max(min(1.0, 2 / max(1, n_workers)), _LEAST_WEIGHT)  # of an answer
+        self._down = min(self._up, 0.5)
+        self._answers = 0  # since sizes last grew
+        self._left = total
+        self._handing_over = _MOST_SECONDS * _DISPATCH_SHARE  # the least that was seen
+        self._task_nbytes = 0.0
+        self._pulling = 0.0  # seconds for a task
+        self._look = 1
+        self._since_blocked: int | None = None  # tasks that were pulled; None: it never has
+        self._pull_seconds = _PULL_SECONDS if fixed is None else float("inf")
         self.size = min(fixed or 1, most or sys.maxsize)
         self.task_seconds: float | None = None
 
     @property
-    def pull_seconds(self) -> float:
-        """For how long to pull for one batch; a size set by the caller has no such limit."""
-        return _PULL_SECONDS if self._fixed is None else float("inf")
+    def aim_seconds(self) -> float:
+        """How long a batch should take, as far as is known."""
+        return self._aim
 
     @property
     def long_tasks(self) -> bool:
         """Whether tasks take so long that queueing a second batch at a worker gains nothing."""
         return self.task_seconds is None or self.task_seconds * self.size > 2 * self._aim
+
+    def handed_over(self, seconds: float) -> None:
+        """Take in what it cost to hand a batch over, of any size.
+
+        The least counts: it is what every batch costs. The rest goes with the bytes, which larger
+        batches do not save, or was somebody else's turn on the processor.
+        """
+        if seconds < self._handing_over:
+            self._handing_over = max(seconds, 0.0)
+            cheap = self._handing_over / _DISPATCH_SHARE
+            busy = self._handing_over * self._n_workers / _BUSY_SHARE
+            self._aim = max(self._least_aim, cheap, busy)
 
     def record(self, tasks: int, seconds: float) -> None:
         """Take in that a worker needed `seconds` for `tasks` tasks."""
@@ -59,10 +145,77 @@ class BatchSizer:
             return
         latest = seconds / tasks
         known = self.task_seconds
-        if known is None or latest > known:
+        if known is None:
             self.task_seconds = latest
         else:
-            self.task_seconds = known + _HALF_LIFE * (latest - known)
-        if self._fixed is None:
-            ideal = int(self._aim / max(self.task_seconds, 1e-9))
-            self.size = max(1, min(ideal, _GROWTH * max(tasks, self.size // _GROWTH), self._most))
+            self.task_seconds = known + (self._up if latest > known else self._down) * (
+                latest - known
+            )
+        if self._fixed is not None:
+            return
+        size = max(1, min(int(self._aim / max(self.task_seconds, 1e-9)), self._most))
+        self._answers += 1
+        if size > self.size:
+            if self._answers * 2 < self._n_workers:
+                return  # who answers first had short tasks
+            size = min(size, _GROWTH * max(tasks, self.size // _GROWTH))
+            if size <= self.size:
+                return
+            self._answers = 0
+        self.size = size
+
+    def to_pull(self) -> int:
+        """Return how many tasks to pull for the next batch, at most."""
+        most = self.size
+        if self._fixed is not None or most == 1:
+            return most
+        if self._left is not None:
+            most = self.share(self._left // 2)
+        if self._task_nbytes:
+            most = min(most, int(self._most_nbytes / self._task_nbytes) + 1)
+        if self._pulling > _SLOW * self._handing_over:
+            return 1
+        if self._since_blocked is not None:
+            most = min(most, self._since_blocked // _HELD_SHARE + 1)
+        return most
+
+    def look_after(self, most: int, pulled: int, nbytes: int, seconds: float) -> int:
+        """Return how many of `most` to pull before asking again; 0 for no more.
+
+        Parameters
+        ----------
+        most : int
+            What `to_pull` said.
+        pulled, nbytes, seconds : float
+            How much of it there is, and what that took.
+        """
+        if pulled:
+            self._look = max(1, min(_LOOK_TASKS, int(_LOOK_SECONDS * pulled / max(seconds, 1e-9))))
+            if seconds > self._pull_seconds or nbytes > self._most_nbytes:
+                return 0
+        look = min(self._look, most - pulled)
+        if nbytes:  # the tasks to come are thought to be like those before them
+            look = min(look, (self._most_nbytes - nbytes) * pulled // nbytes + 1)
+        return look
+
+    def pulled(self, tasks: int, nbytes: int, seconds: float) -> None:
+        """Take in what pulling a batch took."""
+        if self._left is not None:
+            self._left = max(0, self._left - tasks)
+        if tasks:
+            latest = nbytes / tasks
+            known = self._task_nbytes
+            self._pulling = seconds / tasks
+            self._task_nbytes = max(latest, known + _BYTES_WEIGHT * (latest - known))
+        if seconds > _BLOCKED_SECONDS:
+            self._since_blocked, self._look = 0, 1
+        elif self._since_blocked is not None:
+            self._since_blocked += tasks
+
+    def share(self, left: int) -> int:
+        """Return how many tasks a batch may have when `left` are left: all workers get some.
+
+        Batches do not get so small that handing them over shows: the rest is for taking back.
+        """
+        each = left // max(1, self._n_workers)
+        return min(self.size, max(each, self.size // _LEAST_SHARE, 1))

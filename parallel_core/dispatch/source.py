@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
+from operator import length_hint
 from time import perf_counter
 from types import GeneratorType
 from typing import Any, NamedTuple
 
+from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.encoding import SMALL, BatchBuilder
 from parallel_core.tasks.known import Known
-
-_MOST_BYTES = 1 << 20  # of arguments in a batch; the task that goes over it is the last
-_LOOK_SECONDS = 1e-4  # how long to pull without looking at the clock
 
 
 class Settled(NamedTuple):
@@ -54,8 +53,10 @@ class TaskSource:
         Of delayed calls.
     builder : BatchBuilder
         Encodes them.
-    most_nbytes : int, optional
-        Bytes of arguments in a batch; the task that goes over it is the last.
+    sizer : BatchSizer
+        Says how many make a batch; it is told what pulling them took.
+    clock : callable, optional
+        Returns seconds.
 
     Attributes
     ----------
@@ -68,65 +69,63 @@ class TaskSource:
     """
 
     def __init__(
-        self, iterable: Iterable[Any], builder: BatchBuilder, most_nbytes: int = _MOST_BYTES
+        self,
+        iterable: Iterable[Any],
+        builder: BatchBuilder,
+        sizer: BatchSizer,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._iterator = iter(iterable)
         self._builder = builder
-        self._most_nbytes = min(most_nbytes, _MOST_BYTES)
-        self._step = 1
+        self._sizer = sizer
+        self._clock = clock
         self.settled: deque[Settled] = deque()
         self.position = 0
         self.exhausted = False
 
-    def pull(self, most: int, seconds: float) -> Batch | None:
+    def pull(self, most: int) -> Batch | None:
         """Return a batch of at most `most` tasks, or None where there are none to hand over.
 
-        Stops early when pulling has taken `seconds`, at a megabyte of arguments, and at a task that
-        is `settled` already. What the iterable raises is raised as it is.
+        It ends early where the sizer says so, and before a task that is `settled` already. What the
+        iterable raises is raised as it is.
         """
-        if most == 1:
-            return self._pull_one()
-        builder = self._builder
+        sizer, builder, clock = self._sizer, self._builder, self._clock
         builder.begin(self.position)
-        began = perf_counter()
+        began = clock()
+        if most == 1:
+            return self._pull_one(began)
         pulled = 0
-        while pulled < most:
-            step = min(self._step, most - pulled)
+        step = sizer.look_after(most, 0, 0, 0.0)
+        while step:
             try:
                 self._pull_into(builder, step)
             except _Unencoded as ended:
-                batch = self._finish(len(builder))
+                batch = self._finish(len(builder), began)
                 self._settle(ended)
                 return batch
-            now_pulled = len(builder)
-            if now_pulled < pulled + step:
+            asked, pulled = pulled + step, len(builder)
+            if pulled < asked:
                 self.exhausted = True
-                pulled = now_pulled
                 break
-            pulled = now_pulled
-            took = perf_counter() - began
-            if took > seconds or builder.nbytes > self._most_nbytes:
-                break
-            self._step = max(1, min(64, int(_LOOK_SECONDS * pulled / max(took, 1e-9))))
-        return self._finish(pulled)
+            step = sizer.look_after(most, pulled, builder.nbytes, clock() - began)
+        return self._finish(pulled, began)
 
-    def _pull_one(self) -> Batch | None:
+    def _pull_one(self, began: float) -> Batch | None:
         for item in self._iterator:
-            builder = self._builder
-            builder.begin(self.position)
             try:
-                self._add(builder, item)
+                self._add(self._builder, item)
             except _Unencoded as ended:
                 self._settle(ended)
                 return None
-            return self._finish(1)
+            return self._finish(1, began)
         self.exhausted = True
         return None
 
-    def _finish(self, pulled: int) -> Batch | None:
+    def _finish(self, pulled: int, began: float) -> Batch | None:
         if not pulled:
             return None
         self.position += pulled
+        self._sizer.pulled(pulled, self._builder.nbytes, self._clock() - began)
         return self._builder.finish(pulled)
 
     def _settle(self, ended: _Unencoded) -> None:
@@ -185,6 +184,17 @@ class TaskSource:
     def close(self) -> Exception | None:
         """Let the caller's generator clean up; see `close_generator`."""
         return close_generator(self._iterator)
+
+
+def known_length(iterable: object) -> int | None:
+    """Return how many items `iterable` says it has; None where it does not say."""
+    if isinstance(iterable, GeneratorType):
+        return None
+    try:
+        length = length_hint(iterable, -1)
+    except Exception:  # a length that is wrong is no reason to end a call
+        return None
+    return length if length >= 0 else None
 
 
 def close_generator(iterator: object) -> Exception | None:

@@ -27,6 +27,10 @@ limit again only when everything that it had sent has been answered. Until then 
 more to this worker. Others may lower the limit at any time (the worker itself, when it has grown
 too large), for then the answer gives back what it did not run.
 
+*A task gets to start.* The first task of a worker that is ready stays with it, whether it has begun
+it or not (`Worker.unstarted`). Else idle workers could pass a task around for ever, each losing it
+while it reads it.
+
 A worker takes part in the barrier (``FENCED`` on its board) from its first batch of more than one
 task on, or its second: so none pays for it before its first result. Without barrier, the limit is
 lowered all the same, and the answer gives back the tasks, when the one that runs is done.

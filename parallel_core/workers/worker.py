@@ -239,13 +239,18 @@ class Worker:
                 return sent, number - sent.base - 1, since, phase
         return None
 
-    def unstarted(self, now: float) -> tuple[int, float]:
-        """Return how many tasks wait here, and for how long the one before them has run."""
+    def unstarted(self, now: float) -> tuple[int, int, float]:
+        """Return how many tasks wait here, how many are about to start, and since how long.
+
+        One is about to at a worker that is ready and has begun none. Were it taken back, idle
+        workers could pass it around for ever, each losing it while it reads it.
+        """
         started, since, _ = self.board.running()
         waiting = 0
         for sent in self.sent:
             waiting += sent.batch.size - min(max(started - sent.base, 0), sent.batch.size)
-        return waiting, now - max(since, self.sent[0].at)
+        begins = int(self.ready and started <= self.sent[0].base and waiting > 0)
+        return waiting - begins, begins, now - max(since, self.sent[0].at)
 
     @property
     def is_fenced(self) -> bool:
