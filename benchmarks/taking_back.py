@@ -13,7 +13,6 @@ import os
 import pickle
 import random
 import time
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.workers import barrier
-from parallel_core.workers.board import FENCED, Board
+from parallel_core.workers.board import FENCED, STARTED, Board
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.taking import take_back
 from parallel_core.workers.worker import SentBatch
@@ -30,6 +29,23 @@ TASKS = 64
 ROUND, ANSWERED, RAN = 0, 64, 128  # words of the shared page, in cache lines of their own
 TIMES_RUN = 512  # one word for each task
 END = 1 << 40
+
+
+class Victim:
+    """As much of a `Worker` as taking back needs."""
+
+    is_fenced = True
+
+    def __init__(self, board: Board, sent: SentBatch) -> None:
+        self.board = board
+        self.sent = [sent]
+        self.is_limited = False
+        self.taken_back = 0
+
+    @property
+    def next_kept(self) -> int:
+        """Number of the last task that nobody may take."""
+        return max(self.board.words[STARTED], self.sent[0].base + 1)
 
 
 class Figures(NamedTuple):
@@ -91,9 +107,7 @@ def _take(page: memoryview, board: Board, rounds: int, rng: random.Random) -> Fi
     for number in range(rounds):
         batch = Batch(0, TASKS, [(0, 1, list(range(TASKS)))], {})
         sent = SentBatch(batch, number, number * TASKS)
-        worker: Any = SimpleNamespace(
-            board=board, sent=[sent], is_limited=False, is_fenced=True, taken_back=0
-        )
+        worker: Any = Victim(board, sent)
         board.allow()
         page[TIMES_RUN : TIMES_RUN + TASKS] = _NEVER_RUN
         page[ROUND] = number + 1

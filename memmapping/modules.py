@@ -30,7 +30,16 @@ def _forget_imports_of_others() -> None:
         if getattr(reference(), "owner", None) not in (None, me):
             _locks.pop(name, None)
             if name in sys.modules and loaded(name) is None:
-                del sys.modules[name]
+                _drop(name)
+
+
+def _drop(name: str) -> None:
+    """Have a module imported anew, with what was imported below it: a package has to be told."""
+    del sys.modules[name]
+    for other, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if other.startswith(f"{name}.") and isinstance(path, str) and path.endswith(".py"):
+            del sys.modules[other]
 
 
 if hasattr(os, "register_at_fork"):

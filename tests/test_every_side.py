@@ -259,6 +259,33 @@ def test_a_fork_while_another_thread_imports(tmp_path: Path, step: str) -> None:
     assert run(tmp_path, text) == "0\n"
 
 
+def test_a_fork_while_another_thread_imports_a_package(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "part.py").write_text("value = 1\n")
+    (tmp_path / "package" / "__init__.py").write_text(
+        "import time, package.part\ntime.sleep(0.3)\nvalue = package.part.value\n"
+    )
+    text = """
+        def main():
+            thread = threading.Thread(target=__import__, args=("package",))
+            thread.start()
+            while "package.part" not in sys.modules:
+                time.sleep(0.01)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                import package
+                os._exit(package.value - 1)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            thread.join()
+
+        if __name__ == "__main__":
+            warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of fork and threads
+            main()
+    """
+    assert run(tmp_path, text) == "0\n"
+
+
 @pytest.mark.parametrize("backend", BACKENDS[:4])
 def test_parent_and_child_after_a_fork(tmp_path: Path, backend: str) -> None:
     text = """

@@ -11,6 +11,8 @@ import textwrap
 import threading
 import time
 import warnings
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -440,6 +442,19 @@ def test_a_list_call_from_within_its_own_generator_is_refused() -> None:
 
 
 # --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", some(ALL))
+def test_results_are_gone_when_nobody_has_them(backend: str) -> None:
+    """Not when the garbage collector comes round: they may be large."""
+    gc.disable()
+    try:
+        results = Parallel(2, backend=backend)(delayed(Counter)([n]) for n in range(4))
+        kept = weakref.ref(results[3])
+        del results
+        wait_until(lambda: kept() is None, "threads have ended, and the result is gone")
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("backend", some(ALL))

@@ -305,13 +305,14 @@ def test_large_arguments_make_batches_small() -> None:
 
 
 def test_a_task_runs_while_the_generator_waits_for_it(tmp_path: Any) -> None:
-    """The generator yields the next task only when the one before it has run."""
+    """The generator is slow, and yields the next task only when the one before it has run."""
 
     def tasks() -> Iterator[Any]:
         for index in range(10):
             path = tmp_path / str(index)
             yield delayed(path.touch)()
             limit = time.monotonic() + 20
+            time.sleep(0.005)  # if it were quick, tasks would be pulled together
             while not path.exists():
                 assert time.monotonic() < limit, f"task {index} is held back"
                 time.sleep(0.001)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from parallel_core import Parallel, delayed, shutdown_workers
+from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.shares import left_to_busy
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import barrier
-from parallel_core.workers.worker import Worker
+from parallel_core.workers.board import STARTED, Board
+from parallel_core.workers.worker import SentBatch, Worker
 from watching import LIMIT as LONG
 from watching import wait_until
 
@@ -68,6 +70,33 @@ def test_nor_where_as_many_are_ahead_as_may_be(tmp_path: Path, backend: str, mos
     parallel([delayed(abs)(-1)] * 40)  # so that both workers have answered, and take two
     got = parallel(delayed(note)(tmp_path, x, waits, 20) for x in range(20))
     assert got == list(range(20))
+
+
+def test_tasks_that_went_to_no_worker_do_not_count(tmp_path: Path) -> None:
+    """They were completed, but never dispatched."""
+    lock = threading.Lock()
+    tasks = [delayed(abs)(lock) for _ in range(20)]
+    tasks += [delayed(note)(tmp_path, x, frozenset({3}), 40) for x in range(40)]
+    got = Parallel(2, batch_size=20, on_error="skip")(tasks)
+    assert got == list(range(40))
+
+
+def test_large_arguments_are_not_passed_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each move sends them again, and while one worker reads them the next has nothing to do."""
+    submitted = []
+    submit = ChannelSession.submit
+
+    def counted(self: ChannelSession, batch: Batch) -> None:
+        submitted.append(batch.start)
+        submit(self, batch)
+
+    monkeypatch.setattr(ChannelSession, "submit", counted)
+    parallel = Parallel(4)
+    parallel(delayed(time.sleep)(0.02) for _ in range(8))
+    submitted.clear()
+    large = [1.5 * x for x in range(400_000)]
+    assert parallel(delayed(len)(large) for _ in range(2)) == [len(large)] * 2
+    assert len(submitted) <= 4
 
 
 def test_without_the_barrier_the_answer_gives_them_back(
@@ -187,19 +216,18 @@ def test_shares() -> None:
 
 
 @core
-def test_the_first_task_of_a_ready_worker_is_not_waiting() -> None:
-    """It reads it; idle workers that took it from each other before it began would go on so."""
-
-    def unstarted(ready: bool, started: int) -> tuple[int, int]:
-        sent = SimpleNamespace(base=10, batch=SimpleNamespace(size=3), at=0.0)
-        board = SimpleNamespace(running=lambda: (started, 0.0, 0))
-        worker: Any = SimpleNamespace(sent=[sent], ready=ready, board=board)
-        return Worker.unstarted(worker, 1.0)[:2]
-
-    assert unstarted(True, 10) == (2, 1)
-    assert unstarted(False, 10) == (3, 0), "it may take its time to be born"
-    assert unstarted(True, 11) == (2, 0)
-    assert unstarted(True, 13) == (0, 0)
+@pytest.mark.parametrize(("started", "waiting"), [(0, 2), (10, 2), (11, 2), (12, 1), (13, 0)])
+def test_the_next_task_of_a_worker_is_not_waiting(started: int, waiting: int) -> None:
+    """It may be reading it; numbers before those that it was sent may have been taken back."""
+    board, descriptor = Board.make()
+    os.close(descriptor)
+    board.words[STARTED] = started
+    sent = SentBatch(Batch(0, 3, [(0, 1, [0, 1, 2])], {}), 0, 10)
+    worker = Worker.__new__(Worker)
+    worker.board, worker.sent = board, deque([sent])
+    assert worker.waiting(sent.at)[0] == waiting
+    assert worker.has_begun == (started > 10)
+    board.close()
 
 
 def test_stress() -> None:

@@ -196,23 +196,24 @@ class ChannelSession(Session):
             least = _BIRTH_SECONDS
         victim, keep = None, 0
         for worker in self._workers:
-            if not worker.sent:
+            if not worker.sent or (worker.is_limited and not worker.is_fenced):
+                continue  # its answer will give back what it has
+            waiting, running_for = worker.waiting(now)
+            if not waiting:
                 continue
-            unstarted, begins, running_for = worker.unstarted(now)
-            if not unstarted:
-                continue
-            worth = unstarted * task_seconds
-            if not worker.is_fenced and not worker.could_give_back():
+            if worker.channel.pending or not (worker.is_fenced or worker.has_begun):
                 again = min(again, now + _LOOK_SECONDS)
                 continue
-            share = left_to_busy(unstarted, running_for, task_seconds, least)
+            worth = waiting * task_seconds
+            share = left_to_busy(waiting, running_for, task_seconds, least)
             if share is None:
                 again = min(again, now + max(worth, least) + WORTH_SECONDS)
             elif (size := max(worth, running_for)) > most:
-                most, victim, keep = size, worker, begins + share
+                most, victim, keep = size, worker, share
         if victim is None:
             return [], again
-        return take_back(victim, keep), now
+        taken = take_back(victim, keep)
+        return taken, now if taken else now + _LOOK_SECONDS
 
     def wait(self, seconds: float | None) -> list[Completion]:
         """Wait for answers and deaths."""

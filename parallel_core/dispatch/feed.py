@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -16,6 +16,20 @@ _AIM_SECONDS = 5e-5
 _MOST = 512
 _PULL_SECONDS = 2e-4  # for more tasks to come, when there is one to run
 _SOURCE_SECONDS = 1e-3  # the iterable may take its time; then there may be something else to do
+
+
+class SourceFailed(Exception):
+    """The iterable has raised.
+
+    Parameters
+    ----------
+    error : BaseException
+        That.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Feed:
@@ -31,8 +45,6 @@ class Feed:
         How many chunks may be taken and not done, or not passed by the consumer.
     lock : threading.Lock
         Of everything but the iterable, and never held for long.
-    fail : callable
-        Called with what the iterable raises, the lock not held.
 
     Attributes
     ----------
@@ -54,7 +66,6 @@ class Feed:
         batch_size: int | None,
         most_ahead: int | None,
         lock: threading.Lock,
-        fail: Callable[[BaseException], None],
     ) -> None:
         self._iterator = iter(tasks)
         self._iterator_lock = threading.Lock()  # the iterable may take its time
@@ -64,7 +75,6 @@ class Feed:
         self._most_ahead = most_ahead
         self._ahead = 0
         self._lock = lock
-        self._fail = fail
         self.space = threading.Condition(lock)
         self.takers: list[Running] = []
         self.position = 0
@@ -82,7 +92,13 @@ class Feed:
         return not self.exhausted or any(taker.chunk.tasks for taker in self.takers)
 
     def take(self, taker: Running) -> Chunk | None:
-        """Return some tasks; None when it is time to end."""
+        """Return some tasks; None when it is time to end.
+
+        Raises
+        ------
+        SourceFailed
+            When the iterable does.
+        """
         if not self._iterator_lock.acquire(timeout=_SOURCE_SECONDS):
             chunk = self._take_from_another(taker)
             if chunk is not None:
@@ -132,8 +148,7 @@ class Feed:
         try:
             tasks, is_last = self._pull(size)
         except BaseException as error:
-            self._fail(error)
-            return None
+            raise SourceFailed(error) from None
         with self._lock:
             chunk = Chunk(self.position, tasks)
             self.position += len(tasks)

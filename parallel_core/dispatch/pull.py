@@ -25,7 +25,7 @@ from parallel_core.backends.base import NEVER, Failure
 from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
-from parallel_core.dispatch.feed import Feed
+from parallel_core.dispatch.feed import Feed, SourceFailed
 from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.inline import named
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
@@ -81,7 +81,6 @@ class PullDispatch:
             1 if self._is_timed else plan.batch_size,
             plan.pre_dispatch,
             self._lock,
-            self._fail_of_source,
         )
         self._deadline = Deadline(plan.call_timeout)
         self._judging = threading.Lock()
@@ -307,14 +306,21 @@ class PullDispatch:
                 if gate is not None:
                     with self._lock:
                         self._at_work -= 1
+        except SourceFailed as failed:
+            with self._lock:
+                self._source_error = failed.error
+                self._stop()
         except BaseException as error:  # nothing that happens here may go unsaid
             self._fail(Failure(-1, error))
         finally:
             with self._lock:
                 if not running.is_disowned:
                     self._alive -= 1
-                if self._alive == 0:
+                is_last = self._alive == 0
+                if is_last:
                     self._news.notify_all()
+            if is_last and self._is_over:  # another may have been in the way of its closing
+                self._feed.close()
 
     def _initialize(self) -> None:
         assert self._initializer is not None
@@ -493,11 +499,6 @@ class PullDispatch:
         with self._lock:
             if self._failure is None or failure.position < self._failure.position:
                 self._failure = failure
-            self._stop()
-
-    def _fail_of_source(self, error: BaseException) -> None:
-        with self._lock:
-            self._source_error = error
             self._stop()
 
     def _stop(self) -> None:

@@ -255,7 +255,8 @@ class PushDispatch:
     def _take_back(self) -> bool:
         """Have a busy worker share what it has not started with an idle one; return if it does."""
         self._look_again = NEVER
-        if self._backlog or self.dispatched - self.completed < 2 or not self._session.room(1):
+        in_flight = self.dispatched - self.completed + self._settled
+        if self._backlog or in_flight < 2 or not self._session.room(1):
             return False  # a single task waits behind no other
         task_seconds = self._sizer.task_seconds or 0.0
         taken, self._look_again = self._session.take_back(task_seconds)

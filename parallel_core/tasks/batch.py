@@ -160,4 +160,5 @@ class Batch:
         self.size += following.size
         self.definitions.update(following.definitions)
         self.nbytes += following.nbytes
-        self.uses += following.uses
+        known = set(map(id, self.uses))
+        self.uses += [use for use in following.uses if id(use) not in known]

@@ -27,9 +27,8 @@ limit again only when everything that it had sent has been answered. Until then 
 more to this worker. Others may lower the limit at any time (the worker itself, when it has grown
 too large), for then the answer gives back what it did not run.
 
-*A task gets to start.* The first task of a worker that is ready stays with it, whether it has begun
-it or not (`Worker.unstarted`). Else idle workers could pass a task around for ever, each losing it
-while it reads it.
+*A task gets to start.* The first task of a worker stays with it, whether it has begun it or not
+(`Worker.next_kept`).
 
 A worker takes part in the barrier (``FENCED`` on its board) from its first batch of more than one
 task on, or its second: so none pays for it before its first result. Without barrier, the limit is
@@ -50,7 +49,7 @@ def take_back(worker: Worker, keep: int) -> list[Batch]:
     Returns those that are the parent's now; its answer may give back more.
     """
     words = worker.board.words
-    limit = min(words[LIMIT], words[STARTED] + keep)
+    limit = min(words[LIMIT], worker.next_kept + keep)
     words[LIMIT] = limit
     worker.is_limited = True
     if not worker.is_fenced or not barrier.for_all():

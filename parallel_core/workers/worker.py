@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
 from parallel_core.workers import messages
-from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, STARTED, Board
+from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, SINCE, STARTED, Board
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
@@ -239,27 +239,33 @@ class Worker:
                 return sent, number - sent.base - 1, since, phase
         return None
 
-    def unstarted(self, now: float) -> tuple[int, int, float]:
-        """Return how many tasks wait here, how many are about to start, and since how long.
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has started a task of what it was sent and has not answered."""
+        return self.board.words[STARTED] > self.sent[0].base
 
-        One is about to at a worker that is ready and has begun none. Were it taken back, idle
-        workers could pass it around for ever, each losing it while it reads it.
+    @property
+    def next_kept(self) -> int:
+        """Number of the last task that nobody may take: it has started it, or will.
+
+        Could one be taken that is about to start, idle workers would pass it around for ever, each
+        losing it while it reads it.
         """
-        started, since, _ = self.board.running()
+        return max(self.board.words[STARTED], self.sent[0].base + 1)
+
+    def waiting(self, now: float) -> tuple[int, float]:
+        """Return how many tasks wait here, and for how long the one before them has run."""
+        kept, since = self.next_kept, self.board.times[SINCE]
         waiting = 0
         for sent in self.sent:
-            waiting += sent.batch.size - min(max(started - sent.base, 0), sent.batch.size)
-        begins = int(self.ready and started <= self.sent[0].base and waiting > 0)
-        return waiting - begins, begins, now - max(since, self.sent[0].at)
+            end = sent.base + sent.batch.size
+            waiting += end - min(max(kept, sent.base), end)
+        return waiting, now - max(since, self.sent[0].at)
 
     @property
     def is_fenced(self) -> bool:
         """Whether what it has not started is known without its answer."""
         return bool(self.board.words[FENCED])
-
-    def could_give_back(self) -> bool:
-        """Whether its answer would give back tasks, and not only if it had any to give one for."""
-        return not self.is_limited and self.board.words[STARTED] > self.sent[0].base
 
     def allow(self, lifespan: int | None) -> None:
         """Let it start tasks to the end of its life; only when everything was answered."""
