@@ -19,7 +19,7 @@ _MOST_NBYTES = 1 << 20
 _MOST_SECONDS = 0.5  # longer batches keep results back and end far apart
 _DISPATCH_SHARE = 0.01  # of a worker's time, for handing over what it does in it
 _BUSY_SHARE = 0.25  # of the dispatcher's time, for that; reading the answers costs as much again
-_LEAST_WEIGHT = 1 / 32
+_LEAST_WEIGHT = 1 / 1024
 _BYTES_WEIGHT = 0.5
 _PULL_SECONDS = 0.002  # workers may be idle meanwhile
 _LOOK_SECONDS = 1e-4  # how long to pull without looking at the clock
@@ -83,6 +83,7 @@ class BatchSizer:
         "_n_workers",
         "_pull_seconds",
         "_pulling",
+        "_recorded",
         "_since_blocked",
         "_task_nbytes",
         "_up",
@@ -107,6 +108,7 @@ class BatchSizer:
         self._up = max(min(1.0, 2 / max(1, n_workers)), _LEAST_WEIGHT)  # of an answer
         self._down = min(self._up, 0.5)
         self._answers = 0  # since sizes last grew
+        self._recorded = 0
         self._left = total
         self._handing_over = _MOST_SECONDS * _DISPATCH_SHARE  # the least that was seen
         self._task_nbytes = 0.0
@@ -145,12 +147,12 @@ class BatchSizer:
             return
         latest = seconds / tasks
         known = self.task_seconds
+        self._recorded += 1
         if known is None:
             self.task_seconds = latest
         else:
-            self.task_seconds = known + (self._up if latest > known else self._down) * (
-                latest - known
-            )
+            weight = max(self._up if latest > known else self._down, 1 / self._recorded)
+            self.task_seconds = known + weight * (latest - known)
         if self._fixed is not None:
             return
         size = max(1, min(int(self._aim / max(self.task_seconds, 1e-9)), self._most))
