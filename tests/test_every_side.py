@@ -137,6 +137,7 @@ nested.__module__ = "__main__"  # so that workers need no test module for it
         *[
             pytest.param(pair, marks=core if "loky" not in pair else ())
             for pair in itertools.product(BACKENDS[:4], repeat=2)
+            if pair.count("loky") != 1 or "processes" in pair  # loky takes long to start
         ],
         ("processes", "threading", "processes"),
         ("threading", "processes", "threading"),

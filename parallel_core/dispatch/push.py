@@ -122,8 +122,8 @@ class PushDispatch:
         until = self._clock() + _FIRST_SECONDS
         while self._may_pull() and not self._is_held_back():
             self._pull()
-            if self._may_block and self._backlog and self._session.room(1):
-                self._submit()  # the next one may be long in coming
+            if self._may_block and not self._is_held_back():
+                self._submit_if_room()  # the next one may be long in coming
             if self._clock() > until:
                 break
         self._fill()
@@ -263,6 +263,10 @@ class PushDispatch:
         self.dispatched -= sum(batch.size for batch in taken)
         self._backlog += taken
         return bool(taken)
+
+    def _submit_if_room(self) -> None:
+        if self._backlog and self._session.room(1):
+            self._submit()
 
     def _hand_over_all(self) -> None:
         """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
