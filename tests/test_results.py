@@ -921,6 +921,7 @@ def test_large_results_that_had_arrived_when_the_worker_died() -> None:
     assert len(Parallel(2)(delayed(np.full)(N, n) for n in range(6))) == 6
 
 
+@pytest.mark.usefixtures("nothing_taken_back")
 @pytest.mark.parametrize("waiting", first_is_core(1, 3))
 def test_a_worker_killed_in_the_middle_of_a_large_result(waiting: int, tmp_path: Path) -> None:
     """It has sent what a socket takes; the rest waits for the consumer to read on."""
