@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import perf_counter, sleep
 
 
@@ -39,9 +39,15 @@ def ideal_seconds(
     return max(free)
 
 
-def cost_of_a_sleep(seconds: float = 1e-4, times: int = 300) -> float:
-    """Return how much longer than it says a sleep takes here and now."""
+def cost_of_a_sleep(durations: Sequence[float], within: float = 0.5) -> float:
+    """Return how much longer than it says a sleep takes here and now, on average.
+
+    Longer sleeps cost more than short ones, so it is measured with as many of `durations`, drawn
+    evenly from them, as take about `within` seconds.
+    """
+    step = max(1, round(sum(durations) / within))
+    chosen = durations[::step] if len(durations) >= 20 * step else durations[:20]
     begin = perf_counter()
-    for _ in range(times):
+    for seconds in chosen:
         sleep(seconds)
-    return (perf_counter() - begin) / times - seconds
+    return (perf_counter() - begin - sum(chosen)) / len(chosen)

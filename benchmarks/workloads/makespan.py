@@ -35,7 +35,7 @@ class Makespan(ManyTasks):
 
     def sample_of(self, seconds: float) -> Sample:
         sleeps = self.function is payloads.sleep_for
-        added = cost_of_a_sleep() if sleeps else 0.0
+        added = cost_of_a_sleep(self.items(self.n_tasks)) if sleeps else 0.0
         ideal = ideal_seconds(
             self.items(self.n_tasks),
             self.n_jobs,
