@@ -34,8 +34,7 @@ def ideal_seconds(
     came = 0.0
     for duration in durations:
         came += every
-        start = max(came, heapq.heappop(free))
-        heapq.heappush(free, start + duration + added)
+        heapq.heapreplace(free, max(came, free[0]) + duration + added)
     return max(free)
 
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from array import array
 from itertools import islice
+
+from benchmarks.ideal import ideal_seconds
 
 
 def ideal_makespan(starts: array[float], n_workers: int) -> float:
     """Return when the last task ends if each in turn goes to who is free first."""
-    durations = map(float.__sub__, islice(starts, 1, None), starts)
-    free = list(islice(durations, n_workers))
-    if not free:
-        return 0.0
-    heapq.heapify(free)
-    replace = heapq.heapreplace
-    for seconds in durations:
-        replace(free, free[0] + seconds)
-    return max(free)
+    return ideal_seconds(map(float.__sub__, islice(starts, 1, None), starts), n_workers)

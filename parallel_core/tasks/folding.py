@@ -23,6 +23,7 @@ from __future__ import annotations
 import enum
 import functools
 from _thread import allocate_lock
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -96,10 +97,8 @@ def nodes_of(first: int, end: int) -> Iterator[tuple[int, int]]:
         first += 1 << level
 
 
-class Fold:
-    """Folds the values of consecutive positions, each given after the one before it.
-
-    It can be filled like a list: by `append`, with `len` for how many there were.
+class _Filled(ABC):
+    """What folds is filled like a list: by `append`, with `len` for how many there were.
 
     Parameters
     ----------
@@ -115,13 +114,11 @@ class Fold:
         has to `settle` when there are `BLOCK`. This list stays the same one.
     """
 
-    __slots__ = ("_first", "_function", "_levels", "_next", "_nodes", "pending")
+    __slots__ = ("_first", "_function", "_next", "pending")
 
     def __init__(self, function: Function, first: int) -> None:
         self._function = function
         self._first = self._next = first
-        self._levels: list[int] = []
-        self._nodes: list[Any] = []
         self.pending: list[Any] = []
 
     def __len__(self) -> int:
@@ -142,7 +139,26 @@ class Fold:
             return
         if self.pending:
             self.settle()
-        self._push(0, value)
+        self._add(value)
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Fold what is pending; it raises as `append` does."""
+
+    @abstractmethod
+    def _add(self, value: Any) -> None:
+        """Take in a value, now that nothing is pending."""
+
+
+class Fold(_Filled):
+    """Folds the values of consecutive positions, each given after the one before it."""
+
+    __slots__ = ("_levels", "_nodes")
+
+    def __init__(self, function: Function, first: int) -> None:
+        super().__init__(function, first)
+        self._levels: list[int] = []
+        self._nodes: list[Any] = []
 
     def settle(self) -> None:
         """Fold what is pending; it raises as `append` does."""
@@ -169,6 +185,9 @@ class Fold:
         """Begin anew at position `first`; what is there is dropped."""
         self.pending.clear()
         self._levels, self._nodes, self._first, self._next = [], [], first, first
+
+    def _add(self, value: Any) -> None:
+        self._push(0, value)
 
     def _push(self, level: int, value: Any) -> None:
         """Take in the next node, and join it with those to its left whose sibling it completes."""
@@ -203,29 +222,16 @@ class Fold:
         return values[0]
 
 
-class LooseFold:
+class LooseFold(_Filled):
     """Folds values as they come; else as `Fold`, with one value to `take` or none."""
 
-    __slots__ = ("_first", "_function", "_next", "_value", "pending")
+    __slots__ = ("_value",)
 
     def __init__(self, function: Function, first: int) -> None:
-        self._function = function
-        self._first = self._next = first
+        super().__init__(function, first)
         self._value: Any = EMPTY
-        self.pending: list[Any] = []
 
-    def __len__(self) -> int:
-        return self._next + len(self.pending) - self._first
-
-    def append(self, value: Any) -> None:
-        """Take in a value, or `EMPTY`; see `Fold.append`."""
-        if type(value) in SMALL:
-            self.pending.append(value)
-            if len(self.pending) >= BLOCK:
-                self.settle()
-            return
-        if self.pending:
-            self.settle()
+    def _add(self, value: Any) -> None:
         self._next += 1
         self._value = self._joined(self._value, value)
 
