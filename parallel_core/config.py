@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar, Token
+from importlib import import_module
 from typing import Any
 
 #: Our environment variables, each with the name under which people may have set it for joblib.
@@ -68,6 +69,9 @@ class Settings:
         self.backend_params = backend_params
 
 
+#: What worker processes call before anything else, each as ``"module:function"``.
+worker_hooks: tuple[str, ...] = ()
+
 _EMPTY = Settings({}, {})
 _settings: ContextVar[Settings] = ContextVar("parallel_core_settings", default=_EMPTY)
 _level: ContextVar[int] = ContextVar("parallel_core_level", default=0)
@@ -118,6 +122,13 @@ def enter_worker(level: int) -> None:
     _process_level = level
     _level.set(0)  # a forked child starts with a copy of its parent's context
     _settings.set(_EMPTY)
+
+
+def run_hooks(hooks: tuple[str, ...]) -> None:
+    """Call what the caller's process wants to be called in its workers; `worker_hooks` of it."""
+    for hook in hooks:
+        module, _, function = hook.partition(":")
+        getattr(import_module(module), function)()
 
 
 def environment(name: str) -> str | None:

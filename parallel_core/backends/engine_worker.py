@@ -59,8 +59,9 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    lifeline, call, level, threads, runs, sent, carry_on, fold = pickle.loads(data)
+    lifeline, hooks, call, level, threads, runs, sent, carry_on, fold = pickle.loads(data)
     hold_on(lifeline)
+    config.run_hooks(hooks)
     config.enter_task(level)
     if threads is not None:
         _follow(threads)

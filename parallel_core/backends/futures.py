@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from memmapping.interrupts import HeldSignals
 from memmapping.modules import loaded
+from parallel_core import config
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
     LONGEST_WAIT,
@@ -104,7 +105,8 @@ class FuturesSession(Session):
             for token, definition in batch.definitions.items()
         }
         lifeline = own_lifeline() if self._backend.opens_files else None
-        told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
+        hooks = config.worker_hooks
+        told = (lifeline, hooks, self._call, self._level, self._threads, batch.runs, definitions)
         fold = None if self._folding is None else (*self._folding, batch.start)
         data = pickle.dumps((*told, self._carry_on, fold), 5)
         if not self._backend.opens_files:  # it may run the task here and now

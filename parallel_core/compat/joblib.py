@@ -14,6 +14,8 @@ from parallel_core import (
     wrap_non_picklable_objects,
 )
 from parallel_core import __version__ as __version__
+from parallel_core.bridge.places import install as install
+from parallel_core.bridge.places import uninstall as uninstall
 
 __all__ = [
     "Parallel",

@@ -3,4 +3,5 @@
 ::
 
     dispatch ──progress()──▶ Parallel.print_progress ──▶ messages.Messages (``verbose``)
+                    └─────▶ followers
 """

@@ -35,6 +35,7 @@ from parallel_core.dispatch.plan import (
 )
 from parallel_core.dispatch.push import PushDispatch
 from parallel_core.errors import cut_traceback, warn_caller
+from parallel_core.observe.followers import followed, followers
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import (
     check_arrays,
@@ -369,7 +370,7 @@ class Parallel:
     def _start(self, tasks: Iterable[Any]) -> Any:
         """Return a started dispatch on the chosen backend, or on threads where it cannot work."""
         backend = self._backend
-        n_jobs = backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
+        n_jobs = self._effective_n_jobs()
         self._dispatch = None
         if (n_jobs == 1 and backend.inline_when_single) or sys.is_finalizing():
             backend = find_backend("sequential")  # the end: no import, no thread any more
@@ -505,9 +506,14 @@ class Parallel:
             if self._overridden is not None and self.verbose >= _MESSAGE_OF_OVERRIDES:
                 self._messages.say(f"Overrides {self._overridden}.")
             self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
+        told: Callable[[], None] | None = None
         if self.verbose or getattr(self.print_progress, "__func__", None) is not _print_progress:
-            return self.print_progress
-        return None
+            told = self.print_progress
+        return followed(self, told) if followers else told
+
+    def _effective_n_jobs(self) -> int:
+        """Return how many workers a call would get; libraries ask joblib's `Parallel` this way."""
+        return self._backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_jobs={self.n_jobs})"
