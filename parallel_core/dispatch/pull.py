@@ -28,6 +28,7 @@ from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
 from parallel_core.dispatch.feed import Feed, SourceFailed
 from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.inline import named
+from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action, Verdict
 from parallel_core.dispatch.thread_work import Chunk, Done, Running
@@ -76,6 +77,8 @@ class PullDispatch:
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
         self._is_timed = plan.timeout is not None
+        if isinstance(tasks, LiveTasks):
+            tasks = tasks.waiting()
         self._feed = Feed(
             tasks if plan.journal is None else plan.journal.look_up(tasks),
             1 if self._is_timed else plan.batch_size,

@@ -193,6 +193,9 @@ class Parallel:
     1136.597
     """
 
+    #: Whether the tasks of a call with one job may run in the thread that makes it.
+    _may_run_here = True
+
     def __init__(
         self,
         n_jobs: Any = UNSET["n_jobs"],
@@ -371,7 +374,8 @@ class Parallel:
         backend = self._backend
         n_jobs = backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
         self._dispatch = None
-        if (n_jobs == 1 and backend.inline_when_single) or sys.is_finalizing():
+        is_single = n_jobs == 1 and backend.inline_when_single and self._may_run_here
+        if is_single or sys.is_finalizing():
             backend = find_backend("sequential")  # the end: no import, no thread any more
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         if backend.style is Style.PUSH:
