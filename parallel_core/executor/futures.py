@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -88,6 +89,8 @@ class ParallelExecutor(Executor):
         self._max_workers = calls.n_workers
         self._pid = os.getpid()
         self._manager = Manager(calls, "executor")
+        # When nobody has it any more, nothing can come, and the thread need not wait for it.
+        weakref.finalize(self, self._manager.tasks.close).atexit = False
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """Return the future of ``fn(*args, **kwargs)``, which a worker will call.

@@ -10,7 +10,7 @@ import contextvars
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, NamedTuple
 
 from parallel_core.backends.base import Failure, Style
@@ -82,10 +82,13 @@ class FutureTasks(LiveTasks):
 
     def _settle(self, position: int, value: Any) -> None:
         future = self._running.pop(position)
-        if type(value) is Raised:
-            future.set_exception(value.error)
-        else:
-            future.set_result(value)
+        try:
+            if type(value) is Raised:
+                future.set_exception(value.error)
+            else:
+                future.set_result(value)
+        except InvalidStateError:
+            pass  # somebody has given it one by hand
 
     def fail_all(self, error: BaseException) -> None:
         """Have every future fail with `error`, those in the queue too."""
@@ -173,13 +176,18 @@ class Manager:
         Runs it.
     name : str
         Of the thread.
+
+    Attributes
+    ----------
+    tasks : FutureTasks
+        The queue.
     """
 
     def __init__(self, calls: Calls, name: str) -> None:
         self._calls = calls
         self._name = f"parallel-core-{name}-{next(_numbers)}"
         self._context = contextvars.copy_context()
-        self._tasks = FutureTasks()
+        self.tasks = FutureTasks()
         self._lock = threading.Lock()
         self._is_shut_down = False
         self._thread: threading.Thread | None = None
@@ -197,7 +205,7 @@ class Manager:
                 raise RuntimeError("cannot schedule new futures after shutdown of the executor")
             if not threading.main_thread().is_alive():
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            self._tasks.put(work)
+            self.tasks.put(work)
             if self._thread is None:
                 self._start(work)
 
@@ -219,8 +227,8 @@ class Manager:
             self._is_shut_down = True
             thread = self._thread
         if cancel_futures:
-            self._tasks.cancel_all()
-        self._tasks.close()
+            self.tasks.cancel_all()
+        self.tasks.close()
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -230,7 +238,7 @@ class Manager:
 
     def _serve(self) -> None:
         """Make one call after the other until there is nothing to be done."""
-        tasks = self._tasks
+        tasks = self.tasks
         while True:
             tasks.begin()
             try:
