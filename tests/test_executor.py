@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -21,6 +20,7 @@ from concurrent.futures import (
     as_completed,
     wait,
 )
+from concurrent.futures import TimeoutError as FuturesTimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +272,7 @@ def test_submit_from_a_callback_and_from_within_a_task(executor: Executor) -> No
     ).result() == [0, 1, 2]
 
 
-def test_map_is_ahead_as_far_as_it_may(executor: Executor) -> None:
+def test_map_is_ahead_as_far_as_it_may(executor: Executor, tmp_path: Path) -> None:
     asked: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -293,10 +293,12 @@ def test_map_is_ahead_as_far_as_it_may(executor: Executor) -> None:
             executor.map(abs, [], **{name: 0})
         with pytest.raises(TypeError, match=f"{name} must be an integer"):
             executor.map(abs, [], **{name: 1.5})
-    sleeping = executor.map(time.sleep, [0, 1.5], timeout=0.5)
-    assert next(sleeping) is None
-    with pytest.raises(TimeoutError):
-        next(sleeping)
+    fifo = Fifo(tmp_path)
+    waiting = executor.map(fifo.task, ["late"], timeout=0.05)
+    fifo.await_begin()
+    with pytest.raises(FuturesTimeoutError):
+        next(waiting)
+    fifo.let_end()
 
 
 def test_an_idle_executor_has_no_thread_and_no_lease(executor: Executor) -> None:

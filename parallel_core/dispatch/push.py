@@ -30,6 +30,7 @@ from parallel_core.dispatch.aftermath import (
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import Delivery, ListDelivery, NumberedDelivery, delivery_for
 from parallel_core.dispatch.gaps import without_gaps
+from parallel_core.dispatch.interruption import CallInterrupted
 from parallel_core.dispatch.live import REST_SECONDS, LiveTasks
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action
@@ -128,10 +129,14 @@ class PushDispatch:
             folding, self._needed = self._folded.define(definitions)
         session.answers_each = self._live is not None
         session.begin(definitions.call, plan.policy.carries_on, folding)
-        if self._live is not None:
+        self._interruption = plan.interruption
+        if self._live is not None or self._interruption is not None:
             wake = session.waker()
             self._is_deaf = wake is None
-            self._live.wake_by(wake)
+            if self._live is not None:
+                self._live.wake_by(wake)
+            if self._interruption is not None:
+                self._interruption.wake_by(wake)
 
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
@@ -213,12 +218,17 @@ class PushDispatch:
     def _may_pull(self) -> bool:
         if self._source.exhausted or self._hit or self._failure is not None:
             return False
+        if self._interruption is not None and self._interruption.is_set:
+            return False
         limit, most_nbytes = self._plan.pre_dispatch, self._plan.pre_dispatch_nbytes
         if most_nbytes is not None and self._ahead_nbytes >= most_nbytes:
             return False  # nothing is ahead of a task by itself, so any size gets its turn
         if self._live is not None and not self._live_is_due():
             return False
         return limit is None or self._ahead < limit
+
+    def _is_interrupted(self) -> bool:
+        return self._interruption is not None and self._interruption.is_set
 
     def _live_is_due(self) -> bool:
         """Whether there is a task to begin now: what is pulled cannot be cancelled any more."""
@@ -340,6 +350,9 @@ class PushDispatch:
 
     def _advance(self) -> None:
         """Wait for news and act on it."""
+        if self._is_interrupted():
+            self._fail(CallInterrupted())
+            return
         if self._deadline.is_over():
             self._fail(self._deadline.error(self.completed))
             return
@@ -350,6 +363,8 @@ class PushDispatch:
             until = min(until, self._again[0][0])
         if self._plan.gate is not None and self._is_held_back():
             until = min(until, self._plan.gate.again)
+        if self._is_deaf:
+            until = min(until, self._clock() + _LOOK_SECONDS)
         if self._live is not None:
             until = min(until, self._live_until(self._live))
         self._take_news(None if until == NEVER else until - self._clock())
@@ -361,14 +376,14 @@ class PushDispatch:
         """Return when to look after `live`; note when nothing is to be done any more."""
         if self._ahead or not live.is_empty():
             self._rests_since = NEVER
-            return self._clock() + _LOOK_SECONDS if self._is_deaf else NEVER
+            return NEVER
         now = self._clock()
         self._rests_since = min(self._rests_since, now)
         over = self._rests_since + REST_SECONDS
         if live.is_over() or now >= over:
             self._source.exhausted = True
             return now
-        return min(over, now + _LOOK_SECONDS) if self._is_deaf else over
+        return over
 
     def _requeue_due(self) -> None:
         now = self._clock()
