@@ -33,6 +33,7 @@ class ProcessesBackend(Backend):
     style = Style.PUSH
     opens_files = True
     aim_seconds = 0.01
+    can_answer_each = True
     inline_when_single = True
 
     def __init__(self, context: Any = None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
+    from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.dispatch.reduction import Reduction
     from parallel_core.journal.store import Journal
@@ -26,6 +27,7 @@ class ReturnAs(enum.Enum):
     LIST = "list"
     GENERATOR = "generator"
     UNORDERED = "generator_unordered"
+    NUMBERED = 1  #: ``(position of the first, results)`` as they come; not for users
 
 
 class Counters(NamedTuple):
@@ -77,6 +79,8 @@ class CallPlan(NamedTuple):
         Where results are kept.
     reduction : Reduction or None
         How results are folded to the one that the call returns.
+    interruption : Interruption or None
+        Set by another thread when the call is to end.
     """
 
     n_jobs: int
@@ -93,6 +97,7 @@ class CallPlan(NamedTuple):
     gate: MemoryGate | None = None
     journal: Journal | None = None
     reduction: Reduction | None = None
+    interruption: Interruption | None = None
 
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
@@ -246,7 +251,9 @@ def check_return_as(given: object) -> ReturnAs:
     if given == "list":
         return ReturnAs.LIST
     try:
+        if given == ReturnAs.NUMBERED.value:
+            raise ValueError
         return ReturnAs(given)
     except ValueError:
-        known = ", ".join(repr(member.value) for member in ReturnAs)
+        known = ", ".join(repr(one.value) for one in ReturnAs if one is not ReturnAs.NUMBERED)
         raise ValueError(f"return_as must be one of {known}, not {given!r}") from None

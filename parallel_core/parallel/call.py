@@ -48,7 +48,9 @@ from parallel_core.tasks.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
+    from parallel_core.dispatch.interruption import Interruption
     from parallel_core.journal.store import Journal
+    from parallel_core.parallel.asynchronous import Apart, ResultStream
 
 _MESSAGE_OF_OVERRIDES = 10
 _warned: set[str] = set()
@@ -194,6 +196,9 @@ class Parallel:
     1136.597
     """
 
+    #: Whether the tasks of a call with one job may run in the thread that makes it.
+    _may_run_here = True
+
     def __init__(
         self,
         n_jobs: Any = UNSET["n_jobs"],
@@ -258,6 +263,8 @@ class Parallel:
         self._generator: weakref.ref[Generator[Any, None, None]] | None = None
         self._running = False
         self._messages: Messages | None = None
+        self._apart: Apart | None = None  # a call in a thread of its own
+        self._interruption: Interruption | None = None
 
     @property
     def n_tasks(self) -> int | None:
@@ -294,6 +301,8 @@ class Parallel:
         trace: TracebackType | None,
     ) -> None:
         self._managed = False
+        if self._apart is not None:
+            self._apart.join()
         generator = self._generator() if self._generator is not None else None
         if generator is not None:
             generator.close()
@@ -329,10 +338,7 @@ class Parallel:
         the task which failed again, in this process, for a debugger.
         """
         if self._running:
-            raise RuntimeError(
-                "this Parallel instance is running a call already, whose generator has not been "
-                "exhausted or closed: finish that first, or use another instance"
-            )
+            self._check_is_free()
         tasks = _check_iterable(iterable)
         self._running = True
         complete = False
@@ -353,6 +359,66 @@ class Parallel:
             if self._return_as is ReturnAs.LIST or self._generator is None:
                 self._finish(complete)
 
+    def astream(self, iterable: Iterable[Any]) -> ResultStream:
+        """Run all delayed calls of `iterable`, and return an asynchronous iterator over results.
+
+        For ``async for``, in asyncio or trio; the event loop goes on meanwhile. See
+        :doc:`/howto/async`.
+
+        Parameters
+        ----------
+        iterable : iterable
+            Of delayed calls, as for a plain call. It is pulled in another thread.
+
+        Returns
+        -------
+        ResultStream
+            Results in order, or as they come with ``return_as="generator_unordered"``. It starts
+            when the first one is asked for. Where who waits for it is cancelled, or closes it
+            (`aclose`, or the end of an ``async with`` block), the call ends: tasks that run
+            are stopped.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When `iterable` is none, or results are folded by `reduce`.
+
+        Notes
+        -----
+        What a plain call raises is raised where the result is awaited.
+        """
+        from parallel_core.parallel.asynchronous import stream
+
+        return stream(self, _check_iterable(iterable))
+
+    async def acall(self, iterable: Iterable[Any]) -> Any:
+        """Run all delayed calls of `iterable`, and return a list of all results.
+
+        To be awaited, in asyncio or trio; the event loop goes on meanwhile. See
+        :doc:`/howto/async`.
+
+        Parameters
+        ----------
+        iterable : iterable
+            Of delayed calls, as for a plain call. It is pulled in another thread.
+
+        Returns
+        -------
+        list or object
+            The results; or what `reduce` has made of them. Where who waits for them is cancelled,
+            the call ends: tasks that run are stopped.
+        """
+        from parallel_core.parallel.asynchronous import call
+
+        return await call(self, _check_iterable(iterable))
+
+    def _check_is_free(self) -> None:
+        if self._running or self._apart is not None:
+            raise RuntimeError(
+                "this Parallel instance is running a call already, whose generator has not been "
+                "exhausted or closed: finish that first, or use another instance"
+            )
+
     def _attach_aftermath(self, error: BaseException) -> None:
         """Have `error`, which ends the call, carry what was done."""
         if self._dispatch is not None and not isinstance(self._dispatch, Counters):
@@ -361,9 +427,10 @@ class Parallel:
     def _generate(self, dispatch: Any) -> Generator[Any, None, None]:
         from parallel_core.parallel.generators import result_generator
 
-        generator = result_generator(
-            dispatch.chunks(), self._finish, self._attach_aftermath, repr(self)
-        )
+        chunks = dispatch.chunks()
+        if self._apart is not None:
+            chunks = ([chunk] for chunk in chunks)  # it takes them whole
+        generator = result_generator(chunks, self._finish, self._attach_aftermath, repr(self))
         self._generator = weakref.ref(generator)
         return generator
 
@@ -372,7 +439,8 @@ class Parallel:
         backend = self._backend
         n_jobs = self._effective_n_jobs()
         self._dispatch = None
-        if (n_jobs == 1 and backend.inline_when_single) or sys.is_finalizing():
+        is_single = n_jobs == 1 and backend.inline_when_single and self._may_run_here
+        if is_single or sys.is_finalizing():
             backend = find_backend("sequential")  # the end: no import, no thread any more
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         if backend.style is Style.PUSH:
@@ -403,6 +471,7 @@ class Parallel:
             options.gate(),
             None if options.journal is None else self._open_journal(),
             options.reduction(),
+            self._interruption,
         )
         dispatch: Any
         if backend.style is Style.INLINE:

@@ -23,9 +23,13 @@ a failure whose leg is `Phase.FOLDING` is that of the function that folds, with 
 
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
 objects were closed, by their `tokens`.
+
+To `carry on` (true or false) is to go on with the next task after one that failed; EACH is to do
+so, and to answer each task before the next begins, since somebody may wait for just that one.
 """
 
 from __future__ import annotations
 
 SETUP, BATCH, LEAVE, RELEASE = 0, 1, 2, 3
+EACH = 2
 BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER = 10, 11, 12, 13, 14
