@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         register_parallel_backend as register_parallel_backend,
     )
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
+    from parallel_core.bridge.backend import register_joblib as register_joblib
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import InitializerError as InitializerError
@@ -81,6 +82,7 @@ _HOMES = {
     "get_executor": "executor.futures",
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
+    "register_joblib": "bridge.backend",
     "register_parallel_backend": "backends.registry",
     "shutdown_workers": "backends.shutdown",
     "wrap_non_picklable_objects": "tasks.wrapping",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from parallel_core import config
 from parallel_core.backends.cores import cpu_count
-from parallel_core.backends.registry import register_parallel_backend
+from parallel_core.backends.registry import find_backend, register_parallel_backend
 from parallel_core.bridge.bars import BarsOfCallbacks
 from parallel_core.bridge.forms import note_forms
 from parallel_core.errors import warn_caller
@@ -115,8 +115,13 @@ def _install() -> list[str]:
                 _taken.append(_Place(module, name, getattr(module, name)))
                 setattr(module, name, ours)
     followers.extend(_followers)
+    register_parallel_backend("parallel_core", _processes)  # as `register_joblib` names them
     config.worker_hooks = (*config.worker_hooks, _HOOK)
     return takers
+
+
+def _processes() -> Any:
+    return find_backend("processes")
 
 
 def uninstall() -> None:
@@ -159,7 +164,7 @@ def import_joblib(name: str = "joblib") -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != "joblib":
+        if error.name not in ("joblib", name):
             raise
         raise ImportError(
             "joblib is not installed, so there is nothing to stand in for: "
