@@ -4,6 +4,7 @@
 
             cli            the command line
             compat         others' names for what is here
+            bridge         ours in joblib's place, and under joblib
             executor       futures over the same workers
             parallel       Parallel: reads parameters, builds one Dispatch, returns its results
             dispatch       pulls tasks, sizes batches, keeps order
