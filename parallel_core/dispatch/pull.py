@@ -1,7 +1,7 @@
 """Threads that take tasks from the caller's iterable themselves.
 
-They take chunks of some 100 µs of work from a `Feed`, and from each other what nobody has begun. One
-lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
+They take chunks of some 100 µs of work from a `Feed`, and from each other what nobody has begun.
+One lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
 until there is something for it: results that its consumer waits for, progress, a failure, a task
 over its time, or the end.
 
