@@ -414,7 +414,8 @@ class Parallel:
             initializer = None
             if self._options.initializer is not None:
                 initializer = functools.partial(self._options.initializer, *self._options.initargs)
-            dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
+            level, settings = config.nesting_level() + 1, config.task_settings()
+            dispatch = PullDispatch(tasks, plan, level, initializer, settings)
         else:
             arrays = self._array_reducer if backend.opens_files else None
             definitions = Definitions(stored_globals(self._options.initializer), arrays)
