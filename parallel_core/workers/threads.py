@@ -197,19 +197,19 @@ def _tell_numba(numbers: dict[bytes, int]) -> None:
 
 
 def _tell_native(numbers: dict[bytes, int]) -> None:
-    if not _has_native():
+    if not has_native():
         return
     from threadpoolctl import ThreadpoolController
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it thinks of the user's libraries
         for library in ThreadpoolController().lib_controllers:
-            number = numbers.get(_variable_of(library))
+            number = numbers.get(variable_of(library))
             if number is not None:
                 library.set_num_threads(number)
 
 
-def _variable_of(library: Any) -> bytes:
+def variable_of(library: Any) -> bytes:
     """Return the variable that a library known to `threadpoolctl` goes by."""
     own = {b"openblas": _OPENBLAS, b"mkl": _MKL, b"blis": _BLIS}
     kind = library.internal_api
@@ -221,7 +221,7 @@ def _variable_of(library: Any) -> bytes:
 _NATIVE = (b"blas", b"libblis", b"libmkl", b"libgomp", b"libiomp", b"libomp")
 
 
-def _has_native() -> bool:
+def has_native() -> bool:
     """Whether there is anything for `threadpoolctl`, whose import takes as long as a birth."""
     if "threadpoolctl" in sys.modules:
         return True
