@@ -26,6 +26,7 @@ from memmapping.interrupts import HeldInterrupts
 from parallel_core.workers.threads import (
     has_native,
     process_environment,
+    setter_of,
     users_variables,
     variable_of,
 )
@@ -60,7 +61,7 @@ class _Lowered:
 
     def set(self, number: int) -> None:
         self.now = number
-        self.library.set_num_threads(number)
+        setter_of(self.library)(number)
 
 
 _libraries = _Libraries(0, [], [])
