@@ -369,8 +369,8 @@ class Parallel:
             except BackendUnavailable as error:
                 _warn_once(
                     backend.name,
-                    f"the backend {backend.name!r} cannot start worker processes here ({error}); "
-                    "threads are used instead",
+                    f"the backend {backend.name!r} cannot be used here ({error}); threads are used "
+                    "instead",
                 )
                 backend = find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
