@@ -58,8 +58,9 @@ class Parallel:
     ----------
     n_jobs : int or None, optional
         Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores
-        that this process may use, -2 for all but one, and so on; floats are rounded down. None
-        means what the surrounding `parallel_config` says, else 1.
+        that this process may use, -2 for all but one, and so on; within a task, all of those that
+        the calls around it have left. Floats are rounded down. None means what the surrounding
+        `parallel_config` says, else 1.
     backend : str, Backend, Executor or multiprocessing context, optional
         ``"processes"`` (the default), ``"threading"``, ``"sequential"``, ``"loky"``,
         ``"multiprocessing"``, or a name given to `register_parallel_backend`. Libraries had better
