@@ -537,7 +537,8 @@ class Parallel(Generic[_Returns, _Instead]):
             dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
         else:
             arrays = self._array_reducer if backend.opens_files else None
-            definitions = Definitions(stored_globals(self._options.initializer), arrays)
+            own = stored_globals(self._options.initializer)
+            definitions = Definitions(own, arrays, backend.passes_descriptors)
             dispatch = PushDispatch(tasks, session, plan, backend.aim_seconds, definitions)
         self._dispatch = dispatch
         dispatch.start()

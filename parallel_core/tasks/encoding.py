@@ -93,6 +93,9 @@ class BatchBuilder:
         batch = Batch(self._start, size, self._runs, self._used, self.nbytes)
         if self._arrays is not None and self._arrays.uses:
             batch.uses, self._arrays.uses = self._arrays.uses, []
+        files = self._definitions.take_files()
+        if files:
+            batch.uses = [*batch.uses, *files]
         return batch
 
     def add(
@@ -144,6 +147,8 @@ class BatchBuilder:
                 data = self._definitions.dumps_by_value((args, kwargs))
                 self._used.update(self._definitions.take_used())
         except Exception:
+            if arrays is not None:
+                arrays.buffers.clear()  # of the attempt that failed
             data = self._dumps_or_explain(self.token, self.function, args, kwargs)
         self._append(data)
         if len(data) >= LARGE:
@@ -181,13 +186,20 @@ class BatchBuilder:
             definition = self._definitions.define(function)
         except Exception as error:
             name = f"the function {function_name(function)}"
-            raise explain(self._describe(function, args, kwargs), function, name, error) from error
+            raise explain(
+                self._describe(function, args, kwargs),
+                function,
+                name,
+                error,
+                self._definitions.reduce_captured,
+            ) from error
         self.function, self.watch, self.token = function, definition.watch, definition.token
         self._definition = definition
 
     def _dumps(self, task: tuple[Any, ...]) -> bytes:
         data = self._definitions.dumps(task)
         self._used.update(self._definitions.take_used())
+        self.nbytes += self._definitions.take_weight()
         return data
 
     def _dumps_or_explain(
@@ -202,7 +214,7 @@ class BatchBuilder:
         except Exception as error:
             what = self._describe(function, args, kwargs)
             obj, name = self._at_fault(token, function, args, kwargs)
-            raise explain(what, obj, name, error) from error
+            raise explain(what, obj, name, error, self._definitions.reduce_open) from error
 
     def _open(self, token: int, arity: int) -> None:
         self._closed = len(self)
@@ -217,8 +229,8 @@ class BatchBuilder:
     ) -> str:
         return describe_task(self._start + len(self), describe_call(function, args, kwargs))
 
-    @staticmethod
     def _at_fault(
+        self,
         token: int,
         function: Callable[..., Any] | None,
         args: tuple[Any, ...],
@@ -230,7 +242,7 @@ class BatchBuilder:
         parts += [(value, f"argument {index}") for index, value in enumerate(args)]
         parts += [(value, f"argument {name!r}") for name, value in kwargs.items()]
         for value, name in parts:
-            if why_not_picklable(value, name) is not None:
+            if why_not_picklable(value, name, self._definitions.reduce_open) is not None:
                 return value, name
         return (args, kwargs), "the arguments"
 

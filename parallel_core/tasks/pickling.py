@@ -212,7 +212,9 @@ def dumps(obj: object, reduce_first: Reducer | None = None) -> bytes:
     return data
 
 
-def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | None:
+def why_not_picklable(
+    obj: object, name: str, reduce_first: Reducer | None = None
+) -> tuple[str, BaseException] | None:
     """Find the innermost part of `obj` that does not pickle.
 
     Parameters
@@ -221,6 +223,8 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
         What failed to pickle.
     name : str
         What to call it, ``argument 'lock'`` say.
+    reduce_first : callable, optional
+        Takes over objects that pickle would refuse.
 
     Returns
     -------
@@ -229,7 +233,7 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
         object pickles after all.
     """
     path, value = name, obj
-    error = _pickling_error(value)
+    error = _pickling_error(value, reduce_first)
     if error is None:
         return None
     seen = {id(value)}
@@ -237,7 +241,7 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
         for step, part in parts_of(value):
             if id(part) in seen:
                 continue
-            part_error = _pickling_error(part)
+            part_error = _pickling_error(part, reduce_first)
             if part_error is not None:
                 seen.add(id(part))
                 path, value, error = path + step, part, part_error
@@ -246,9 +250,9 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
             return f"{path}, {short_repr(value)} of type {type(value).__name__!r}", error
 
 
-def _pickling_error(obj: object) -> BaseException | None:
+def _pickling_error(obj: object, reduce_first: Reducer | None) -> BaseException | None:
     try:
-        dumps(obj)
+        dumps(obj, reduce_first)
     except Exception as error:
         return error
     return None
@@ -289,9 +293,15 @@ def parts_of(value: object) -> Iterator[tuple[str, object]]:
                 yield f".{name}", item
 
 
-def explain(what: str, obj: object, name: str, error: BaseException) -> SerializationError:
+def explain(
+    what: str,
+    obj: object,
+    name: str,
+    error: BaseException,
+    reduce_first: Reducer | None = None,
+) -> SerializationError:
     """Return the error that names the task (`what`), the part of `obj` at fault, and why."""
-    found = why_not_picklable(obj, name)
+    found = why_not_picklable(obj, name, reduce_first)
     fault, cause = found if found is not None else (f"{name} of type {type(obj).__name__!r}", error)
     explained = SerializationError(
         f"{what}: cannot pickle {fault}: {type(cause).__name__}: {cause}"
