@@ -37,8 +37,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary, ref
 
-from parallel_core.tasks.description import short_repr
-from parallel_core.tasks.opened import note, standard_name
+from parallel_core.tasks.opened import name_of, note, standard_name
 
 _BUFFERED = {"reader": BufferedReader, "writer": BufferedWriter, "random": BufferedRandom}
 
@@ -255,7 +254,7 @@ def _no_way(obj: Any) -> pickle.PicklingError:
 
 def _not_captured(obj: Any) -> Held:
     raise pickle.PicklingError(
-        f"{short_repr(obj)} is open in this process, and belongs to a function that is sent once "
+        f"{name_of(obj)} is open in this process, and belongs to a function that is sent once "
         "for all its tasks; pass it to each task as an argument"
     )
 
@@ -282,27 +281,35 @@ def _form_of(obj: Any) -> tuple[Form, FileIO]:
 
 
 def _newline_of(text: TextIOWrapper) -> str | None:
-    r"""Return what `text` was given as `newline`.
+    """Return what `text` was given as `newline`.
 
     Nothing tells that but what the object refers to: behind encoder and decoder comes `newline`
-    where it is no None, then text that was read ahead, if any, with a tuple; last, `errors`.
+    where it is no None, then text that was read ahead, if any; last, `errors`.
     """
+    strings, is_universal, has_snapshot = _parts_of(text)
+    if is_universal and strings == [""] and has_snapshot:  # it may be either of the two
+        text.seek(text.tell())  # so that nothing is read ahead
+        strings, _, _ = _parts_of(text)
+    if not strings or (is_universal and strings[0]):
+        return None
+    return strings[0]
+
+
+def _parts_of(text: TextIOWrapper) -> tuple[list[str], bool, bool]:
+    """Return those strings, whether any end of line will do, and whether a position is noted."""
     import gc
 
     strings: list[str] = []
-    has_translation = has_read_ahead = False
+    is_universal = has_snapshot = False
     for part in gc.get_referents(text):
         if isinstance(part, str):
             strings.append(part)
         elif isinstance(part, tuple):
-            has_read_ahead = True
+            has_snapshot = True
         elif hasattr(part, "setstate"):
             strings.clear()
-            has_translation = has_translation or isinstance(part, IncrementalNewlineDecoder)
-    strings = strings[:-1]
-    if has_translation and len(strings) <= has_read_ahead:
-        return None
-    return strings[0] if strings and strings[0] in ("", "\n", "\r", "\r\n") else None
+            is_universal = isinstance(part, IncrementalNewlineDecoder)
+    return strings[:-1], is_universal, has_snapshot
 
 
 def _flush(obj: Any) -> None:

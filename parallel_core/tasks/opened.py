@@ -38,6 +38,12 @@ def standard_name(obj: object) -> str | None:
     return None
 
 
+def name_of(obj: Any) -> str:
+    """Return the words for an open file in messages, with its name in full."""
+    name = getattr(obj, "name", None)
+    return short_repr(obj) if name is None else f"the file {name!r}"
+
+
 def note(file: Any) -> Any:
     """Return `file`, which is to be closed when the task of this thread is done."""
     opened.setdefault(get_ident(), []).append(file)
@@ -79,6 +85,5 @@ def refuse_result(obj: Any) -> None:
     """Raise PicklingError, which says what to return instead of an open file."""
     if standard_name(obj) is None:
         raise pickle.PicklingError(
-            f"{short_repr(obj)} is open in the worker alone; return what was read from it, or its "
-            "name"
+            f"{name_of(obj)} is open in the worker alone; return what was read from it, or its name"
         )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from memmapping.modules import loaded
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.description import short_repr
+from parallel_core.tasks.opened import is_open_file
 
 if TYPE_CHECKING:
     from cloudpickle import Pickler as CloudPickler
@@ -260,6 +261,8 @@ def _pickling_error(obj: object, reduce_first: Reducer | None) -> BaseException 
 
 def parts_of(value: object) -> Iterator[tuple[str, object]]:
     """Yield what `value` is made of, each with the words that lead to it."""
+    if is_open_file(value):
+        return
     if isinstance(value, dict):
         for key, item in value.items():
             yield f", key {short_repr(key, 40)}", key
