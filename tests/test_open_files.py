@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import multiprocessing
 import os
 import socket
 import ssl
@@ -91,6 +92,10 @@ def test_what_newline_was_is_found_out(text_file: Path, mode: str, newline: str 
         text_file.write_bytes(content)
         with open(text_file, mode, newline=newline) as file:
             assert _newline_of(file) == newline
+            if file.writable():
+                file.write("text")
+                assert _newline_of(file) == newline
+                file.seek(0)
             if file.readable():
                 file.readline()
                 assert _newline_of(file) == newline
@@ -271,6 +276,21 @@ def test_tasks_with_pipes_that_are_taken_back() -> None:
     with os.fdopen(read_end, "rb", buffering=0) as reader, os.fdopen(write_end, "wb") as writer:
         tasks = [delayed(wait_or_wake)(i, reader, writer, 49) for i in range(50)]
         assert Parallel(2, batch_size=50)(tasks) == [b"x", *[b""] * 49]
+
+
+def send(connection: Any, thing: Any) -> Any:
+    connection.send(thing)
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_the_end_of_a_pipe_of_multiprocessing() -> None:
+    # Pickle takes it for its number, and what has that number in the worker was closed after.
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs, Parallel(2) as parallel:
+        parallel(delayed(send)(theirs, i) for i in range(50))
+        assert sorted(ours.recv() for _ in range(50)) == list(range(50))
+        assert parallel(delayed(abs)(-i) for i in range(50)) == list(range(50))
+        refused(ours, "pass its name|connection in the task", "loky")
 
 
 def die_once(sock: socket.socket, flag: str) -> bytes:

@@ -8,6 +8,7 @@ so that nothing the generator does later reaches them and no two tasks share an 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from parallel_core.tasks.definitions import Definition, Definitions, may_hold_ar
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 from parallel_core.tasks.handles import to_send
 from parallel_core.tasks.pickling import (
+    CONNECTION,
     MAIN,
     PROTOCOL,
     explain,
@@ -54,6 +56,7 @@ class BatchBuilder:
         self._start = 0
         self._closed = 0  # tasks in all runs but the last
         self._by_name = True
+        self._connects = False
         self._arrays: ArrayReducer | None = None
         self._repeats = RepeatedArguments()
         self._runs: list[Run] = []
@@ -78,6 +81,7 @@ class BatchBuilder:
         self._used = {}
         self.nbytes = 0
         self._by_name = not modules_by_value()
+        self._connects = "multiprocessing.connection" in sys.modules
         self._arrays = self._definitions.arrays
         self.arity = PICKLED  # so that the first task goes through `add`
 
@@ -143,7 +147,7 @@ class BatchBuilder:
                 data = pickle.dumps((args, kwargs), PROTOCOL)
             else:
                 data = self._definitions.pickler.dumps((args, kwargs))
-            if MAIN in data or not self._by_name:
+            if MAIN in data or not self._by_name or (self._connects and CONNECTION in data):
                 data = self._definitions.dumps_by_value((args, kwargs))
                 self._used.update(self._definitions.take_used())
         except Exception:

@@ -189,6 +189,10 @@ class OpenFiles:
             return getattr, (sys, name)
         if isinstance(obj, _c_socket):
             return self._reduce_socket(obj, cross)
+        if type(obj).__name__ == "Connection":
+            if obj.closed:
+                raise pickle.PicklingError("it is closed")
+            return open_connection, (cross(obj).number, obj.readable, obj.writable)
         if not isinstance(obj, _IOBase):
             return as_is, (obj.file,)  # a temporary file, which is the caller's to remove
         form, raw = _form_of(obj)
@@ -284,8 +288,10 @@ def _newline_of(text: TextIOWrapper) -> str | None:
     """Return what `text` was given as `newline`.
 
     Nothing tells that but what the object refers to: behind encoder and decoder comes `newline`
-    where it is no None, then text that was read ahead, if any; last, `errors`.
+    where it is no None, then text that was read ahead, if any, or is to be written; last, `errors`.
     """
+    if text.writable():
+        text.flush()
     strings, is_universal, has_snapshot = _parts_of(text)
     if is_universal and strings == [""] and has_snapshot:  # it may be either of the two
         text.seek(text.tell())  # so that nothing is read ahead
@@ -363,6 +369,13 @@ def open_socket(number: Number, family: int, kind: int, proto: int, timeout: flo
     made = socket.socket(family, kind, proto, fileno=_descriptor(number))
     made.settimeout(timeout)
     return note(made)
+
+
+def open_connection(number: Number, readable: bool, writable: bool) -> Any:
+    """Return an end of a `multiprocessing.Pipe` over the descriptor that came as `number`."""
+    from multiprocessing.connection import Connection
+
+    return note(Connection(_descriptor(number), readable, writable))
 
 
 def _descriptor(number: Number) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from parallel_core.tasks.description import short_repr
 
 _OPEN = (_IOBase, socket)
+_BY_NAME = {("tempfile", "_TemporaryFileWrapper"), ("multiprocessing.connection", "Connection")}
 _IN_MEMORY = (BytesIO, StringIO)
 _STANDARD = ("stdin", "stdout", "stderr")
 
@@ -27,7 +28,7 @@ def is_open_file(obj: object) -> bool:
     if isinstance(obj, _OPEN):
         return not isinstance(obj, _IN_MEMORY)
     kind = type(obj)
-    return kind.__name__ == "_TemporaryFileWrapper" and kind.__module__ == "tempfile"
+    return (kind.__module__, kind.__name__) in _BY_NAME
 
 
 def standard_name(obj: object) -> str | None:

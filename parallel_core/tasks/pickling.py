@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PROTOCOL = 5
 #: Whatever refers to the caller's script has this in its pickle.
 MAIN = b"__main__"
+#: A pickle with this in it may name a descriptor by its number, which is another one elsewhere.
+CONNECTION = b"multiprocessing.connection"
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, or as if
 
@@ -39,8 +41,12 @@ HandOver = Callable[[pickle.PickleBuffer], bool]
 
 
 def needs_value(data: bytes) -> bool:
-    """Whether `data`, written by the C pickler, may name what a worker cannot import."""
-    return MAIN in data or ("cloudpickle" in sys.modules and bool(modules_by_value()))
+    """Whether `data`, written by the C pickler, may name what a worker does not have."""
+    return (
+        MAIN in data
+        or ("cloudpickle" in sys.modules and bool(modules_by_value()))
+        or ("multiprocessing.connection" in sys.modules and CONNECTION in data)
+    )
 
 
 def modules_by_value() -> set[str]:
