@@ -210,6 +210,8 @@ class Channel:
         outbox = self._outbox
         while outbox:
             pieces, beside = self._next_pieces()
+            if not pieces:
+                return False  # there is no use in waiting for room
             offered = sum(map(len, pieces))
             sent = self._send_several(pieces, flags, beside)
             is_full = sent < offered
@@ -229,7 +231,7 @@ class Channel:
             raise ChannelClosed from error
 
     def _next_pieces(self) -> tuple[list[memoryview], Any]:
-        """Return what to send by one system call, and what goes beside it."""
+        """Return what to send by one system call, if anything may go, and what goes beside it."""
         return list(islice(self._outbox, _AT_ONCE)), ()
 
     def _send_several(self, pieces: list[memoryview], flags: int, beside: Any = ()) -> int:

@@ -111,6 +111,9 @@ class _Server:
                     if not self._set_up(*message[1:]):
                         self._drain()
                         return
+                elif message[0] == messages.EXPECT:
+                    self._channel.expect()
+                    self._send((messages.EXPECTING,))
                 elif message[0] == messages.DESCRIPTORS:
                     self._arrive(message[1])
                 elif message[0] == messages.RELEASE:
