@@ -259,6 +259,8 @@ class Backend:
     opens_files : bool
         Whether its workers can open what this process has open: large arrays go to them in
         shared memory.
+    passes_descriptors : bool
+        Whether they can be sent descriptors that this process has open.
     aim_seconds : float
         How long a batch should take; the cheaper handing over is, the shorter.
     inline_when_single : bool
@@ -269,6 +271,7 @@ class Backend:
     style: Style = Style.PUSH
     supports_sharedmem: bool = False
     opens_files: bool = False
+    passes_descriptors: bool = False
     aim_seconds: float = 0.5
     inline_when_single: bool = False
 
