@@ -57,8 +57,11 @@ class FutureTasks(LiveTasks):
 
     def accept(self, item: Work) -> Any:
         """Return the task, unless its future was cancelled."""
-        if not item.future.set_running_or_notify_cancel():
-            return None
+        try:
+            if not item.future.set_running_or_notify_cancel():
+                return None
+        except Exception:
+            return None  # somebody has given it a result by hand
         self._running[self._position] = item.future
         self._position += 1
         return item.task
@@ -211,7 +214,7 @@ class Manager:
 
     def _start(self, work: Work) -> None:
         thread = threading.Thread(
-            target=self._context.run, args=(self._serve,), name=self._name, daemon=False
+            target=self._context.copy().run, args=(self._serve,), name=self._name, daemon=False
         )
         self._thread = thread
         try:
@@ -246,6 +249,7 @@ class Manager:
                     tasks.settle(chunks)
             except BaseException as error:
                 tasks.wake_by(None)
+                tasks.expel()
                 tasks.fail_all(error)
                 del error
             tasks.wake_by(None)

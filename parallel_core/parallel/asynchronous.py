@@ -78,6 +78,8 @@ class Apart:
         assert self._ended is not None
         signal = new_signal()
         self._asked.put(signal)
+        if self.is_over:
+            self._answer_all()
         try:
             await signal.wait()
         except GeneratorExit:
@@ -164,8 +166,16 @@ class Apart:
                 parallel._apart = None
             if signal is not None:
                 signal.set()
+            self._answer_all()
             assert self._ended is not None
             self._ended.set()
+
+    def _answer_all(self) -> None:
+        """Let go on who has asked when it was over; whoever asks later looks for that."""
+        while not self._asked.empty():
+            signal = self._asked.get()
+            if signal is not None:
+                signal.set()
 
 
 class ResultStream:
