@@ -126,7 +126,7 @@ class LiveTasks:
             self._outside.set()
 
     def _take(self) -> Any:
-        while not self._is_expelling:
+        while not self._expels():
             patience = REST_SECONDS if self.is_at_rest else None
             try:
                 item = self._queue.get(block=not self._is_closed, timeout=patience)
@@ -134,7 +134,7 @@ class LiveTasks:
                 if self._is_closed or self.is_at_rest:
                     return None
                 continue
-            if self._is_expelling:
+            if self._expels():
                 self._queue.put(item)
             elif item is not _NUDGE:
                 task = self.accept(item)
@@ -142,6 +142,9 @@ class LiveTasks:
                     return task
             del item
         return None
+
+    def _expels(self) -> bool:
+        return self._is_expelling
 
     def expel(self) -> None:
         """Have nobody wait in here: the call has failed, and a thread of it would take a task."""

@@ -77,6 +77,7 @@ class PullDispatch:
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
         self._is_timed = plan.timeout is not None
+        is_live = isinstance(tasks, LiveTasks)
         if isinstance(tasks, LiveTasks):
             tasks = tasks.waiting()
         self._feed = Feed(
@@ -100,7 +101,7 @@ class PullDispatch:
         self._source_error: BaseException | None = None
         self._alive = 0
         self._waiting_for_news = False
-        self._delivery: Delivery = delivery_for(plan.return_as)
+        self._delivery: Delivery = delivery_for(plan.return_as, is_live)
         self._keeps_results = plan.return_as is ReturnAs.LIST
         self._folded = None if plan.reduction is None else plan.reduction.begin()
 

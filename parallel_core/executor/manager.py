@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from parallel_core.backends.base import Failure, Style
 from parallel_core.backends.registry import find_backend
 from parallel_core.dispatch.live import LiveTasks
-from parallel_core.dispatch.plan import ReturnAs
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
 from parallel_core.parallel.call import Parallel
 from parallel_core.parallel.options import CallOptions
@@ -148,13 +147,17 @@ class _Options(CallOptions):
 
 
 class Calls(Parallel):
-    """Calls that are fed by an executor; never in the thread that makes them."""
+    """Calls that are fed by an executor, with `FutureTasks`; never in the thread that makes them.
+
+    What such a call yields are lists of chunks of results, each with the position of its first.
+    """
 
     _may_run_here = False
 
     def __init__(self, n_jobs: Any, params: dict[str, Any]) -> None:
-        numbered: Any = ReturnAs.NUMBERED
-        super().__init__(n_jobs, verbose=0, return_as=numbered, pre_dispatch="all", **params)
+        super().__init__(
+            n_jobs, verbose=0, return_as="generator_unordered", pre_dispatch="all", **params
+        )
         if self.n_jobs is None:
             self.n_jobs = -1
         if self._backend.style is Style.INLINE:  # deep within tasks, or asked for by name
