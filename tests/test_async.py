@@ -332,6 +332,8 @@ def test_what_makes_no_sense(loop: Any, tmp_path: Path) -> None:
     assert loop.run(lambda: loop.together(call, call_again))[0] == ["ended"]
     with pytest.raises(TypeError, match="takes an iterable of delayed calls"):
         parallel.astream(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"is asynchronous: submit its items to get_executor\(\)"):
+        parallel.astream(parallel.astream([]))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="await acall"):
         Parallel(n_jobs=2, reduce=max).astream([])
     waiting = parallel.acall([])

@@ -219,17 +219,17 @@ def test_an_initializer_that_raises(backend: str) -> None:
 
 def test_an_initializer_that_raises_in_one_thread() -> None:
     calls = iter([None, ValueError("no licence")])
-    went = threading.Event()
+    over = threading.Event()
 
     def prepare() -> None:
         error = next(calls, None)
         if error is not None:
-            went.set()
             raise error
 
     with get_executor(2, backend="threading", initializer=prepare) as executor:
-        failed = executor.submit(went.wait)
+        failed = executor.submit(over.wait)
         assert isinstance(failed.exception(), InitializerError)
+        over.set()
         assert list(executor.map(abs, range(-50, 0))) == list(range(50, 0, -1))
 
 

@@ -601,6 +601,8 @@ def _check_iterable(iterable: Any) -> Iterable[Any]:
     hint = ""
     if callable(iterable):
         hint = ": write Parallel(...)(delayed(f)(x) for x in xs), not Parallel(...)(f)"
+    elif hasattr(kind, "__aiter__"):
+        hint = ", which is asynchronous: submit its items to get_executor() instead"
     raise TypeError(
         f"Parallel takes an iterable of delayed calls, not {iterable!r} of type "
         f"{type(iterable).__name__!r}{hint}"
