@@ -340,6 +340,7 @@ def test_what_makes_no_sense(loop: Any, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no event loop is running here"):
         waiting.send(None)
     assert parallel([delayed(abs)(-1)]) == [1]
+    assert loop.run(lambda: parallel.acall([delayed(abs)(-1)])) == [1]
 
 
 def test_ctrl_c(loop: Any) -> None:

@@ -218,7 +218,7 @@ class PushDispatch:
     def _may_pull(self) -> bool:
         if self._source.exhausted or self._hit or self._failure is not None:
             return False
-        if self._interruption is not None and self._interruption.is_set:
+        if self._is_interrupted():
             return False
         limit, most_nbytes = self._plan.pre_dispatch, self._plan.pre_dispatch_nbytes
         if most_nbytes is not None and self._ahead_nbytes >= most_nbytes:

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from parallel_core.dispatch.interruption import CallInterrupted, Interruption
-from parallel_core.dispatch.plan import ReturnAs
+from parallel_core.dispatch.plan import ReturnAs, check_return_as
 from parallel_core.parallel.loops import Signal, new_signal
 
 _numbers = itertools.count()
@@ -63,15 +63,19 @@ class Apart:
         if before is not None and before._interruption.is_set:
             await before.close()
         self._parallel._check_is_free()
-        self._parallel._apart = self
-        self._ended = new_signal()
+        ended = new_signal()
         self._thread = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._serve,),
             name=f"parallel-core-async-{next(_numbers)}",
             daemon=True,
         )
-        self._thread.start()
+        self._parallel._apart, self._ended = self, ended
+        try:
+            self._thread.start()
+        except BaseException:
+            self._parallel._apart = self._ended = None
+            raise
 
     async def take(self) -> Any:
         """Return the next chunk, or the list; None at the end."""
@@ -255,7 +259,7 @@ def stream(parallel: Any, tasks: Iterable[Any]) -> ResultStream:
     """Return the results of a call of `parallel` as they come."""
     if parallel._call_options.reduce is not None:
         raise ValueError("a call with reduce has one value: await acall() instead of astream()")
-    return_as = parallel._return_as
+    return_as = check_return_as(parallel.return_as)
     if return_as is ReturnAs.LIST:
         return_as = ReturnAs.GENERATOR
     return ResultStream(parallel, tasks, return_as)
