@@ -217,6 +217,22 @@ def test_an_initializer_that_raises(backend: str) -> None:
         assert isinstance(futures[0].exception(), BrokenExecutor)
 
 
+def test_an_initializer_that_raises_in_one_thread() -> None:
+    calls = iter([None, ValueError("no licence")])
+    over = threading.Event()
+
+    def prepare() -> None:
+        error = next(calls, None)
+        if error is not None:
+            raise error
+
+    with get_executor(2, backend="threading", initializer=prepare) as executor:
+        failed = executor.submit(over.wait)
+        assert isinstance(failed.exception(), InitializerError)
+        over.set()
+        assert list(executor.map(abs, range(-50, 0))) == list(range(50, 0, -1))
+
+
 def _set_state(value: str) -> None:
     os.environ["TEST_EXECUTOR_STATE"] = value
 

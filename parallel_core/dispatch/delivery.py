@@ -116,10 +116,10 @@ class NumberedDelivery:
 Delivery = ListDelivery | OrderedDelivery | UnorderedDelivery | NumberedDelivery
 
 
-def delivery_for(return_as: ReturnAs) -> Delivery:
-    """Return an empty delivery of the kind that the caller asked for."""
+def delivery_for(return_as: ReturnAs, is_live: bool = False) -> Delivery:
+    """Return an empty delivery of the kind that the caller asked for, or who put live tasks in."""
+    if is_live:
+        return NumberedDelivery()
     if return_as is ReturnAs.LIST:
         return ListDelivery()
-    if return_as is ReturnAs.NUMBERED:
-        return NumberedDelivery()
     return OrderedDelivery() if return_as is ReturnAs.GENERATOR else UnorderedDelivery()

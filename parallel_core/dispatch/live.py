@@ -13,6 +13,7 @@ was nothing to do: whoever keeps workers for a call that does nothing keeps them
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,9 @@ class LiveTasks:
         self._wake: Callable[[], None] | None = None
         self._is_closed = False
         self.is_waited_for = False
+        self._is_expelling = False
+        self._outside = threading.Event()  # nobody is waiting in here
+        self._outside.set()
 
     def put(self, item: Any) -> None:
         """Add something that `accept` makes a task of."""
@@ -111,8 +115,18 @@ class LiveTasks:
         return WaitingTasks(self)
 
     def take(self) -> Any:
-        """Return the next task, when there is one; None when the call is over."""
-        while True:
+        """Return the next task, when there is one; None when the call is over.
+
+        One thread at a time may wait in here.
+        """
+        self._outside.clear()
+        try:
+            return self._take()
+        finally:
+            self._outside.set()
+
+    def _take(self) -> Any:
+        while not self._expels():
             patience = REST_SECONDS if self.is_at_rest else None
             try:
                 item = self._queue.get(block=not self._is_closed, timeout=patience)
@@ -120,11 +134,25 @@ class LiveTasks:
                 if self._is_closed or self.is_at_rest:
                     return None
                 continue
-            if item is not _NUDGE:
+            if self._expels():
+                self._queue.put(item)
+            elif item is not _NUDGE:
                 task = self.accept(item)
                 if task is not None:
                     return task
             del item
+        return None
+
+    def _expels(self) -> bool:
+        return self._is_expelling
+
+    def expel(self) -> None:
+        """Have nobody wait in here: the call has failed, and a thread of it would take a task."""
+        if self.is_waited_for:
+            self._is_expelling = True
+            self.nudge()
+            self._outside.wait()
+            self._is_expelling = False
 
 
 class WaitingTasks:

@@ -27,7 +27,6 @@ class ReturnAs(enum.Enum):
     LIST = "list"
     GENERATOR = "generator"
     UNORDERED = "generator_unordered"
-    NUMBERED = 1  #: ``(position of the first, results)`` as they come; not for users
 
 
 class Counters(NamedTuple):
@@ -251,9 +250,7 @@ def check_return_as(given: object) -> ReturnAs:
     if given == "list":
         return ReturnAs.LIST
     try:
-        if given == ReturnAs.NUMBERED.value:
-            raise ValueError
         return ReturnAs(given)
     except ValueError:
-        known = ", ".join(repr(one.value) for one in ReturnAs if one is not ReturnAs.NUMBERED)
+        known = ", ".join(repr(member.value) for member in ReturnAs)
         raise ValueError(f"return_as must be one of {known}, not {given!r}") from None

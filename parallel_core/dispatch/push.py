@@ -45,7 +45,6 @@ from parallel_core.tasks.known import Known
 if TYPE_CHECKING:
     from parallel_core.tasks.folding import Folding
 
-_WINDOWED = (ReturnAs.GENERATOR, ReturnAs.UNORDERED)  # what the consumer has not taken is ahead
 _LIVE_AIM = 0.001  # seconds: what is behind others in a batch cannot be cancelled any more
 _LOOK_SECONDS = 0.01  # an engine that nobody can wake is asked so often
 _FIRST_SECONDS = 0.001  # a generator this fast is asked for the whole first window at once
@@ -97,7 +96,8 @@ class PushDispatch:
         self._live = tasks if isinstance(tasks, LiveTasks) else None
         self._is_deaf = False  # nobody can wake the session
         self._rests_since = NEVER
-        self._is_windowed = plan.return_as in _WINDOWED
+        # what the consumer has not taken is ahead, too
+        self._is_windowed = self._live is None and plan.return_as is not ReturnAs.LIST
         if plan.journal is not None:
             tasks = plan.journal.look_up(tasks)
         self._source = TaskSource(tasks, BatchBuilder(definitions), self._sizer, self._clock)
@@ -117,7 +117,7 @@ class PushDispatch:
         self._failure: BaseException | None = None
         self.dispatched = 0
         self.completed = 0
-        self._delivery: Delivery = delivery_for(plan.return_as)
+        self._delivery: Delivery = delivery_for(plan.return_as, self._live is not None)
         self._deepest = 1 if self._blind else 2
         if self._is_windowed and plan.pre_dispatch and not self._blind:
             self._deepest = max(2, -(-plan.pre_dispatch // session.n_workers))
@@ -218,7 +218,7 @@ class PushDispatch:
     def _may_pull(self) -> bool:
         if self._source.exhausted or self._hit or self._failure is not None:
             return False
-        if self._interruption is not None and self._interruption.is_set:
+        if self._is_interrupted():
             return False
         limit, most_nbytes = self._plan.pre_dispatch, self._plan.pre_dispatch_nbytes
         if most_nbytes is not None and self._ahead_nbytes >= most_nbytes:

@@ -17,7 +17,6 @@ from parallel_core.backends.base import Failure, Style
 from parallel_core.backends.registry import find_backend
 from parallel_core.dispatch.interruption import Interruption
 from parallel_core.dispatch.live import LiveTasks
-from parallel_core.dispatch.plan import ReturnAs
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
 from parallel_core.parallel.call import Parallel
 from parallel_core.parallel.options import CallOptions
@@ -58,8 +57,11 @@ class FutureTasks(LiveTasks):
 
     def accept(self, item: Work) -> Any:
         """Return the task, unless its future was cancelled."""
-        if not item.future.set_running_or_notify_cancel():
-            return None
+        try:
+            if not item.future.set_running_or_notify_cancel():
+                return None
+        except Exception:
+            return None  # somebody has given it a result by hand
         self._running[self._position] = item.future
         self._position += 1
         return item.task
@@ -146,13 +148,17 @@ class _Options(CallOptions):
 
 
 class Calls(Parallel):
-    """Calls that are fed by an executor; never in the thread that makes them."""
+    """Calls that are fed by an executor, with `FutureTasks`; never in the thread that makes them.
+
+    What such a call yields are lists of chunks of results, each with the position of its first.
+    """
 
     _may_run_here = False
 
     def __init__(self, n_jobs: Any, params: dict[str, Any]) -> None:
-        numbered: Any = ReturnAs.NUMBERED
-        super().__init__(n_jobs, verbose=0, return_as=numbered, pre_dispatch="all", **params)
+        super().__init__(
+            n_jobs, verbose=0, return_as="generator_unordered", pre_dispatch="all", **params
+        )
         if self.n_jobs is None:
             self.n_jobs = -1
         if self._backend.style is Style.INLINE:  # deep within tasks, or asked for by name
@@ -218,7 +224,7 @@ class Manager:
 
     def _start(self, work: Work) -> None:
         thread = threading.Thread(
-            target=self._context.run, args=(self._serve,), name=self._name, daemon=False
+            target=self._context.copy().run, args=(self._serve,), name=self._name, daemon=False
         )
         self._thread = thread
         try:
@@ -260,6 +266,7 @@ class Manager:
                     tasks.settle(chunks)
             except BaseException as error:
                 tasks.wake_by(None)
+                tasks.expel()
                 tasks.fail_all(error)
                 del error
             tasks.wake_by(None)

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from parallel_core.dispatch.interruption import CallInterrupted, Interruption
-from parallel_core.dispatch.plan import ReturnAs
+from parallel_core.dispatch.plan import ReturnAs, check_return_as
 from parallel_core.parallel.loops import Signal, new_signal
 
 _numbers = itertools.count()
@@ -63,21 +63,27 @@ class Apart:
         if before is not None and before._interruption.is_set:
             await before.close()
         self._parallel._check_is_free()
-        self._parallel._apart = self
-        self._ended = new_signal()
+        ended = new_signal()
         self._thread = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._serve,),
             name=f"parallel-core-async-{next(_numbers)}",
             daemon=True,
         )
-        self._thread.start()
+        self._parallel._apart, self._ended = self, ended
+        try:
+            self._thread.start()
+        except BaseException:
+            self._parallel._apart = self._ended = None
+            raise
 
     async def take(self) -> Any:
         """Return the next chunk, or the list; None at the end."""
         assert self._ended is not None
         signal = new_signal()
         self._asked.put(signal)
+        if self.is_over:
+            self._answer_all()
         try:
             await signal.wait()
         except GeneratorExit:
@@ -164,8 +170,16 @@ class Apart:
                 parallel._apart = None
             if signal is not None:
                 signal.set()
+            self._answer_all()
             assert self._ended is not None
             self._ended.set()
+
+    def _answer_all(self) -> None:
+        """Let go on who has asked when it was over; whoever asks later looks for that."""
+        while not self._asked.empty():
+            signal = self._asked.get()
+            if signal is not None:
+                signal.set()
 
 
 class ResultStream:
@@ -245,7 +259,7 @@ def stream(parallel: Any, tasks: Iterable[Any]) -> ResultStream:
     """Return the results of a call of `parallel` as they come."""
     if parallel._call_options.reduce is not None:
         raise ValueError("a call with reduce has one value: await acall() instead of astream()")
-    return_as = parallel._return_as
+    return_as = check_return_as(parallel.return_as)
     if return_as is ReturnAs.LIST:
         return_as = ReturnAs.GENERATOR
     return ResultStream(parallel, tasks, return_as)
