@@ -167,6 +167,8 @@ class Session(ABC):
     n_workers: int
     #: Whether `enforce` knows which task runs; else single tasks are submitted, one to a worker.
     names_running: bool = True
+    #: Says how many tasks the next batch should have; None: what is measured decides.
+    batch_size: Callable[[], int] | None = None
     #: Which time it is, in seconds; only a simulation has another one.
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -263,6 +265,8 @@ class Backend:
         How long a batch should take; the cheaper handing over is, the shorter.
     inline_when_single : bool
         Whether ``n_jobs=1`` needs no worker: the tasks run in the caller's thread.
+    default_n_jobs : int
+        What ``n_jobs=None`` means here.
     """
 
     name: str = ""
@@ -271,6 +275,7 @@ class Backend:
     opens_files: bool = False
     aim_seconds: float = 0.5
     inline_when_single: bool = False
+    default_n_jobs: int = 1
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return how many workers a request for `n_jobs` gets here."""
@@ -300,4 +305,16 @@ class Backend:
 
 
 class BackendUnavailable(Exception):
-    """The backend cannot work on this system; the message says why."""
+    """The backend cannot work on this system; the message says why.
+
+    Parameters
+    ----------
+    message : str
+        Why.
+    instead : Backend, optional
+        What to use, without a warning; by default threads are used, with one.
+    """
+
+    def __init__(self, message: str = "", instead: Backend | None = None) -> None:
+        super().__init__(message)
+        self.instead = instead

@@ -85,6 +85,7 @@ class PushDispatch:
             session.n_workers,
             known_length(tasks),
             plan.pre_dispatch_nbytes or sys.maxsize,
+            session.batch_size,
         )
         if plan.journal is not None:
             tasks = plan.journal.look_up(tasks)

@@ -369,7 +369,8 @@ class Parallel:
     def _start(self, tasks: Iterable[Any]) -> Any:
         """Return a started dispatch on the chosen backend, or on threads where it cannot work."""
         backend = self._backend
-        n_jobs = backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
+        wanted = backend.default_n_jobs if self.n_jobs is None else self.n_jobs
+        n_jobs = backend.effective_n_jobs(wanted)
         self._dispatch = None
         if (n_jobs == 1 and backend.inline_when_single) or sys.is_finalizing():
             backend = find_backend("sequential")  # the end: no import, no thread any more
@@ -379,12 +380,13 @@ class Parallel:
             try:
                 session = self._open(n_jobs)
             except BackendUnavailable as error:
-                _warn_once(
-                    backend.name,
-                    f"the backend {backend.name!r} cannot start worker processes here ({error}); "
-                    "threads are used instead",
-                )
-                backend = find_backend("threading")
+                if error.instead is None:
+                    _warn_once(
+                        backend.name,
+                        f"the backend {backend.name!r} cannot start worker processes here "
+                        f"({error}); threads are used instead",
+                    )
+                backend = error.instead or find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
         options = self._call_options
         plan = CallPlan(

@@ -197,7 +197,8 @@ def get_active_backend(
     check_hints(prefer, require)
     check_verbose(verbose)
     n_jobs = values.get("n_jobs")
-    return choose_backend(None, prefer, require, {}).backend, 1 if n_jobs is None else n_jobs
+    backend = choose_backend(None, prefer, require, {}).backend
+    return backend, backend.default_n_jobs if n_jobs is None else n_jobs
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
