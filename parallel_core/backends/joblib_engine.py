@@ -85,7 +85,7 @@ class JoblibEngine(FuturesBackend):
 
     def __init__(self, backend: Any, name: str | None, find: Callable[[Any], Backend]) -> None:
         self.backend = backend
-        self.kind = type(backend).__qualname__
+        self.kind = type(backend).__name__
         self.name = name or self.kind
         self._find = find
         self._submit_name = self._name_of_submit()

@@ -113,7 +113,7 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
     if isinstance(backend, Backend):
         return backend
     if isinstance(backend, str):
-        factory = _factories.get(backend)
+        factory = _factories.get(backend) or _factory_of_joblib(backend)
         if factory in _BUILT_IN and params:
             raise TypeError(
                 f"the backend {backend!r} has no parameters {', '.join(sorted(params))}"
@@ -131,6 +131,21 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
         made = factory(**(params or {}))
         return _as_backend(made, f"the factory of backend {backend!r}", backend)
     return _as_backend(backend, "backend=")
+
+
+def _factory_of_joblib(name: str) -> Factory | None:
+    """Return what is registered with joblib under `name`, where joblib is in use anyway."""
+    joblib = loaded("joblib.parallel")
+    if joblib is None:
+        return None
+    known = joblib.BACKENDS
+    register = getattr(joblib, "EXTERNAL_BACKENDS", {}).get(name)
+    if name not in known and register is not None:
+        register()
+    found: Factory | None = known.get(name)
+    if getattr(found, "__module__", "").startswith("parallel_core."):
+        return None  # this would be a circle
+    return found
 
 
 def _as_backend(made: Any, source: str, name: str | None = None) -> Backend:
@@ -152,8 +167,9 @@ def _as_backend(made: Any, source: str, name: str | None = None) -> Backend:
         if ours is not None:
             return find_backend(ours)
         return joblib_style.JoblibStyleBackend(made, name, find_backend)
+    what = "a class, and no backend yet" if isinstance(made, type) else "no backend"
     raise TypeError(
-        f"{source} gave {made!r}, which is no backend: it must be the name of a registered one "
+        f"{source} gave {made!r}, which is {what}: it must be the name of a registered one "
         f"({', '.join(sorted(_factories))}), a Backend, a concurrent.futures.Executor, a "
         "multiprocessing context or a backend by joblib's conventions"
     )
