@@ -508,11 +508,48 @@ def test_abort_everything_that_raises_is_a_warning() -> None:
     held = threading.Event()
     name = _hold(held)
     threading.Timer(0.2, held.set).start()  # else terminate would wait for it
-    with pytest.warns(RuntimeWarning, match=r"Stubborn\.abort_everything raised.*still busy"):
+    with pytest.warns(
+        RuntimeWarning, match=r"Stubborn\.abort_everything raised OSError: still busy"
+    ):
         with pytest.raises(KeyError):
             Parallel(n_jobs=2, backend=Stubborn())(
                 delayed(_wait_for)(name) if x == 0 else delayed(fail_at)(x, x) for x in range(2)
             )
+
+
+@pytest.mark.parametrize("method", ["stop_call", "terminate"])
+def test_an_end_that_raises_costs_no_results(method: str) -> None:
+    backend = Conventional()
+    setattr(backend, method, lambda: _raise(OSError("no network")))
+    with pytest.warns(RuntimeWarning, match=rf"Conventional\.{method} raised OSError: no network"):
+        assert Parallel(n_jobs=2, backend=backend)([delayed(square)(3)]) == [9]
+
+
+def test_results_beside_a_failure_keep_their_places() -> None:
+    backend = OneByOne()
+    with pytest.raises(KeyError) as caught:
+        Parallel(n_jobs=1, backend=backend, batch_size=640)(
+            delayed(fail_at)(x, 105) for x in range(640)
+        )
+    assert dict(caught.value.results) == {x: x for x in range(640) if not 105 <= x < 110}
+
+
+def test_parts_that_are_asked_for_too_late_are_none() -> None:
+    class Late(Conventional):
+        kept: list[Any]
+
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            self.kept.append(func)
+            return super().submit(func, callback)
+
+    backend = Late()
+    backend.kept = []
+    with Parallel(n_jobs=1, backend=backend, batch_size=3) as parallel:
+        parallel(delayed(square)(x) for x in range(3))
+        assert len(backend.kept[0].items) == 3
+        parallel(delayed(fail_at)(x, 9) for x in range(3))
+        assert backend.kept[0].items == []
+        assert len(backend.kept[1].items) == 3
 
 
 def test_workers_on_tasks_over_their_time_are_freed() -> None:

@@ -109,11 +109,11 @@ def test_results_in_order(parallel: Parallel) -> None:
 
 
 def test_a_task_that_raises(parallel: Parallel) -> None:
-    with pytest.raises(Odd, match="1 is odd: not even") as caught:
+    with pytest.raises(Odd, match=r"\d is odd: not even") as caught:
         parallel(delayed(refuse_odd)(x) for x in range(10**6))
-    assert caught.value.x == 1
+    assert caught.value.x % 2
     assert "in refuse_odd" in str(caught.value.__cause__)
-    assert "task 1 of the call" in caught.value.__notes__[0]
+    assert f"task {caught.value.x} of the call" in caught.value.__notes__[0]
     kept = Parallel(on_error="skip")(delayed(refuse_odd)(x) for x in range(20))
     assert kept == [*range(0, 20, 2)]
 

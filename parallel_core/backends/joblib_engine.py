@@ -180,23 +180,24 @@ class JoblibEngine(FuturesBackend):
         """Hand a batch to the backend; return its job."""
         return getattr(self.backend, self._submit_name)(call, callback=callback)
 
-    def tell(self, method: str) -> None:
-        """Call a method of the backend that it need not have."""
+    def tell_end(self, method: str, **kwargs: Any) -> None:
+        """Call a method that ends something, if there is one; what it raises becomes a warning.
+
+        The results are there, or an error that matters more.
+        """
         found = getattr(self.backend, method, None)
-        if found is not None:
-            found()
+        if found is None:
+            return
+        try:
+            found(**kwargs)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            warn_caller(f"{self.kind}.{method} raised {reason}", RuntimeWarning)
 
     def abort(self, executor: Executor, futures: list[Future[Any]]) -> bool:
         """Have the backend end what runs, and be ready for more."""
         del executor, futures
-        found = getattr(self.backend, "abort_everything", None)
-        if found is not None:
-            try:
-                found(ensure_ready=True)
-            except Exception as error:  # whatever ends the call matters more
-                reason = f"{type(error).__name__}: {error}"
-                words = f"{self.kind}.abort_everything raised, so tasks may go on: {reason}"
-                warn_caller(words, RuntimeWarning)
+        self.tell_end("abort_everything", ensure_ready=True)
         return False
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:

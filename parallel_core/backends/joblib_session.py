@@ -8,7 +8,8 @@ from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.backends.base import Completion, WorkerOptions
+from parallel_core import config
+from parallel_core.backends.base import Completion, Failure, WorkerOptions
 from parallel_core.backends.futures import FuturesSession
 from parallel_core.backends.joblib_batch import BatchCall, TaskRun
 from parallel_core.backends.joblib_engine import JoblibEngine, overrides
@@ -51,10 +52,13 @@ class JoblibStyleSession(FuturesSession):
     def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
         """Start a call."""
         super().begin(call, carry_on, folding)
-        nested = self._backend.nested(self._level)
+        nested = None
+        if config.current_settings().values.get("nested") is None:  # the user's word goes first
+            nested = self._backend.nested(self._level)
         self._nested = None if nested is None else dumps(nested)
         self._has_begun = True
-        self._backend.tell("start_call")
+        if hasattr(self._raw, "start_call"):
+            self._raw.start_call()
 
     def end(self) -> None:
         """End a call."""
@@ -62,12 +66,12 @@ class JoblibStyleSession(FuturesSession):
         self._stop_waiting()
         if self._has_begun:
             self._has_begun = False
-            self._backend.tell("stop_call")
+            self._backend.tell_end("stop_call")
 
     def close(self) -> None:
         """End what is left of a call, and have the backend let go of what it took."""
         with ExitStack() as stack:
-            stack.callback(self._backend.tell, "terminate")
+            stack.callback(self._backend.tell_end, "terminate")
             stack.callback(self.end)
             stack.callback(super().close)
 
@@ -102,7 +106,7 @@ class JoblibStyleSession(FuturesSession):
     def _submit(self, batch: Batch, data: bytes) -> Future[Any]:
         """Submit to the backend."""
         run = TaskRun(_name_of(batch), self._nested)
-        call = BatchCall(run, data, batch.size, functools.partial(self._split, batch))
+        call = BatchCall(run, data, batch.size, functools.partial(self._split, batch, self._call))
         job = Job(self._backend)
         returned = self._backend.submit_call(call, job)
         if returned is None:
@@ -114,8 +118,10 @@ class JoblibStyleSession(FuturesSession):
             self._jobs[job.future] = job
         return job.future
 
-    def _split(self, batch: Batch) -> list[bytes]:
-        return [self._encode(batch.part(first, end)) for first, end in _parts(batch.size)]
+    def _split(self, batch: Batch, call: str) -> list[bytes]:
+        """Return the parts of `batch`, encoded; any thread may ask, also when the call is over."""
+        parts = [self._encode(batch.part(first, end)) for first, end in _parts(batch.size)]
+        return parts if self._call == call else []
 
     def _take(self, future: Future[Any]) -> list[Completion]:
         entry = self._in_flight.get(future)
@@ -125,7 +131,7 @@ class JoblibStyleSession(FuturesSession):
         return _merged(super()._take(future))
 
     def _answers(self, batch: Batch, out: Any) -> list[Any]:
-        """Return the answers in what the batch returned: one pickle, or one for each task."""
+        """Return the answers in what the batch returned: one pickle, or one for each part."""
         method = "retrieve_result_callback"
         if isinstance(out, Unretrieved):
             method, out = "retrieve_result", out.retrieve()
@@ -173,13 +179,18 @@ def _moved(answer: Any, first_of_part: int, is_last: bool) -> Any:
 
 def _merged(news: list[Completion]) -> list[Completion]:
     """Return completions that follow each other as one: whoever sizes batches goes by batches."""
-    if len(news) < 2 or news[0].folded is not None:
+    first = news[0] if news else None
+    if first is None or len(news) == 1 or first.folded is not None:
         return news
-    first, last = news[0], news[-1]
-    values = [value for completion in news for value in completion.values]
-    failures = [failure for completion in news for failure in completion.failures]
+    values: list[Any] = []
+    failures: list[Failure] = []
+    for completion in news:
+        if completion.first != first.first + len(values):
+            return news  # a part ended with a failure; so will the call
+        values += completion.values
+        failures += completion.failures
     seconds = sum(completion.seconds for completion in news)
-    return [Completion(first.batch, first.first, values, seconds, last.finished, failures)]
+    return [Completion(first.batch, first.first, values, seconds, news[-1].finished, failures)]
 
 
 def _name_of(batch: Batch) -> str:
