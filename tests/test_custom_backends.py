@@ -72,11 +72,13 @@ class Noting:
 
     def terminate(self) -> None:
         self.calls.append("terminate")
-        self.pool.shutdown()
+        if self.pool is not None:
+            self.pool.shutdown()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         self.calls.append(f"abort_everything({ensure_ready})")
         self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool = None
         if ensure_ready:
             self.configure(self.parallel.n_jobs, self.parallel, **self.parallel._backend_args)
             self.calls.pop()
@@ -140,7 +142,7 @@ def test_a_class_by_the_conventions(make: Callable[[], Any]) -> None:
     assert "fail_at(50, 50)" in caught.value.__notes__[0]
     assert [*caught.value.results][:50] == [*range(50)]
     assert "in fail_at" in str(caught.value.__cause__)
-    assert backend.calls in (once, [*once[:2], "abort_everything(True)", *once[2:]])
+    assert backend.calls in (once, [*once[:2], "abort_everything(False)", *once[2:]])
     generator = Parallel(n_jobs=2, backend=backend, return_as="generator")(
         delayed(square)(x) for x in range(40)
     )
@@ -370,6 +372,19 @@ def test_the_context_of_waiting() -> None:
     with pytest.raises(KeyError):
         parallel(delayed(fail_at)(x, 0) for x in range(9))
     assert backend.calls.count("waited") == 2
+
+
+def test_a_call_that_ends_early_and_the_next_one() -> None:
+    held = threading.Event()
+    name = _hold(held)
+    backend = Conventional()
+    with Parallel(n_jobs=2, backend=backend, stop_when=lambda x: x == 9) as parallel:
+        for _ in range(2):
+            tasks = [delayed(_wait_for)(name), delayed(square)(3), delayed(square)(4)]
+            assert 9 in parallel(tasks)
+    held.set()
+    aborted = ["configure", "start_call", "abort_everything(False)", "stop_call", "terminate"]
+    assert backend.calls == aborted * 2
 
 
 # What goes wrong.

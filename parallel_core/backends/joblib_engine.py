@@ -195,14 +195,16 @@ class JoblibEngine(FuturesBackend):
             warn_caller(f"{self.kind}.{method} raised {reason}", RuntimeWarning)
 
     def abort(self, executor: Executor, futures: list[Future[Any]]) -> bool:
-        """Have the backend end what runs, and be ready for more."""
+        """Have the backend end what runs; for more calls it will be configured again."""
         del executor, futures
-        self.tell_end("abort_everything", ensure_ready=True)
-        return False
+        self.tell_end("abort_everything", ensure_ready=False)
+        return True
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
-        """Return `executor`: after `abort` its workers are free, as far as anybody knows."""
-        del n_jobs, options
+        """Have the backend prepare for calls once more."""
+        del options
+        self.tell_end("terminate")
+        self.configured_n_jobs(n_jobs)
         return executor
 
     def __getattr__(self, name: str) -> Any:

@@ -91,6 +91,19 @@ class JoblibStyleSession(FuturesSession):
                 return news
             self._look()
 
+    def cancel(self) -> None:
+        """End what is in flight, unless that has been done."""
+        if self._is_aborted:
+            self._in_flight.clear()
+            self._news = []
+        else:
+            super().cancel()
+
+    def _replace_engine(self) -> None:
+        """Have its workers, all of which are stuck, ended; the call goes on with others."""
+        self._stuck.clear()
+        self._backend.tell_end("abort_everything", ensure_ready=True)
+
     def _look(self) -> None:
         for future, job in list(self._jobs.items()):
             if job.needs_looking:
