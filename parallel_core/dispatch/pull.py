@@ -1,7 +1,7 @@
 """Threads that take tasks from the caller's iterable themselves.
 
-They take chunks of some 50 µs of work from a `Feed`, and from each other what nobody has begun. One
-lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
+They take chunks of some 100 µs of work from a `Feed`, and from each other what nobody has begun.
+One lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
 until there is something for it: results that its consumer waits for, progress, a failure, a task
 over its time, or the end.
 
@@ -353,11 +353,10 @@ class PullDispatch:
             self._finish(done, running, monotonic() - began)
 
     def _run(self, chunk: Chunk, running: Running, done: Done) -> None:
+        feed, append, next_task = self._feed, done.values.append, chunk.tasks.popleft
         timed = self._is_timed
-        append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
-        next_task = chunk.tasks.popleft
-        while not self._feed.stopped:
+        while not feed.stopped:
             try:
                 item = next_task()
             except IndexError:
@@ -367,23 +366,26 @@ class PullDispatch:
                 running.item, running.position = item, done.next
                 running.since = monotonic()
             try:
-                if type(item) is tuple and len(item) == 3:
+                try:
                     function, args, kwargs = item
-                    if type(args) is not tuple or type(kwargs) is not dict:
-                        function, args, kwargs = check_task(item, done.next)
-                elif type(item) is Known:
-                    done.not_results.append(done.next)
-                    append(item.value)
-                    self._look_for_hit([item.value])
-                    continue
-                else:
+                except (TypeError, ValueError):
+                    if type(item) is Known:
+                        self._take_known(item, done)
+                        continue
+                    function, args, kwargs = check_task(item, done.next)
+                if type(args) is not tuple or type(kwargs) is not dict:
                     function, args, kwargs = check_task(item, done.next)
                 if may_share:
                     args, kwargs = to_call(args, kwargs)
-                append(function(*args, **kwargs))
+                append(function(*args, **kwargs) if kwargs else function(*args))
             except BaseException as error:
                 if not self._after(error, item, running, done):
                     return
+
+    def _take_known(self, item: Known, done: Done) -> None:
+        done.not_results.append(done.next)
+        done.values.append(item.value)
+        self._look_for_hit([item.value])
 
     def _after(self, error: BaseException | None, item: Any, running: Running, done: Done) -> bool:
         """Do with a task that has raised what the policy says; return whether the call goes on."""
