@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +31,7 @@ from parallel_core.compat.joblib import (
     SequentialBackend,
     ThreadingBackend,
 )
-from parallel_core.errors import BackendError, TaskTimeoutError, WorkerDiedError
+from parallel_core.errors import BackendError, TaskExitError, TaskTimeoutError, WorkerDiedError
 
 core = pytest.mark.core
 
@@ -305,6 +306,77 @@ def test_tasks_of_a_batch_one_by_one(n_tasks: int) -> None:
     assert total(delayed(square)(x) for x in range(n_tasks)) == sum(x * x for x in range(n_tasks))
 
 
+class Sharing(Conventional):
+    """Its workers share the memory of the caller."""
+
+    supports_sharedmem = True
+    one_by_one = False
+
+    def submit(self, func: Any, callback: Any = None) -> Any:
+        self.batches.append(len(func))
+        run = (
+            (lambda: [f(*args, **kwargs) for f, args, kwargs in func.items])
+            if self.one_by_one
+            else func
+        )
+        future = self.pool.submit(run)
+        future.add_done_callback(callback)
+        return future
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_workers_that_share_memory(one_by_one: bool) -> None:
+    class Local:
+        """Does not pickle."""
+
+        def __reduce__(self) -> Any:
+            raise AssertionError
+
+    backend = Sharing()
+    backend.one_by_one = one_by_one
+    seen: list[Any] = []
+    mine = Local()
+
+    def see(x: int, obj: Local) -> Local:
+        seen.append((x, obj))
+        return obj
+
+    with parallel_config(backend=backend, n_jobs=2):
+        got = Parallel(require="sharedmem")(delayed(see)(x, mine) for x in range(200))
+        assert all(obj is mine for obj in [*got, *(obj for _, obj in seen)])
+        assert sorted(x for x, _ in seen) == [*range(200)]
+        assert backend.batches
+        with pytest.raises(KeyError) as caught:
+            Parallel()(delayed(fail_at)(x, 50) for x in range(10**6))
+        assert "fail_at(50, 50)" in caught.value.__notes__[0]
+        with pytest.raises(KeyError):
+            caught.value.replay()
+        with pytest.raises(TaskExitError, match=r"^task 0 of the call: sys\.exit\(3\) called"):
+            Parallel()([delayed(sys.exit)(3)])
+        kept = Parallel(batch_size=7, on_error="skip")(delayed(fail_at)(x, 9) for x in range(20))
+        assert kept == [x for x in range(20) if x != 9]
+        names = Parallel()(delayed(lambda: get_active_backend()[0].name)() for _ in range(3))
+        assert set(names) == {"threading"}
+        assert Parallel(reduce=max)(delayed(square)(x) for x in range(30)) == 29**2
+        again = Parallel(retries=1, retry_on=KeyError, retry_backoff=0.01)
+        tries: list[int] = []
+        assert again(delayed(fail_once)(x, tries) for x in range(9)) == [*range(9)]
+        generator = Parallel(return_as="generator")(delayed(see)(x, mine) for x in range(20))
+        assert all(obj is mine for obj in generator)
+    backend.get_nested_backend = lambda: (SequentialBackend(), None)  # type: ignore[attr-defined]
+    names = Parallel(n_jobs=2, backend=backend)(
+        delayed(lambda: get_active_backend()[0].name)() for _ in range(3)
+    )
+    assert set(names) == {"sequential"}
+
+
+def fail_once(x: int, tries: list[int]) -> int:
+    tries.append(x)
+    if x == 5 and tries.count(5) == 1:
+        raise KeyError(x)
+    return x
+
+
 def fallback_of(name: str) -> Any:
     if name == "joblib's":
         joblib = pytest.importorskip("joblib.parallel")
@@ -410,7 +482,6 @@ def broken(name: str) -> Any:
     return type("Broken", (Conventional, ParallelBackendBase), faults[name])
 
 
-@core
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -169,6 +169,8 @@ class Session(ABC):
     names_running: bool = True
     #: Says how many tasks the next batch should have; None: what is measured decides.
     batch_size: Callable[[], int] | None = None
+    #: Whether tasks come as they are, not encoded: its workers share the memory of the caller.
+    holds_tasks: bool = False
     #: Which time it is, in seconds; only a simulation has another one.
     clock: Callable[[], float] = staticmethod(time.monotonic)
 

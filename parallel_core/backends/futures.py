@@ -233,7 +233,10 @@ class FuturesSession(Session):
             self._in_flight.clear()
             self._backend.abort(self.executor, [])
             return []
-        return [read_answer(batch, answer) for answer in answers]
+        return [self._read(batch, answer) for answer in answers]
+
+    def _read(self, batch: Batch, answer: Any) -> Completion:
+        return read_answer(batch, answer)
 
     def _answers(self, batch: Batch, out: Any) -> list[Any]:
         """Return the answers in what the engine has brought back of `batch`."""

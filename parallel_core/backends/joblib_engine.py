@@ -89,6 +89,7 @@ class JoblibEngine(FuturesBackend):
         self.name = name or self.kind
         self._find = find
         self._submit_name = self._name_of_submit()
+        self.supports_sharedmem = bool(getattr(backend, "supports_sharedmem", False))
         self.by_callback = bool(getattr(backend, "supports_retrieve_callback", False))
         if self.by_callback and not overrides(backend, "retrieve_result_callback"):
             raise self.error(

@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
-from parallel_core.backends.base import Completion, Failure, WorkerOptions
+from parallel_core.backends.base import Backend, Completion, Failure, WorkerOptions
 from parallel_core.backends.futures import FuturesSession
 from parallel_core.backends.joblib_batch import BatchCall, TaskRun
 from parallel_core.backends.joblib_engine import JoblibEngine, overrides
+from parallel_core.backends.joblib_held import HeldCall, completion_of
 from parallel_core.backends.joblib_job import Job, Unretrieved
 from parallel_core.errors import BackendError, WorkerDiedError
-from parallel_core.tasks.batch import NO_TOKEN, Batch
+from parallel_core.tasks.batch import HELD, NO_TOKEN, Batch
 from parallel_core.tasks.description import function_name
 from parallel_core.tasks.pickling import dumps
 
@@ -42,7 +43,9 @@ class JoblibStyleSession(FuturesSession):
         super().__init__(backend, executor, n_jobs, level, options)
         self._raw = backend.backend
         self._jobs: dict[Future[Any], Job] = {}  # to be looked at
-        self._nested: bytes | None = None
+        self._nested: tuple[Backend | str, int | None] | None = None
+        self._nested_data: bytes | None = None
+        self.holds_tasks = backend.supports_sharedmem
         self._has_begun = False
         self._waiting: AbstractContextManager[Any] | None = None
         if overrides(self._raw, "compute_batch_size"):
@@ -55,7 +58,9 @@ class JoblibStyleSession(FuturesSession):
         nested = None
         if config.current_settings().values.get("nested") is None:  # the user's word goes first
             nested = self._backend.nested(self._level)
-        self._nested = None if nested is None else dumps(nested)
+        self._nested = nested
+        if not self.holds_tasks:
+            self._nested_data = None if nested is None else dumps(nested)
         self._has_begun = True
         if hasattr(self._raw, "start_call"):
             self._raw.start_call()
@@ -118,8 +123,13 @@ class JoblibStyleSession(FuturesSession):
 
     def _submit(self, batch: Batch, data: bytes) -> Future[Any]:
         """Submit to the backend."""
-        run = TaskRun(_name_of(batch), self._nested)
-        call = BatchCall(run, data, batch.size, functools.partial(self._split, batch, self._call))
+        call: BatchCall | HeldCall
+        if _is_held(batch):
+            call = HeldCall(_name_of(batch), batch, self._level, self._carry_on, self._nested)
+        else:
+            run = TaskRun(_name_of(batch), self._nested_data)
+            split = functools.partial(self._split, batch, self._call)
+            call = BatchCall(run, data, batch.size, split)
         job = Job(self._backend)
         returned = self._backend.submit_call(call, job)
         if returned is None:
@@ -130,6 +140,9 @@ class JoblibStyleSession(FuturesSession):
         if job.needs_looking:
             self._jobs[job.future] = job
         return job.future
+
+    def _encode(self, batch: Batch) -> bytes:
+        return b"" if _is_held(batch) else super()._encode(batch)
 
     def _split(self, batch: Batch, call: str) -> list[bytes]:
         """Return the parts of `batch`, encoded; any thread may ask, also when the call is over."""
@@ -148,13 +161,16 @@ class JoblibStyleSession(FuturesSession):
         method = "retrieve_result_callback"
         if isinstance(out, Unretrieved):
             method, out = "retrieve_result", out.retrieve()
-        parts = _parts(batch.size)
+        held = _is_held(batch)
+        parts = _parts(batch.size, batch.size if held else _MOST_PARTS)
         if not isinstance(out, (list, tuple)) or len(out) not in (1, len(parts)):
             got = f"{len(out)} results" if isinstance(out, (list, tuple)) else repr(out)
             raise self._backend.error(
                 method,
                 f"returned {got}, not the list that its batch of {batch.size} tasks returned",
             )
+        if held:
+            return [out]
         if len(out) == 1:
             return super()._answers(batch, out[0])
         answers: list[Any] = []
@@ -162,6 +178,9 @@ class JoblibStyleSession(FuturesSession):
             is_last = end == batch.size
             answers += [_moved(answer, first, is_last) for answer in pickle.loads(data)]
         return answers
+
+    def _read(self, batch: Batch, answer: Any) -> Completion:
+        return completion_of(batch, answer) if _is_held(batch) else super()._read(batch, answer)
 
     def _lost(self, batch: Batch, error: BaseException, index: int = 0) -> BaseException:
         """Return what to raise for a task of `batch` when the engine failed with `error`."""
@@ -175,9 +194,9 @@ class JoblibStyleSession(FuturesSession):
         return lost
 
 
-def _parts(size: int) -> list[tuple[int, int]]:
+def _parts(size: int, most: int = _MOST_PARTS) -> list[tuple[int, int]]:
     """Return where the parts of a batch begin and end that goes to the engine in parts."""
-    number = min(size, _MOST_PARTS)
+    number = min(size, most)
     return [(index * size // number, (index + 1) * size // number) for index in range(number)]
 
 
@@ -206,6 +225,12 @@ def _merged(news: list[Completion]) -> list[Completion]:
     return [Completion(first.batch, first.first, values, seconds, news[-1].finished, failures)]
 
 
+def _is_held(batch: Batch) -> bool:
+    return batch.runs[0][1] == HELD
+
+
 def _name_of(batch: Batch) -> str:
-    token = batch.runs[0][0]
+    token, arity, payload = batch.runs[0]
+    if arity == HELD:
+        return function_name(payload[0][0])
     return "tasks" if token == NO_TOKEN else function_name(batch.definitions[token].obj)

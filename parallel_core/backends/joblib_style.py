@@ -13,7 +13,8 @@ that the job is done, and `retrieve_result` is called by whoever waits.
 
 - `conventions`: base classes for who has no joblib.
 - `joblib_engine`: the methods of such a class; `joblib_session`: a call on it.
-- `joblib_batch`: what `submit` is given; `joblib_job`: what becomes of it.
+- `joblib_batch`: what `submit` is given, or `joblib_held`, where workers share our memory;
+  `joblib_job`: what becomes of it.
 """
 
 from __future__ import annotations
