@@ -34,6 +34,7 @@ class ProcessesBackend(Backend):
     opens_files = True
     passes_descriptors = True
     aim_seconds = 0.01
+    can_answer_each = True
     inline_when_single = True
 
     def __init__(self, context: Any = None) -> None:
