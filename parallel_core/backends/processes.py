@@ -32,6 +32,7 @@ class ProcessesBackend(Backend):
 
     style = Style.PUSH
     opens_files = True
+    passes_descriptors = True
     aim_seconds = 0.02
     inline_when_single = True
 
