@@ -32,7 +32,9 @@ class ProcessesBackend(Backend):
 
     style = Style.PUSH
     opens_files = True
-    aim_seconds = 0.01
+    passes_descriptors = True
+    can_answer_each = True
+    aim_seconds = 0.02
     inline_when_single = True
 
     def __init__(self, context: Any = None) -> None:

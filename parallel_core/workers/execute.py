@@ -24,12 +24,13 @@ from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
+from parallel_core.tasks.opened import abandon_opened, close_opened, opened
 from parallel_core.tasks.pickling import explain
 from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.memory import MemoryWatch
-from parallel_core.workers.messages import ANSWER, PARCEL_ANSWER
+from parallel_core.workers.messages import ANSWER, EACH, PARCEL_ANSWER
 
 FLUSH_SECONDS = 0.02
 
@@ -111,13 +112,16 @@ class Execution:
         self._pickled: list[int] = []
         self._flushed = monotonic()
         self._cut = False
+        self._flush_seconds = FLUSH_SECONDS
         self._failed_call: str | None = None
 
-    def run(self, runs: list[Run], carry_on: bool = False) -> None:
+    def run(self, runs: list[Run], carry_on: int = False) -> None:
         """Run the tasks until the end or the limit; answers go out through `send`.
 
-        Unless it is to `carry_on`, the first failure is the end, too.
+        Unless it is to `carry_on` (see `workers.messages`), the first failure is the end, too.
         """
+        if carry_on == EACH:
+            self._flush_seconds = -1.0
         self._runs = runs
         self._board.times[SINCE] = self._flushed
         failure = None
@@ -179,7 +183,7 @@ class Execution:
         words, times, clock = self._board.words, self._board.times, monotonic
         values, small, scalars = self._values, SMALL, SCALARS
         append = values.append
-        task, flushed = self._task, self._flushed
+        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -190,7 +194,7 @@ class Execution:
                     task -= 1
                     self._cut = True
                     break
-                if now - flushed > FLUSH_SECONDS:
+                if now - flushed > flush_seconds:
                     if values:
                         self._answer(False, None)
                         values = self._values
@@ -217,7 +221,7 @@ class Execution:
         """Run tasks whose arguments were pickled one by one."""
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
-        task, flushed = self._task, self._flushed
+        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
         function: Any = None
         args: Any = ()
         kwargs: Any = {}
@@ -231,7 +235,7 @@ class Execution:
                     task -= 1
                     self._cut = True
                     break
-                if now - flushed > FLUSH_SECONDS:
+                if now - flushed > flush_seconds:
                     flushed = self._flush(now)
                 if token == NO_TOKEN:
                     function, args, kwargs = loads(data)
@@ -240,12 +244,16 @@ class Execution:
                     args, kwargs = loads(data)
                 words[PHASE] = _RUNNING
                 value = function(*args, **kwargs)
+                if opened:
+                    close_opened()
                 self._keep(value, function, args, kwargs)
                 function = args = kwargs = value = None  # gone before the next task begins
                 flushed = self._flushed
                 if definitions.volatile:
                     definitions.restore()
         except BaseException as error:
+            if opened:
+                abandon_opened()
             if args is not None and function is not None and words[PHASE] != _UNPICKLING:
                 self._failed_call = describe_call(function, args, kwargs)
                 note_read_only(error, function, args, kwargs)
@@ -262,12 +270,17 @@ class Execution:
             function = self._definitions.resolve(token)
             words[PHASE] = _RUNNING
             try:
-                self._keep(function(*args), function, args, {})
+                value = function(*args)
+                if opened:
+                    close_opened()
+                self._keep(value, function, args, {})
             except BaseException as error:
+                if opened:
+                    abandon_opened()
                 self._failed_call = describe_call(function, args, {})
                 note_read_only(error, function, args, {})
                 raise
-            del function
+            del function, value
             self._definitions.restore()
 
     def _start(self) -> bool:
@@ -279,7 +292,7 @@ class Execution:
             self._task -= 1
             self._cut = True
             return False
-        if now - self._flushed > FLUSH_SECONDS:
+        if now - self._flushed > self._flush_seconds:
             self._flush(now)
         return True
 
@@ -303,12 +316,17 @@ class Execution:
             pickled = pickler.dumps_flat(value) if flat else pickler.dumps(value)
         except Exception as error:
             call = describe_call(function, args, kwargs)
-            raise explain(f"the result of {call}", value, "the result", error) from error
+            raise self._explain(f"the result of {call}", value, "the result", error) from error
         self._pickled.append(len(self._values))
         if type(pickled) is bytes:
             self._values.append(pickled)
         else:
             self._keep_parcel(pickled)
+
+    def _explain(
+        self, what: str, value: object, name: str, error: BaseException
+    ) -> SerializationError:
+        return explain(what, value, name, error, self._definitions.reduce)
 
     def _make_pickler(self) -> ResultPickler:
         make = ResultPickler if self._parcels is None else ParcelPickler
