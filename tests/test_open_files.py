@@ -345,6 +345,26 @@ def say_all(socks: list[socket.socket]) -> int:
     return sum(sock.send(b"x") for sock in socks)
 
 
+def read_and_fail(file: Any, sock: socket.socket) -> None:
+    with file, sock:  # here, nobody else closes them
+        sock.sendall(b"x")
+        raise ValueError(file.read())
+
+
+def test_a_task_that_failed_is_replayed_here(text_file: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with open(text_file, newline="") as file:
+            file.readline()
+            with pytest.raises(ValueError, match="two") as caught:
+                Parallel(2)([delayed(read_and_fail)(file, theirs)])
+        theirs.close()
+        with pytest.raises(ValueError, match="two") as again:
+            caught.value.replay()  # type: ignore[attr-defined]
+        assert again.value.args == caught.value.args
+        assert ours.recv(10) == b"xx"
+
+
 # --- here -----------------------------------------------------------------------------------------
 
 
