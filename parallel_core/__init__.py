@@ -4,6 +4,7 @@
 
             cli            the command line
             compat         others' names for what is here
+            executor       futures over the same workers
             parallel       Parallel: reads parameters, builds one Dispatch, returns its results
             dispatch       pulls tasks, sizes batches, keeps order
             journal        results in a file, for the same call to go on from
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import TaskExitError as TaskExitError
     from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
+    from parallel_core.executor.futures import get_executor as get_executor
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
@@ -76,6 +78,7 @@ _HOMES = {
     "delayed": "tasks.delayed",
     "effective_n_jobs": "parallel.contexts",
     "get_active_backend": "parallel.contexts",
+    "get_executor": "executor.futures",
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
     "register_parallel_backend": "backends.registry",

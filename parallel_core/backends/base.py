@@ -167,6 +167,8 @@ class Session(ABC):
     n_workers: int
     #: Whether `enforce` knows which task runs; else single tasks are submitted, one to a worker.
     names_running: bool = True
+    #: Whether each task is to be answered before the next one of its batch begins.
+    answers_each: bool = False
     #: Which time it is, in seconds; only a simulation has another one.
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -229,6 +231,13 @@ class Session(ABC):
             When no task can be run any more.
         """
 
+    def waker(self) -> Callable[[], None] | None:
+        """Return what has `wait` return at once, now or next time; any thread may call it.
+
+        None where an engine has nothing like it; then it is asked for news again and again.
+        """
+        return None
+
     @abstractmethod
     def enforce(self, limit: float) -> float:
         """Stop tasks that have run for over `limit` seconds; return when to look again.
@@ -263,6 +272,8 @@ class Backend:
         Whether they can be sent descriptors that this process has open.
     aim_seconds : float
         How long a batch should take; the cheaper handing over is, the shorter.
+    can_answer_each : bool
+        Whether its sessions can have each task of a batch answered when it is done.
     inline_when_single : bool
         Whether ``n_jobs=1`` needs no worker: the tasks run in the caller's thread.
     """
@@ -273,6 +284,7 @@ class Backend:
     opens_files: bool = False
     passes_descriptors: bool = False
     aim_seconds: float = 0.5
+    can_answer_each: bool = False
     inline_when_single: bool = False
 
     def effective_n_jobs(self, n_jobs: int) -> int:

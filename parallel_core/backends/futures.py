@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ class FuturesSession(Session):
         self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
-        self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Future[bytes] | None] = queue.SimpleQueue()
         self._news: list[Completion] = []
         self.closed = False
 
@@ -137,13 +138,23 @@ class FuturesSession(Session):
             seconds = max(0.0, min(seconds, LONGEST_WAIT))
         try:
             while not news and self._fatal is None and seconds != 0:
-                news += self._take(self._done.get(timeout=seconds))
+                future = self._done.get(timeout=seconds)
+                if future is None:  # somebody wants a look at something else
+                    seconds = 0
+                else:
+                    news += self._take(future)
             while True:
-                news += self._take(self._done.get_nowait())
+                future = self._done.get_nowait()
+                if future is not None:
+                    news += self._take(future)
         except queue.Empty:
             if self._fatal is not None and not news:
                 raise SessionFailed(self._fatal) from None
             return news
+
+    def waker(self) -> Callable[[], None]:
+        """Return what has `wait` return."""
+        return functools.partial(self._done.put, None)
 
     def enforce(self, limit: float) -> float:
         """Give up futures that were submitted too long ago; each holds a single task."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
+    from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.dispatch.reduction import Reduction
     from parallel_core.journal.store import Journal
@@ -77,6 +78,8 @@ class CallPlan(NamedTuple):
         Where results are kept.
     reduction : Reduction or None
         How results are folded to the one that the call returns.
+    interruption : Interruption or None
+        Set by another thread when the call is to end.
     """
 
     n_jobs: int
@@ -93,6 +96,7 @@ class CallPlan(NamedTuple):
     gate: MemoryGate | None = None
     journal: Journal | None = None
     reduction: Reduction | None = None
+    interruption: Interruption | None = None
 
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {

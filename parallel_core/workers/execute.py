@@ -30,7 +30,7 @@ from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.memory import MemoryWatch
-from parallel_core.workers.messages import ANSWER, PARCEL_ANSWER
+from parallel_core.workers.messages import ANSWER, EACH, PARCEL_ANSWER
 
 FLUSH_SECONDS = 0.02
 
@@ -112,13 +112,16 @@ class Execution:
         self._pickled: list[int] = []
         self._flushed = monotonic()
         self._cut = False
+        self._flush_seconds = FLUSH_SECONDS
         self._failed_call: str | None = None
 
-    def run(self, runs: list[Run], carry_on: bool = False) -> None:
+    def run(self, runs: list[Run], carry_on: int = False) -> None:
         """Run the tasks until the end or the limit; answers go out through `send`.
 
-        Unless it is to `carry_on`, the first failure is the end, too.
+        Unless it is to `carry_on` (see `workers.messages`), the first failure is the end, too.
         """
+        if carry_on == EACH:
+            self._flush_seconds = -1.0
         self._runs = runs
         self._board.times[SINCE] = self._flushed
         failure = None
@@ -180,7 +183,7 @@ class Execution:
         words, times, clock = self._board.words, self._board.times, monotonic
         values, small, scalars = self._values, SMALL, SCALARS
         append = values.append
-        task, flushed = self._task, self._flushed
+        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -191,7 +194,7 @@ class Execution:
                     task -= 1
                     self._cut = True
                     break
-                if now - flushed > FLUSH_SECONDS:
+                if now - flushed > flush_seconds:
                     if values:
                         self._answer(False, None)
                         values = self._values
@@ -218,7 +221,7 @@ class Execution:
         """Run tasks whose arguments were pickled one by one."""
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
-        task, flushed = self._task, self._flushed
+        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
         function: Any = None
         args: Any = ()
         kwargs: Any = {}
@@ -232,7 +235,7 @@ class Execution:
                     task -= 1
                     self._cut = True
                     break
-                if now - flushed > FLUSH_SECONDS:
+                if now - flushed > flush_seconds:
                     flushed = self._flush(now)
                 if token == NO_TOKEN:
                     function, args, kwargs = loads(data)
@@ -289,7 +292,7 @@ class Execution:
             self._task -= 1
             self._cut = True
             return False
-        if now - self._flushed > FLUSH_SECONDS:
+        if now - self._flushed > self._flush_seconds:
             self._flush(now)
         return True
 

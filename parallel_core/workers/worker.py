@@ -191,11 +191,11 @@ class Worker:
             self.channel.send((messages.RELEASE, of_call, closed))
 
     def submit(
-        self, batch: Batch, call: str, carry_on: bool, folding: Folding | None = None
+        self, batch: Batch, call: str, carry_on: int, folding: Folding | None = None
     ) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
-        It may `carry_on` with the next task when one fails, and is to fold the results if so asked.
+        It may `carry_on` as `workers.messages` say, and is to fold the results if so asked.
 
         Returns whether some of it still waits to be sent.
         """
