@@ -411,6 +411,6 @@ def test_what_cannot_cross_is_named_with_what_to_do(text_file: Path) -> None:
 
 @pytest.mark.parametrize("backend", PROCESSES)
 def test_an_open_file_is_no_result(text_file: Path, backend: str) -> None:
-    words = r"result of io.open\(.*the file '.*/text' is open in the worker alone; return what"
+    words = r"result of _?io.open\(.*the file '.*/text' is open in the worker alone; return what"
     with pytest.raises(SerializationError, match=words):
         Parallel(2, backend)([delayed(open)(str(text_file))])
