@@ -499,6 +499,18 @@ class Parallel(Generic[_Returns, _Instead]):
 
         return stream(self, _check_iterable(iterable))
 
+    @overload
+    async def acall(self: Parallel[_Unknown, Never], iterable: Iterable[TaskLike[Any]]) -> Any: ...
+    @overload
+    async def acall(
+        self: Parallel[_List, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    async def acall(
+        self: Parallel[_Generator, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    async def acall(self: Parallel[_Value, Never], iterable: Iterable[TaskLike[_R]]) -> _R: ...
     async def acall(self, iterable: Iterable[Any]) -> Any:
         """Run all delayed calls of `iterable`, and return a list of all results.
 
