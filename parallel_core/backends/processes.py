@@ -32,6 +32,7 @@ class ProcessesBackend(Backend):
 
     style = Style.PUSH
     opens_files = True
+    passes_descriptors = True
     aim_seconds = 0.01
     can_answer_each = True
     inline_when_single = True

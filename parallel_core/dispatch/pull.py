@@ -37,6 +37,7 @@ from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.handles import to_call
 from parallel_core.tasks.known import Known
+from parallel_core.workers.thread_pools import PoolLimit
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
@@ -57,6 +58,9 @@ class PullDispatch:
         Nesting level of the tasks.
     initializer : callable, optional
         Called in each thread first, without arguments.
+    settings : Settings, optional
+        What is in force in the tasks.
+        Numeric libraries use no more threads than they say.
 
     Attributes
     ----------
@@ -70,9 +74,12 @@ class PullDispatch:
         plan: CallPlan,
         level: int,
         initializer: Callable[[], object] | None = None,
+        settings: config.Settings | None = None,
     ) -> None:
         self._plan = plan
         self._level = level
+        self._settings = settings
+        self._pools = PoolLimit((settings and settings.threads) or sys.maxsize)
         self._initializer = initializer
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
@@ -121,6 +128,7 @@ class PullDispatch:
 
     def start(self) -> None:
         """Pull the first tasks, as many as may be ahead, and start the threads."""
+        self._pools.begin()
         self._feed.pull_first()
         for _ in range(self._plan.n_jobs):
             with self._lock:
@@ -174,6 +182,7 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                self._pools.end()
                 if self._folded is not None:
                     return self._folded.finish(self._feed.position)
                 results = self._delivery.results
@@ -205,6 +214,7 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                self._pools.end()
                 return
 
     def abandon(self) -> None:
@@ -212,6 +222,7 @@ class PullDispatch:
         with self._lock:
             self._is_over = True
             self._stop()
+        self._pools.end()
         self._feed.close()
 
     def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
@@ -310,7 +321,8 @@ class PullDispatch:
 
     def _work(self, running: Running, again: tuple[float, int, Any] | None) -> None:
         """Take and run tasks until there are no more: what each thread does."""
-        config.enter_task(self._level)
+        config.enter_task(self._level, self._settings)
+        self._pools.enter()
         gate = self._plan.gate
         try:
             if self._initializer is not None:

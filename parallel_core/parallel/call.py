@@ -6,8 +6,8 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from types import GenericAlias, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from memmapping.folders import check_temp_folder
 from parallel_core import config
@@ -18,7 +18,7 @@ from parallel_core.backends.base import (
     Style,
     WorkerOptions,
 )
-from parallel_core.backends.cores import check_n_jobs
+from parallel_core.backends.cores import check_n_jobs, threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.config import UNSET, Unset, setting
 from parallel_core.dispatch.aftermath import attach
@@ -36,26 +36,44 @@ from parallel_core.dispatch.plan import (
 from parallel_core.dispatch.push import PushDispatch
 from parallel_core.errors import cut_traceback, warn_caller
 from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import (
-    check_arrays,
-    check_hints,
-    check_verbose,
-)
-from parallel_core.parallel.choice import choose_backend, split_params
+from parallel_core.parallel.checks import check_arrays, check_verbose
+from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend, split_params
+from parallel_core.parallel.nesting import settings_of_tasks
 from parallel_core.parallel.options import CallOptions, call_options, worker_options
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    # Known to every type checker without being installed, and never imported by a program.
+    from typing_extensions import Never, Self, TypeVar
+
     from memmapping.reducer import ArrayReducer
     from parallel_core.dispatch.interruption import Interruption
     from parallel_core.journal.store import Journal
     from parallel_core.parallel.asynchronous import Apart, ResultStream
+    from parallel_core.tasks.delayed import TaskLike
 
-_MESSAGE_OF_OVERRIDES = 10
+    _R = TypeVar("_R")
+    #: What a call returns: one of the words below.
+    _Returns = TypeVar("_Returns", default=Any)
+    #: What may stand in the place of a result, besides results.
+    _Instead = TypeVar("_Instead", default=Any)
+    _List: TypeAlias = Literal["list"]
+    _Generator: TypeAlias = Literal["generator", "generator_unordered"]
+    _Value: TypeAlias = Literal["value"]
+    _Unknown: TypeAlias = Literal["unknown"]
+    _NoErrors: TypeAlias = Literal["raise", "skip"]
+else:
+    from typing import TypeVar
+
+    _Returns = TypeVar("_Returns")
+    _Instead = TypeVar("_Instead")
+
 _warned: set[str] = set()
 
 
-class Parallel:
+class Parallel(Generic[_Returns, _Instead]):
     """Run independent calls on several workers.
 
     ``Parallel(n_jobs=2)(delayed(f)(x) for x in xs)`` is ``[f(x) for x in xs]``, with two workers.
@@ -64,8 +82,9 @@ class Parallel:
     ----------
     n_jobs : int or None, optional
         Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores
-        that this process may use, -2 for all but one, and so on; floats are rounded down. None
-        means what the surrounding `parallel_config` says, else 1.
+        that this process may use, -2 for all but one, and so on; within a task, all of those that
+        the calls around it have left. Floats are rounded down. None means what the surrounding
+        `parallel_config` says, else 1.
     backend : str, Backend, Executor or multiprocessing context, optional
         ``"processes"`` (the default), ``"threading"``, ``"sequential"``, ``"loky"``,
         ``"multiprocessing"``, or a name given to `register_parallel_backend`. Libraries had better
@@ -198,6 +217,91 @@ class Parallel:
     #: Whether the tasks of a call with one job may run in the thread that makes it.
     _may_run_here = True
 
+    if not TYPE_CHECKING:  # here, a type variable has no default
+        __class_getitem__ = classmethod(GenericAlias)
+
+    # These tell apart what a call returns. Nothing else is checked, so that a dictionary of options
+    # with values of any types may be passed; what fits nowhere else fits the last.
+    @overload
+    def __init__(
+        self: Parallel[_List, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        return_as: _List = ...,
+        verbose: Any = ...,
+        timeout: Any = ...,
+        pre_dispatch: Any = ...,
+        batch_size: Any = ...,
+        temp_folder: Any = ...,
+        max_nbytes: Any = ...,
+        mmap_mode: Any = ...,
+        prefer: Any = ...,
+        require: Any = ...,
+        *,
+        on_error: _NoErrors = ...,
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Generator, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _Generator,
+        on_error: _NoErrors = ...,
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_List, Exception],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _List = ...,
+        on_error: Literal["return"],
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Generator, Exception],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _Generator,
+        on_error: Literal["return"],
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Value, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _List = ...,
+        reduce: Callable[[Any, Any], Any],
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[Any, Any],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        return_as: Any = ...,
+        verbose: Any = ...,
+        timeout: Any = ...,
+        pre_dispatch: Any = ...,
+        batch_size: Any = ...,
+        temp_folder: Any = ...,
+        max_nbytes: Any = ...,
+        mmap_mode: Any = ...,
+        prefer: Any = ...,
+        require: Any = ...,
+        **params: Any,
+    ) -> None: ...
     def __init__(
         self,
         n_jobs: Any = UNSET["n_jobs"],
@@ -215,10 +319,7 @@ class Parallel:
         **params: Any,
     ) -> None:
         settings = config.current_settings()
-        jobs = check_n_jobs(setting("n_jobs", n_jobs, settings))
-        if jobs is None:
-            jobs = settings.values.get("n_jobs")
-        self.n_jobs = jobs
+        jobs = None if isinstance(n_jobs, Unset) else check_n_jobs(n_jobs)
         self.verbose = check_verbose(setting("verbose", verbose, settings))
         self.timeout = check_timeout(timeout)
         self.return_as = return_as
@@ -227,9 +328,6 @@ class Parallel:
         self.temp_folder = setting("temp_folder", temp_folder, settings)
         self.max_nbytes = setting("max_nbytes", max_nbytes, settings)
         self.mmap_mode = setting("mmap_mode", mmap_mode, settings)
-        hint = setting("prefer", prefer, settings)
-        constraint = setting("require", require, settings)
-        check_hints(hint, constraint)
         check_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode)
         self._return_as = check_return_as(return_as)
         self._batch_size = check_batch_size(batch_size)
@@ -247,11 +345,9 @@ class Parallel:
             )
         if given is None and settings.backend_params:
             worker_params = {**split_params(settings.backend_params)[0], **worker_params}
-        if given is not None and isinstance(require, Unset):
-            constraint = None  # the context's constraint is for calls that leave the choice to it
-        choice = choose_backend(given, hint, constraint, factory_params)
-        self._backend = choice.backend
-        self._overridden = choice.overridden
+        self._backend, self.n_jobs, self._remark = choose_backend(
+            given, jobs, prefer, require, factory_params
+        )
         self._options = worker_options(worker_params)
         self._managed = False
         self._session: Session | None = None
@@ -289,7 +385,7 @@ class Parallel:
         if self._messages is not None:
             self._messages.progress(self.n_completed_tasks, self.n_tasks)
 
-    def __enter__(self) -> Parallel:
+    def __enter__(self) -> Self:
         self._managed = True
         return self
 
@@ -308,6 +404,19 @@ class Parallel:
         self._close_journal()
         self._release()
 
+    # What is not known comes first: Any fits it, and then the result is Any.
+    @overload
+    def __call__(self: Parallel[_Unknown, Never], iterable: Iterable[TaskLike[Any]]) -> Any: ...
+    @overload
+    def __call__(
+        self: Parallel[_List, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    def __call__(
+        self: Parallel[_Generator, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> Generator[_R | _Instead, None, None]: ...
+    @overload
+    def __call__(self: Parallel[_Value, Never], iterable: Iterable[TaskLike[_R]]) -> _R: ...
     def __call__(self, iterable: Iterable[Any]) -> Any:
         """Run all delayed calls of `iterable`.
 
@@ -449,8 +558,8 @@ class Parallel:
             except BackendUnavailable as error:
                 _warn_once(
                     backend.name,
-                    f"the backend {backend.name!r} cannot start worker processes here ({error}); "
-                    "threads are used instead",
+                    f"the backend {backend.name!r} cannot be used here ({error}); threads are used "
+                    "instead",
                 )
                 backend = find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
@@ -483,10 +592,14 @@ class Parallel:
             initializer = None
             if self._options.initializer is not None:
                 initializer = functools.partial(self._options.initializer, *self._options.initargs)
-            dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
+            threads = threads_per_worker(n_jobs, self._options.thread_limit)
+            settings = settings_of_tasks(backend, n_jobs, threads)
+            level = config.nesting_level() + 1
+            dispatch = PullDispatch(tasks, plan, level, initializer, settings)
         else:
             arrays = self._array_reducer if backend.opens_files else None
-            definitions = Definitions(stored_globals(self._options.initializer), arrays)
+            own = stored_globals(self._options.initializer)
+            definitions = Definitions(own, arrays, backend.passes_descriptors)
             dispatch = PushDispatch(tasks, session, plan, backend.aim_seconds, definitions)
         self._dispatch = dispatch
         dispatch.start()
@@ -571,8 +684,8 @@ class Parallel:
         self._messages = None
         if self.verbose:
             self._messages = Messages(self.verbose, repr(self))
-            if self._overridden is not None and self.verbose >= _MESSAGE_OF_OVERRIDES:
-                self._messages.say(f"Overrides {self._overridden}.")
+            if self._remark is not None and self.verbose >= MESSAGE_OF_OVERRIDES:
+                self._messages.say(self._remark)
             self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
         if self.verbose or getattr(self.print_progress, "__func__", None) is not _print_progress:
             return self.print_progress

@@ -8,6 +8,8 @@
      definitions, forget, carry on, fold)              seconds, finished, failure, folded)
     (LEAVE,)                                          (UNUSABLE, data, text)
     (RELEASE, of a call, tokens)
+    (EXPECT,)                                         (EXPECTING,)
+    (DESCRIPTORS, numbers)
 
 `number` counts the batches of one worker and `base` its tasks; `first` is the index within the
 batch of the first of `values`; `pickled` lists which values are pickles (None: none, True: all);
@@ -22,7 +24,8 @@ the `values` of an answer are what came of `folded` tasks from `first` on; else 
 a failure whose leg is `Phase.FOLDING` is that of the function that folds, with words for `call`.
 
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
-objects were closed, by their `tokens`.
+objects were closed, by their `tokens`. EXPECT announces descriptors; then DESCRIPTORS comes before
+a BATCH that needs them, with as many beside it as `numbers` name. See `workers.passing`.
 
 To `carry on` (true or false) is to go on with the next task after one that failed; EACH is to do
 so, and to answer each task before the next begins, since somebody may wait for just that one.
@@ -30,6 +33,6 @@ so, and to answer each task before the next begins, since somebody may wait for 
 
 from __future__ import annotations
 
-SETUP, BATCH, LEAVE, RELEASE = 0, 1, 2, 3
+SETUP, BATCH, LEAVE, RELEASE, EXPECT, DESCRIPTORS = 0, 1, 2, 3, 4, 5
 EACH = 2
-BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER = 10, 11, 12, 13, 14
+BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING = 10, 11, 12, 13, 14, 15
