@@ -34,5 +34,5 @@ so, and to answer each task before the next begins, since somebody may wait for 
 from __future__ import annotations
 
 SETUP, BATCH, LEAVE, RELEASE, EXPECT, DESCRIPTORS = 0, 1, 2, 3, 4, 5
-EACH = 2
 BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING = 10, 11, 12, 13, 14, 15
+EACH = 2
