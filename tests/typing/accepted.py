@@ -71,14 +71,6 @@ with parallel_config(n_jobs=2), joblib.parallel_config("threading"):
     assert_type(joblib.Parallel()(joblib.delayed(half)(i) for i in range(3)), list[float])
 
 
-async def awaited() -> None:
-    assert_type(await Parallel().acall(tasks()), list[float])
-    assert_type(await Parallel(return_as="generator").acall(tasks()), list[float])
-    assert_type(await Parallel(reduce=add).acall(tasks()), float)
-    async for _ in Parallel().astream(tasks()):
-        pass
-
-
 # What is not known is anything.
 def from_outside(return_as: str, options: dict[str, object], limit: Any) -> None:
     assert_type(Parallel(return_as=return_as)(tasks()), Any)
