@@ -28,13 +28,19 @@ from parallel_core._version import __version__ as __version__
 if TYPE_CHECKING:
     from parallel_core import errors as errors
     from parallel_core.backends.base import Backend as Backend
+    from parallel_core.backends.base import BackendUnavailable as BackendUnavailable
+    from parallel_core.backends.base import Completion as Completion
+    from parallel_core.backends.base import Session as Session
+    from parallel_core.backends.base import WorkerOptions as WorkerOptions
     from parallel_core.backends.cores import cpu_count as cpu_count
+    from parallel_core.backends.futures import FuturesBackend as FuturesBackend
     from parallel_core.backends.registry import (
         register_parallel_backend as register_parallel_backend,
     )
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
     from parallel_core.bridge.backend import register_joblib as register_joblib
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
+    from parallel_core.errors import BackendError as BackendError
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
@@ -61,7 +67,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Backend": "backends.base",
+    "BackendError": "errors",
+    "BackendUnavailable": "backends.base",
     "CallTimeoutError": "errors",
+    "Completion": "backends.base",
+    "FuturesBackend": "backends.futures",
     "InitializerError": "errors",
     "InvalidTaskError": "errors",
     "LowMemoryError": "errors",
@@ -72,10 +82,12 @@ _HOMES = {
     "PreloadError": "errors",
     "RemoteError": "errors",
     "SerializationError": "errors",
+    "Session": "backends.base",
     "TaskExitError": "errors",
     "TaskFailure": "dispatch.policy",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
+    "WorkerOptions": "backends.base",
     "cpu_count": "backends.cores",
     "delayed": "tasks.delayed",
     "effective_n_jobs": "parallel.contexts",

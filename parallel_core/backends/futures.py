@@ -107,6 +107,15 @@ class FuturesSession(Session):
 
     def submit(self, batch: Batch) -> None:
         """Submit `batch` as one future."""
+        data = self._encode(batch)
+        if not self._backend.opens_files:  # it may run the task here and now
+            self._hand_over(batch, data)
+            return
+        with HeldSignals():  # an interrupt amidst it would break a pool of processes
+            self._hand_over(batch, data)
+
+    def _encode(self, batch: Batch) -> bytes:
+        """Return what `run_batch` takes."""
         definitions = {
             token: (definition.data, definition.volatile)
             for token, definition in batch.definitions.items()
@@ -115,16 +124,11 @@ class FuturesSession(Session):
         hooks = config.worker_hooks
         told = (lifeline, hooks, self._call, self._level, self._threads, batch.runs, definitions)
         fold = None if self._folding is None else (*self._folding, batch.start)
-        data = pickle.dumps((*told, self._carry_on, fold), 5)
-        if not self._backend.opens_files:  # it may run the task here and now
-            self._hand_over(batch, data)
-            return
-        with HeldSignals():  # an interrupt amidst it would break a pool of processes
-            self._hand_over(batch, data)
+        return pickle.dumps((*told, self._carry_on, fold), 5)
 
     def _hand_over(self, batch: Batch, data: bytes) -> None:
         try:
-            future = self._submit(data)
+            future = self._submit(batch, data)
         except Exception as error:
             self._is_aborted = self._backend.abort(self.executor, [])
             raise SessionFailed(self._lost(batch, error)) from error
@@ -214,7 +218,7 @@ class FuturesSession(Session):
             self.closed = True
             self._backend.release(self.executor)
 
-    def _submit(self, data: bytes) -> Future[bytes]:
+    def _submit(self, batch: Batch, data: bytes) -> Future[Any]:
         """Submit to the engine; one that has lost a worker is replaced where that is possible."""
         try:
             return self._backend.submit(self.executor, data)
@@ -238,7 +242,7 @@ class FuturesSession(Session):
         error: BaseException | None = CancelledError() if future.cancelled() else future.exception()
         if error is None:
             try:
-                answers = pickle.loads(future.result())
+                answers = self._answers(batch, future.result())
             except Exception as broken:
                 error = broken
         if error is not None:
@@ -248,7 +252,15 @@ class FuturesSession(Session):
             self._in_flight.clear()
             self._backend.abort(self.executor, [])
             return []
-        return [read_answer(batch, answer) for answer in answers]
+        return [self._read(batch, answer) for answer in answers]
+
+    def _read(self, batch: Batch, answer: Any) -> Completion:
+        return read_answer(batch, answer)
+
+    def _answers(self, batch: Batch, out: Any) -> list[Any]:
+        """Return the answers in what the engine has brought back of `batch`."""
+        answers: list[Any] = pickle.loads(out)
+        return answers
 
     def _lost(self, batch: Batch, error: BaseException, index: int = 0) -> BaseException:
         """Return what to raise for a task of `batch` when the engine failed with `error`."""

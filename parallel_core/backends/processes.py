@@ -33,8 +33,8 @@ class ProcessesBackend(Backend):
     style = Style.PUSH
     opens_files = True
     passes_descriptors = True
-    aim_seconds = 0.01
     can_answer_each = True
+    aim_seconds = 0.02
     inline_when_single = True
 
     def __init__(self, context: Any = None) -> None:

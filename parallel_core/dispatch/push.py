@@ -39,7 +39,7 @@ from parallel_core.dispatch.source import Settled, TaskSource, known_length
 from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch, Call
 from parallel_core.tasks.definitions import Definition, Definitions
-from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.tasks.encoding import BatchBuilder, HeldBuilder
 from parallel_core.tasks.known import Known
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class PushDispatch:
             session.n_workers,
             known_length(tasks),
             plan.pre_dispatch_nbytes or sys.maxsize,
+            session.batch_size,
         )
         self._live = tasks if isinstance(tasks, LiveTasks) else None
         self._is_deaf = False  # nobody can wake the session
@@ -100,7 +101,9 @@ class PushDispatch:
         self._is_windowed = self._live is None and plan.return_as is not ReturnAs.LIST
         if plan.journal is not None:
             tasks = plan.journal.look_up(tasks)
-        self._source = TaskSource(tasks, BatchBuilder(definitions), self._sizer, self._clock)
+        held = session.holds_tasks and plan.reduction is None  # folding is for encoded ones
+        builder = HeldBuilder(definitions) if held else BatchBuilder(definitions)
+        self._source = TaskSource(tasks, builder, self._sizer, self._clock)
         self._ahead_nbytes = 0  # of arguments
         self._again: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
         self._deadline = Deadline(plan.call_timeout, self._clock)

@@ -468,7 +468,9 @@ class Parallel(Generic[_Returns, _Instead]):
             if self._return_as is ReturnAs.LIST or self._generator is None:
                 self._finish(complete)
 
-    def astream(self, iterable: Iterable[Any]) -> ResultStream:
+    def astream(
+        self: Parallel[Any, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> ResultStream[_R | _Instead]:
         """Run all delayed calls of `iterable`, and return an asynchronous iterator over results.
 
         For ``async for``, in asyncio or trio; the event loop goes on meanwhile. See
@@ -500,6 +502,19 @@ class Parallel(Generic[_Returns, _Instead]):
 
         return stream(self, _check_iterable(iterable))
 
+    # As for a plain call.
+    @overload
+    async def acall(self: Parallel[_Unknown, Never], iterable: Iterable[TaskLike[Any]]) -> Any: ...
+    @overload
+    async def acall(
+        self: Parallel[_List, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    async def acall(
+        self: Parallel[_Generator, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    async def acall(self: Parallel[_Value, Never], iterable: Iterable[TaskLike[_R]]) -> _R: ...
     async def acall(self, iterable: Iterable[Any]) -> Any:
         """Run all delayed calls of `iterable`, and return a list of all results.
 
@@ -557,12 +572,13 @@ class Parallel(Generic[_Returns, _Instead]):
             try:
                 session = self._open(n_jobs)
             except BackendUnavailable as error:
-                _warn_once(
-                    backend.name,
-                    f"the backend {backend.name!r} cannot be used here ({error}); threads are used "
-                    "instead",
-                )
-                backend = find_backend("threading")
+                if error.instead is None:
+                    _warn_once(
+                        backend.name,
+                        f"the backend {backend.name!r} cannot be used here ({error}); threads are "
+                        "used instead",
+                    )
+                backend = error.instead or find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
         options = self._call_options
         plan = CallPlan(
@@ -695,7 +711,8 @@ class Parallel(Generic[_Returns, _Instead]):
 
     def _effective_n_jobs(self) -> int:
         """Return how many workers a call would get; libraries ask joblib's `Parallel` this way."""
-        return self._backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
+        wanted = self._backend.default_n_jobs if self.n_jobs is None else self.n_jobs
+        return self._backend.effective_n_jobs(wanted)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_jobs={self.n_jobs})"
