@@ -18,7 +18,11 @@ from programs import Terminal, run
 
 import parallel_core
 from parallel_core import config, register_joblib, shutdown_workers
+from parallel_core.bridge.forms import _without_callbacks
 from parallel_core.compat.joblib import install, uninstall
+from parallel_core.observe.followers import followers
+from parallel_core.tasks.definitions import Definitions, forms
+from parallel_core.tasks.encoding import lighter
 
 joblib = pytest.importorskip("joblib")
 Parallel, delayed = joblib.Parallel, joblib.delayed  # joblib's own, as a library has them
@@ -33,6 +37,7 @@ def registered() -> Iterator[None]:
     with joblib.parallel_config(backend="parallel_core", n_jobs=2):
         yield
     del joblib.parallel.BACKENDS["parallel_core"]
+    followers.clear()
 
 
 def square(x: int) -> tuple[int, int]:
@@ -345,3 +350,65 @@ def test_joblib_is_not_imported_before(tmp_path: Path) -> None:
         print(joblib.Parallel(n_jobs=2)(joblib.delayed(inner)() for _ in range(2)))
     """
     assert run(tmp_path, program) == "[[1, 2], [1, 2]]\n"
+
+
+# --- what scikit-learn puts into every task ---
+
+
+class Wrapped:
+    """As scikit-learn wraps the function of a task."""
+
+    def __init__(self, name: str) -> None:
+        self.function = types.SimpleNamespace(__name__=name)
+
+    def __call__(self, estimator: Any, caller: Any, callback_ctx: Any) -> Any:
+        return caller, callback_ctx is not None
+
+
+class Node:
+    def __init__(self, callbacks: list[Any]) -> None:
+        self._callbacks = callbacks
+
+
+class Estimator:
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("name", "callbacks", "attributes", "stays"),
+    [
+        ("_fit_and_score", [], {}, True),
+        ("_fit_and_score", [1], {}, False),  # of the search
+        ("_fit_and_score", [], {"inner": Estimator(_skl_callbacks=[1])}, False),
+        ("another", [], {}, False),
+    ],
+)
+def test_the_search_stays_here_where_no_callback_looks_at_it(
+    name: str,
+    callbacks: list[Any],
+    attributes: dict[str, Any],
+    stays: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import numpy  # noqa: F401 - without it nothing is pickled in this way
+
+    monkeypatch.setitem(lighter, Wrapped, _without_callbacks)
+    kwargs = {"caller": "the search", "callback_ctx": Node(callbacks)}
+    tasks = [(Wrapped(name), (Estimator(**attributes),), kwargs) for _ in range(3)]
+    found = parallel_core.Parallel(n_jobs=2)(tasks)
+    assert found == [(None, False) if stays else ("the search", True)] * 3
+
+
+def test_one_key_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+
+    def form(definitions: Definitions, estimator: Any) -> Any:
+        keys.append(estimator.key)
+        return definitions.send_once(estimator, estimator.key)
+
+    monkeypatch.setitem(forms, Estimator, form)
+    estimators = [Estimator(key=n % 2, number=n) for n in range(6)]
+    found = parallel_core.Parallel(n_jobs=2)(delayed(vars)(one) for one in estimators)
+    assert [one["number"] for one in found] == [0, 1, 0, 1, 0, 1]
+    assert keys == [0, 1] * 3

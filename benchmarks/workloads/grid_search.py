@@ -36,7 +36,7 @@ def registered() -> None:
 
 
 class QuickFits(Workload):
-    """`GridSearchCV` with fits of half a millisecond, warm; scikit-learn's own part counts."""
+    """`GridSearchCV` with fits of half a millisecond, scikit-learn's own part included; warm."""
 
     section = _SECTION
     tasks = 200

@@ -28,8 +28,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.cores import check_n_jobs, resolve_n_jobs
+from parallel_core.bridge.forms import note_forms
 from parallel_core.bridge.places import import_joblib
 from parallel_core.executor.futures import get_executor
+from parallel_core.observe.followers import followers
 from parallel_core.parallel.choice import WORKER_PARAMS
 from parallel_core.parallel.options import worker_options
 
@@ -71,6 +73,7 @@ def register_joblib() -> None:
     parallel = import_joblib("joblib.parallel")
     if NAME not in parallel.BACKENDS:
         parallel.BACKENDS[NAME] = _backend_class(parallel)
+        followers.append(note_forms)
 
 
 class Call:
