@@ -9,6 +9,7 @@
             journal        results in a file, for the same call to go on from
             backends       one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
+            context        what the caller has set up, and that holds inside tasks
             observe        what happened, for whoever wants to know
             tasks  config  errors
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
+    from parallel_core.errors import ContextError as ContextError
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
     from parallel_core.errors import JournalError as JournalError
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backend": "backends.base",
     "CallTimeoutError": "errors",
+    "ContextError": "errors",
     "InitializerError": "errors",
     "InvalidTaskError": "errors",
     "LowMemoryError": "errors",

@@ -85,6 +85,7 @@ class ChannelSession(Session):
         self._call = ""
         self._carry_on = False
         self._folding: Folding | None = None
+        self._context = b""
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._stillborn = 0  # workers that ended before they were ready, since one last was
@@ -93,11 +94,14 @@ class ChannelSession(Session):
         self.n_workers = len(self._workers)
         self._news: list[Completion] = []
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
         self._folding = folding
+        self._context = context
         self._news = []
         for worker in self._workers:
             worker.has_answered = False
@@ -157,7 +161,9 @@ class ChannelSession(Session):
             if batch.uses:
                 self._pool.listen()
             try:
-                waits = worker.submit(batch, self._call, self._carry_on, self._folding)
+                waits = worker.submit(
+                    batch, self._call, self._carry_on, self._folding, self._context
+                )
             except ChannelClosed:
                 if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
                     worker.sent.pop()

@@ -12,6 +12,7 @@ from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core import config
+from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
@@ -59,7 +60,7 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    lifeline, call, level, threads, runs, sent, carry_on, fold = pickle.loads(data)
+    lifeline, call, level, threads, runs, sent, carry_on, fold, start, context = pickle.loads(data)
     hold_on(lifeline)
     config.enter_task(level)
     if threads is not None:
@@ -83,7 +84,9 @@ def _run_batch(data: bytes) -> bytes:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
-        make(0, 0, definitions, board, answers.append).run(runs, carry_on)
+        envelope = SealedEnvelope(Capsule(context)) if context else None
+        execution = make(0, 0, definitions, board, answers.append, start=start, envelope=envelope)
+        execution.run(runs, carry_on)
     finally:
         board.close()
         _let_go()

@@ -75,6 +75,7 @@ class FuturesSession(Session):
         self._call = ""
         self._carry_on = False
         self._folding: Folding | None = None
+        self._context = b""
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
@@ -83,11 +84,14 @@ class FuturesSession(Session):
         self._news: list[Completion] = []
         self.closed = False
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
         self._folding = folding
+        self._context = context
         self._news = []
         if self._is_aborted:
             self._renew()
@@ -105,8 +109,8 @@ class FuturesSession(Session):
         }
         lifeline = own_lifeline() if self._backend.opens_files else None
         told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
-        fold = None if self._folding is None else (*self._folding, batch.start)
-        data = pickle.dumps((*told, self._carry_on, fold), 5)
+        fold = None if self._folding is None else tuple(self._folding)
+        data = pickle.dumps((*told, self._carry_on, fold, batch.start, self._context), 5)
         if not self._backend.opens_files:  # it may run the task here and now
             self._hand_over(batch, data)
             return

@@ -5,6 +5,7 @@ An answer is sent while the parent reads it; when the parent rests, the next tas
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import gc
 import os
@@ -14,6 +15,7 @@ import sys
 from collections import deque
 from typing import Any
 
+from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.tasks.batch import run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.definitions import ReceivedDefinitions
@@ -85,6 +87,7 @@ class _Server:
         self._inbox: deque[Any] = deque()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
+        self._context: Capsule | None = None
         self._state: dict[str, Any] = {}
         self._refused = False
         self._told = told
@@ -156,7 +159,7 @@ class _Server:
             self._channel.flush()
 
     def _run(self, message: Any) -> None:
-        _, number, call, base, runs, definitions, forget, carry_on, fold = message
+        _, number, call, base, runs, definitions, forget, carry_on, fold, start, context = message
         if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
             self._is_fenced = True
             self._board.words[FENCED] = barrier.join()
@@ -170,6 +173,8 @@ class _Server:
             self._call = call
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
+        if context is not None:
+            self._context = Capsule(context) if context else None
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
@@ -178,10 +183,19 @@ class _Server:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
+        envelope = None if self._context is None else SealedEnvelope(self._context)
         execution = make(
-            number, base, self._definitions, self._board, self._send, self._parcels, self._memory
+            number,
+            base,
+            self._definitions,
+            self._board,
+            self._send,
+            self._parcels,
+            self._memory,
+            start=start,
+            envelope=envelope,
         )
-        execution.run(runs, carry_on)
+        contextvars.copy_context().run(execution.run, runs, carry_on)
         self._leaves = execution.was_stopped
 
     def _release(self, of_call: bool, closed: list[str]) -> None:
@@ -190,7 +204,7 @@ class _Server:
             if self._definitions is not None:
                 self._definitions.close()
                 captured = self._definitions.volatile
-                self._definitions, self._call = None, ""
+                self._definitions, self._call, self._context = None, "", None
                 if captured:  # by functions that go by value, which are parts of cycles
                     gc.collect()
             mappings = _mappings()
