@@ -58,6 +58,8 @@ class PullDispatch:
         Nesting level of the tasks.
     initializer : callable, optional
         Called in each thread first, without arguments.
+    settings : Settings, optional
+        What is in force in the tasks.
 
     Attributes
     ----------
@@ -71,9 +73,11 @@ class PullDispatch:
         plan: CallPlan,
         level: int,
         initializer: Callable[[], object] | None = None,
+        settings: config.Settings | None = None,
     ) -> None:
         self._plan = plan
         self._level = level
+        self._settings = settings
         self._initializer = initializer
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
@@ -289,7 +293,7 @@ class PullDispatch:
 
     def _work(self, running: Running, again: tuple[float, int, Any] | None) -> None:
         """Take and run tasks until there are no more: what each thread does."""
-        config.enter_task(self._level)
+        config.enter_task(self._level, self._settings)
         try:
             if self._initializer is not None:
                 self._initialize()

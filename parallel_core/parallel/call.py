@@ -18,7 +18,7 @@ from parallel_core.backends.base import (
     Style,
     WorkerOptions,
 )
-from parallel_core.backends.cores import check_n_jobs
+from parallel_core.backends.cores import check_n_jobs, threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.config import UNSET, Unset, setting
 from parallel_core.dispatch.aftermath import attach
@@ -36,12 +36,9 @@ from parallel_core.dispatch.plan import (
 from parallel_core.dispatch.push import PushDispatch
 from parallel_core.errors import cut_traceback, warn_caller
 from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import (
-    check_arrays,
-    check_hints,
-    check_verbose,
-)
-from parallel_core.parallel.choice import choose_backend, split_params
+from parallel_core.parallel.checks import check_arrays, check_verbose
+from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend, split_params
+from parallel_core.parallel.nesting import settings_of_tasks
 from parallel_core.parallel.options import CallOptions, call_options, worker_options
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
     from parallel_core.journal.store import Journal
 
-_MESSAGE_OF_OVERRIDES = 10
 _warned: set[str] = set()
 
 
@@ -210,10 +206,7 @@ class Parallel:
         **params: Any,
     ) -> None:
         settings = config.current_settings()
-        jobs = check_n_jobs(setting("n_jobs", n_jobs, settings))
-        if jobs is None:
-            jobs = settings.values.get("n_jobs")
-        self.n_jobs = jobs
+        jobs = None if isinstance(n_jobs, Unset) else check_n_jobs(n_jobs)
         self.verbose = check_verbose(setting("verbose", verbose, settings))
         self.timeout = check_timeout(timeout)
         self.return_as = return_as
@@ -222,9 +215,6 @@ class Parallel:
         self.temp_folder = setting("temp_folder", temp_folder, settings)
         self.max_nbytes = setting("max_nbytes", max_nbytes, settings)
         self.mmap_mode = setting("mmap_mode", mmap_mode, settings)
-        hint = setting("prefer", prefer, settings)
-        constraint = setting("require", require, settings)
-        check_hints(hint, constraint)
         check_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode)
         self._return_as = check_return_as(return_as)
         self._batch_size = check_batch_size(batch_size)
@@ -242,11 +232,9 @@ class Parallel:
             )
         if given is None and settings.backend_params:
             worker_params = {**split_params(settings.backend_params)[0], **worker_params}
-        if given is not None and isinstance(require, Unset):
-            constraint = None  # the context's constraint is for calls that leave the choice to it
-        choice = choose_backend(given, hint, constraint, factory_params)
-        self._backend = choice.backend
-        self._overridden = choice.overridden
+        self._backend, self.n_jobs, self._remark = choose_backend(
+            given, jobs, prefer, require, factory_params
+        )
         self._options = worker_options(worker_params)
         self._managed = False
         self._session: Session | None = None
@@ -414,7 +402,10 @@ class Parallel:
             initializer = None
             if self._options.initializer is not None:
                 initializer = functools.partial(self._options.initializer, *self._options.initargs)
-            dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
+            threads = threads_per_worker(n_jobs, self._options.thread_limit)
+            settings = settings_of_tasks(backend, n_jobs, threads)
+            level = config.nesting_level() + 1
+            dispatch = PullDispatch(tasks, plan, level, initializer, settings)
         else:
             arrays = self._array_reducer if backend.opens_files else None
             definitions = Definitions(stored_globals(self._options.initializer), arrays)
@@ -502,8 +493,8 @@ class Parallel:
         self._messages = None
         if self.verbose:
             self._messages = Messages(self.verbose, repr(self))
-            if self._overridden is not None and self.verbose >= _MESSAGE_OF_OVERRIDES:
-                self._messages.say(f"Overrides {self._overridden}.")
+            if self._remark is not None and self.verbose >= MESSAGE_OF_OVERRIDES:
+                self._messages.say(self._remark)
             self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
         if self.verbose or getattr(self.print_progress, "__func__", None) is not _print_progress:
             return self.print_progress
