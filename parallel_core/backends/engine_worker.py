@@ -12,6 +12,7 @@ from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core import config
+from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
@@ -84,7 +85,7 @@ def _run_batch(data: bytes) -> bytes:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
-        envelope = SealedEnvelope(Capsule(context)) if context else None
+        envelope = SealedEnvelope(Capsule(context, Place.ENGINE)) if context else None
         execution = make(0, 0, definitions, board, answers.append, start=start, envelope=envelope)
         execution.run(runs, carry_on)
     finally:

@@ -298,7 +298,7 @@ class PullDispatch:
             if self._initializer is not None:
                 self._initialize()
             if self._aspects:
-                self._work_within(Envelope(self._aspects), running, again)
+                self._work_within(Envelope(self._aspects, Place.THREAD), running, again)
             else:
                 self._take_and_run(running, again)
         except ContextFailed as failed:

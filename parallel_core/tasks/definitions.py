@@ -36,6 +36,8 @@ from parallel_core.tasks.pickling import (
     needs_value,
 )
 
+from parallel_core.tasks import variables as variables  # isort: skip - so that they are pickled
+
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
 

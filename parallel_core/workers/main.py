@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from typing import Any
 
+from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.tasks.batch import run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
@@ -51,7 +52,8 @@ def main(connection: int, board: int, lifeline: int, told: Surroundings | None =
     channel.set_send_patience(_REST_SECONDS)
     cut_off_children(page, channel)
     try:
-        _Server(channel, page, told).serve()
+        # A forked child has its parent's context of the fork; what is to hold of it is told.
+        contextvars.Context().run(_Server(channel, page, told).serve)
     except ChannelClosed:
         pass
     finally:
@@ -174,7 +176,7 @@ class _Server:
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
         if context is not None:
-            self._context = Capsule(context) if context else None
+            self._context = Capsule(context, Place.WORKER) if context else None
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
