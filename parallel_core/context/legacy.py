@@ -97,14 +97,14 @@ class GlobalSeeds(Part):
 
     def bind(self, function: Callable[..., Any], position: int) -> Callable[..., Any]:
         """Return `function`, with the generators seeded before each call."""
-        loaded = self._loaded
-        position -= 1
+        del position
+        loaded, where = self._loaded, self._position
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal position
-            position += 1
-            for generator in loaded:
-                generator.seed(position)
+            if loaded:  # there may be more of them with each task
+                position = where()
+                for generator in loaded:
+                    generator.seed(position)
             return function(*args, **kwargs)
 
         return call

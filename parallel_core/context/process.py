@@ -70,10 +70,15 @@ class Filters(Aspect):
 class ToldFilters(Filters):
     """They, as they travel."""
 
+    def __init__(self, filters: list[Filter]) -> None:
+        super().__init__(filters)
+        self._known: list[Filter] | None = None
+
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:
         """Put them in place."""
-        known = [(*entry[:2], _category(entry[2]), *entry[3:]) for entry in self.filters]
-        return _FiltersPart(known, place)
+        if self._known is None or any(type(entry[2]) is _Absent for entry in self._known):
+            self._known = [(*entry[:2], _category(entry[2]), *entry[3:]) for entry in self.filters]
+        return _FiltersPart(self._known, place)
 
 
 class _FiltersPart(Part):
@@ -153,36 +158,36 @@ class Levels(Aspect):
     def __init__(self, disabled: int, levels: dict[str, int]) -> None:
         self.disabled = disabled
         self.levels = levels
-        self._loggers: list[tuple[Any, int]] | None = None
+        self._loggers: list[Any] | None = None
 
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:
         """Put them in place."""
         import logging
 
         if self._loggers is None:
-            self._loggers = [
-                (logging.getLogger(name or None), level) for name, level in self.levels.items()
-            ]
-        manager = logging.root.manager
-        before = [(logger, logger.level) for logger, _ in self._loggers], manager.disable
-        _set_levels(self._loggers, self.disabled)
+            self._loggers = [logging.getLogger(name or None) for name in self.levels]
+        loggers, manager = self._loggers, logging.root.manager
+        levels, disabled = list(map(_level_of, loggers)), manager.disable
+        wanted = list(self.levels.values())
+        if levels == wanted and disabled == self.disabled:
+            return None
+        _set_levels(loggers, wanted, self.disabled)
         if place is Place.WORKER:
             return None
-        return _Undo(lambda: _set_levels(*before))
+        return _Undo(lambda: _set_levels(loggers, levels, disabled))
 
 
-def _set_levels(levels: list[tuple[Any, int]], disabled: int) -> None:
+_level_of = operator.attrgetter("level")
+
+
+def _set_levels(loggers: list[Any], levels: list[int], disabled: int) -> None:
     import logging
 
-    manager = logging.root.manager
-    changed = manager.disable != disabled
-    manager.disable = disabled
-    for logger, level in levels:
-        if logger.level != level:
-            logger.level = level
-            changed = True
-    if changed:  # loggers keep in mind what they are enabled for; setting one level tells all
-        logging.root.setLevel(logging.root.level)
+    logging.root.manager.disable = disabled
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.level = level
+    # Loggers keep in mind what they are enabled for; setting one level makes all forget it.
+    logging.root.setLevel(logging.root.level)
 
 
 class Surroundings(Aspect):
@@ -268,7 +273,6 @@ _loggers: list[Any] = []
 _values: list[Any] = []
 _told_levels: set[str] = set()
 _configuration: Configuration | None = None
-_level_of = operator.attrgetter("level")
 
 
 def captured() -> list[Aspect]:

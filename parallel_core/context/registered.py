@@ -60,15 +60,17 @@ def register_context(name: str, capture: Capture, restore: Restore) -> None:
     >>> register_context("locale", lambda: locale.setlocale(locale.LC_NUMERIC), restore)
     >>> unregister_context("locale")
     """
+    _check(name, capture, restore)
+    _registered[name] = _Registration(capture, restore)
+
+
+def _check(name: Any, capture: Any, restore: Any) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"the name of a context must be a text, not {name!r}")
     for role, function in (("capture", capture), ("restore", restore)):
         if not callable(function):
-            hint = " (see unregister_context)" if function is None else ""
-            raise TypeError(
-                f"{role} of the context {name!r} must be callable, not {function!r}{hint}"
-            )
-    _registered[name] = _Registration(capture, restore)
+            hint = "; to end a registration there is unregister_context" if function is None else ""
+            raise TypeError(f"{role} of the context {name!r} is {function!r}, not callable{hint}")
 
 
 def unregister_context(name: str) -> None:

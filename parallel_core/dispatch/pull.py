@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -380,16 +380,25 @@ class PullDispatch:
             self._finish(done, running, monotonic() - began)
 
     def _run(self, chunk: Chunk, running: Running, done: Done) -> None:
+        """Run the tasks of a chunk; none sees what one before it has set in its context."""
+        base = running.base = copy_context()
+        while True:
+            context = base.copy()
+            if not context.run(self._run_alike, chunk, running, done, context):
+                return
+
+    def _run_alike(self, chunk: Chunk, running: Running, done: Done, context: Context) -> bool:
+        """Run tasks until one has changed the `context`; return whether that is so."""
         timed = self._is_timed
         append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
         next_task = chunk.tasks.popleft
-        envelope, copy = running.envelope, copy_context().copy
+        envelope, base = running.envelope, running.base
         while not self._feed.stopped:
             try:
                 item = next_task()
             except IndexError:
-                return
+                return False
             if timed:
                 running.since = 0.0
                 running.item, running.position = item, done.next
@@ -410,10 +419,16 @@ class PullDispatch:
                     args, kwargs = to_call(args, kwargs)
                 if envelope is not None:
                     function = envelope.bind(function, done.next)
-                append(copy().run(function, *args, **kwargs))
+                append(function(*args, **kwargs))
             except BaseException as error:
                 if not self._after(error, item, running, done):
-                    return
+                    return False
+            try:
+                if context != base:
+                    return True
+            except Exception:  # values that cannot be compared are others
+                return True
+        return False
 
     def _after(self, error: BaseException | None, item: Any, running: Running, done: Done) -> bool:
         """Do with a task that has raised what the policy says; return whether the call goes on."""
@@ -452,7 +467,7 @@ class PullDispatch:
             args, kwargs = to_call(args, kwargs)
             if running.envelope is not None:
                 function = running.envelope.bind(function, done.next)
-            done.values.append(copy_context().run(function, *args, **kwargs))
+            done.values.append(running.base.copy().run(function, *args, **kwargs))
         except BaseException as error:
             return error
         return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from _contextvars import copy_context
+from _contextvars import Context
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
@@ -99,14 +99,20 @@ class FoldingExecution(Execution):
             raise error
         return super()._failure(error)
 
-    def _run_plain(self, function: Callable[..., Any], argument_lists: Iterable[Any]) -> None:
+    def _run_plain(
+        self,
+        function: Callable[..., Any],
+        argument_lists: Iterable[Any],
+        context: Context,
+        base: Context,
+    ) -> bool:
         words, times, clock = self._board.words, self._board.times, monotonic
         small, most, patience = SMALL, BLOCK, self._seconds
         fold = self._fold
         pending = fold.pending
         append = pending.append
         task, flushed = self._task, self._flushed
-        call, copy = self._bound(function), copy_context().copy
+        call = self._bound(function)
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -119,18 +125,24 @@ class FoldingExecution(Execution):
                     break
                 if now - flushed > patience:
                     flushed = self._flush(now)
-                value = copy().run(call, *args)
+                value = call(*args)
                 if type(value) in small:
                     append(value)
-                    if len(pending) < most:
-                        continue
-                    words[PHASE] = _FOLDING
-                    fold.settle()
+                    if len(pending) >= most:
+                        words[PHASE] = _FOLDING
+                        fold.settle()
+                        words[PHASE] = _RUNNING
                 else:
                     words[PHASE] = _FOLDING
                     fold.append(value)
                     del value
-                words[PHASE] = _RUNNING
+                    words[PHASE] = _RUNNING
+                try:
+                    if context != base:
+                        return True
+                except Exception:  # values that cannot be compared are others
+                    return True
+            return False
         except BaseException:
             self._failed_call = describe_call(function, args, {})
             raise
