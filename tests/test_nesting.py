@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
 import pickle
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import parallel_core
-from parallel_core import Backend, Parallel, delayed, get_active_backend, parallel_config
+from parallel_core import (
+    Backend,
+    Parallel,
+    delayed,
+    effective_n_jobs,
+    get_active_backend,
+    parallel_config,
+)
+from parallel_core.backends import cores
 from parallel_core.backends.local import ThreadingBackend
 from parallel_core.config import current_settings, task_settings
 
@@ -243,3 +257,124 @@ def test_a_backend_may_say_who_runs_nested_calls() -> None:
 
 def active_n_jobs() -> int:
     return get_active_backend()[1]
+
+
+# Whatever is mixed, it ends, and starts no more than was promised.
+
+EXECUTOR = ThreadPoolExecutor(2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _executor_ends() -> Iterator[None]:
+    yield
+    EXECUTOR.shutdown()
+
+
+def descend(backends: tuple[str, ...], value: int) -> int:
+    """Return the sum over the leaves of a tree of calls, with a backend for each level."""
+    if not backends:
+        return value
+    if backends[0] == "executor":
+        with ThreadPoolExecutor(2) as executor:
+            return descend_on(executor, backends, value)
+    return descend_on(None if backends[0] == "default" else backends[0], backends, value)
+
+
+def descend_on(backend: Any, backends: tuple[str, ...], value: int) -> int:
+    tasks = (delayed(descend)(backends[1:], 2 * value + n) for n in (0, 1))
+    return sum(Parallel(2, backend=backend)(tasks))
+
+
+for function in (descend, descend_on):
+    function.__module__ = "__main__"  # so that workers need no test module for it
+
+FOUR_LEVELS = [
+    ("default", "default", "default", "default"),
+    ("processes", "threading", "processes", "threading"),
+    ("threading", "processes", "executor", "sequential"),
+    ("executor", "threading", "multiprocessing", "executor"),
+    ("sequential", "executor", "threading", "processes"),
+    ("multiprocessing", "sequential", "processes", "default"),
+    ("executor", "executor", "executor", "executor"),
+    ("processes", "processes", "threading", "threading"),
+    ("threading", "threading", "threading", "processes"),
+    ("loky", "threading", "executor", "default"),
+]
+
+
+@pytest.mark.parametrize("backends", FOUR_LEVELS, ids=" in ".join)
+def test_four_levels_of_any_mix_end(backends: tuple[str, ...]) -> None:
+    assert descend(backends, 1) == sum(range(16, 32))
+
+
+def on_the_same(depth: int) -> int:
+    tasks = (delayed(on_the_same)(depth - 1) for _ in range(2))
+    return sum(Parallel(2, backend=EXECUTOR)(tasks)) if depth else 1
+
+
+@core
+def test_an_executor_within_its_own_tasks_is_not_waited_for() -> None:
+    """All of its threads would wait for calls that nobody is left to run."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert on_the_same(4) == 16
+        with parallel_config("threading", n_jobs=2):  # and in threads that its tasks start
+            assert sum(Parallel()(delayed(on_the_same)(2) for _ in range(3))) == 12
+    assert all("a task of its own" in str(warning.message) for warning in caught)
+
+
+def on_a_copy(_: int) -> list[int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return Parallel(2, backend=EXECUTOR)(delayed(abs)(-i) for i in range(3))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_forked_copy_of_an_executor_is_not_waited_for() -> None:
+    assert Parallel(2, backend=EXECUTOR)(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, mp_context=fork) as pool:
+        assert pool.submit(on_a_copy, 0).result() == [0, 1, 2]
+
+
+# How much they may use.
+
+
+def number_of_jobs(*asked: int | None) -> list[int]:
+    """Return what `n_jobs` comes to at each level, in calls within each other."""
+    got = [effective_n_jobs(asked[0])]
+    if len(asked) == 1:
+        return got
+    return [*got, *Parallel(asked[0], prefer="threads")([delayed(number_of_jobs)(*asked[1:])])[0]]
+
+
+@core
+def test_what_nested_calls_start_by_themselves_stays_within_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cores, "cpu_count", lambda: 12)
+    with parallel_config(nested="threading"):
+        assert number_of_jobs(3, -1, -1) == [3, 4, 1]
+        assert number_of_jobs(3, 2, -1, -1) == [3, 2, 2, 1]
+        assert number_of_jobs(3, -2, 5) == [3, 3, 5]  # what is asked for in numbers is given
+        assert number_of_jobs(1, -1) == [1, 12]  # one job takes nothing
+        assert number_of_jobs(100, -1) == [100, 1]
+        assert number_of_jobs(4, None) == [4, 1]
+
+
+def within(barrier: threading.Barrier) -> int:
+    barrier.wait()
+    count = threading.active_count()
+    barrier.wait()
+    return count
+
+
+def test_numbers_at_two_levels_are_given() -> None:
+    barrier = threading.Barrier(6, timeout=20)
+    before = threading.active_count()
+
+    def outer() -> list[int]:
+        return Parallel(2)(delayed(within)(barrier) for _ in range(2))
+
+    got = Parallel(3, prefer="threads")(delayed(outer)() for _ in range(3))
+    assert got == [[before + 3 + 6] * 2] * 3

@@ -266,6 +266,8 @@ class Backend:
         shared memory.
     tells_surroundings : bool
         Whether its workers are ours alone, and told of the caller's folder and import path.
+    passes_descriptors : bool
+        Whether they can be sent descriptors that this process has open.
     aim_seconds : float
         How long a batch should take; the cheaper handing over is, the shorter.
     inline_when_single : bool
@@ -277,6 +279,7 @@ class Backend:
     supports_sharedmem: bool = False
     opens_files: bool = False
     tells_surroundings: bool = False
+    passes_descriptors: bool = False
     aim_seconds: float = 0.5
     inline_when_single: bool = False
 

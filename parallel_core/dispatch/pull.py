@@ -1,7 +1,7 @@
 """Threads that take tasks from the caller's iterable themselves.
 
-They take chunks of some 50 µs of work from a `Feed`, and from each other what nobody has begun. One
-lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
+They take chunks of some 100 µs of work from a `Feed`, and from each other what nobody has begun.
+One lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
 until there is something for it: results that its consumer waits for, progress, a failure, a task
 over its time, or the end.
 
@@ -38,6 +38,7 @@ from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.handles import to_call
 from parallel_core.tasks.known import Known
+from parallel_core.workers.thread_pools import PoolLimit
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
@@ -60,6 +61,7 @@ class PullDispatch:
         Called in each thread first, without arguments.
     settings : Settings, optional
         What is in force in the tasks.
+        Numeric libraries use no more threads than they say.
 
     Attributes
     ----------
@@ -78,6 +80,7 @@ class PullDispatch:
         self._plan = plan
         self._level = level
         self._settings = settings
+        self._pools = PoolLimit((settings and settings.threads) or sys.maxsize)
         self._initializer = initializer
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
@@ -108,6 +111,7 @@ class PullDispatch:
 
     def start(self) -> None:
         """Pull the first tasks, as many as may be ahead, and start the threads."""
+        self._pools.begin()
         self._feed.pull_first()
         for _ in range(self._plan.n_jobs):
             with self._lock:
@@ -161,6 +165,7 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                self._pools.end()
                 if self._folded is not None:
                     return self._folded.finish(self._feed.position)
                 results = self._delivery.results
@@ -192,6 +197,7 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                self._pools.end()
                 return
 
     def abandon(self) -> None:
@@ -199,6 +205,7 @@ class PullDispatch:
         with self._lock:
             self._is_over = True
             self._stop()
+        self._pools.end()
         self._feed.close()
 
     def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
@@ -294,6 +301,7 @@ class PullDispatch:
     def _work(self, running: Running, again: tuple[float, int, Any] | None) -> None:
         """Take and run tasks until there are no more: what each thread does."""
         config.enter_task(self._level, self._settings)
+        self._pools.enter()
         try:
             if self._initializer is not None:
                 self._initialize()
@@ -389,12 +397,11 @@ class PullDispatch:
 
     def _run_alike(self, chunk: Chunk, running: Running, done: Done, context: Context) -> bool:
         """Run tasks until one has changed the `context`; return whether that is so."""
+        feed, append, next_task = self._feed, done.values.append, chunk.tasks.popleft
         timed = self._is_timed
-        append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
-        next_task = chunk.tasks.popleft
         envelope, base = running.envelope, running.base
-        while not self._feed.stopped:
+        while not feed.stopped:
             try:
                 item = next_task()
             except IndexError:
@@ -404,22 +411,20 @@ class PullDispatch:
                 running.item, running.position = item, done.next
                 running.since = monotonic()
             try:
-                if type(item) is tuple and len(item) == 3:
+                try:
                     function, args, kwargs = item
-                    if type(args) is not tuple or type(kwargs) is not dict:
-                        function, args, kwargs = check_task(item, done.next)
-                elif type(item) is Known:
-                    done.not_results.append(done.next)
-                    append(item.value)
-                    self._look_for_hit([item.value])
-                    continue
-                else:
+                except (TypeError, ValueError):
+                    if type(item) is Known:
+                        self._take_known(item, done)
+                        continue
+                    function, args, kwargs = check_task(item, done.next)
+                if type(args) is not tuple or type(kwargs) is not dict:
                     function, args, kwargs = check_task(item, done.next)
                 if may_share:
                     args, kwargs = to_call(args, kwargs)
                 if envelope is not None:
                     function = envelope.bind(function, done.next)
-                append(function(*args, **kwargs))
+                append(function(*args, **kwargs) if kwargs else function(*args))
             except BaseException as error:
                 if not self._after(error, item, running, done):
                     return False
@@ -429,6 +434,11 @@ class PullDispatch:
             except Exception:  # values that cannot be compared are others
                 return True
         return False
+
+    def _take_known(self, item: Known, done: Done) -> None:
+        done.not_results.append(done.next)
+        done.values.append(item.value)
+        self._look_for_hit([item.value])
 
     def _after(self, error: BaseException | None, item: Any, running: Running, done: Done) -> bool:
         """Do with a task that has raised what the policy says; return whether the call goes on."""

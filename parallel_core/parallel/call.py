@@ -6,8 +6,8 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from types import GenericAlias, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from memmapping.folders import check_temp_folder
 from parallel_core import config
@@ -46,13 +46,35 @@ from parallel_core.parallel.options import CallOptions, call_options, worker_opt
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    # Known to every type checker without being installed, and never imported by a program.
+    from typing_extensions import Never, Self, TypeVar
+
     from memmapping.reducer import ArrayReducer
     from parallel_core.journal.store import Journal
+    from parallel_core.tasks.delayed import TaskLike
+
+    _R = TypeVar("_R")
+    #: What a call returns: one of the words below.
+    _Returns = TypeVar("_Returns", default=Any)
+    #: What may stand in the place of a result, besides results.
+    _Instead = TypeVar("_Instead", default=Any)
+    _List: TypeAlias = Literal["list"]
+    _Generator: TypeAlias = Literal["generator", "generator_unordered"]
+    _Value: TypeAlias = Literal["value"]
+    _Unknown: TypeAlias = Literal["unknown"]
+    _NoErrors: TypeAlias = Literal["raise", "skip"]
+else:
+    from typing import TypeVar
+
+    _Returns = TypeVar("_Returns")
+    _Instead = TypeVar("_Instead")
 
 _warned: set[str] = set()
 
 
-class Parallel:
+class Parallel(Generic[_Returns, _Instead]):
     """Run independent calls on several workers.
 
     ``Parallel(n_jobs=2)(delayed(f)(x) for x in xs)`` is ``[f(x) for x in xs]``, with two workers.
@@ -61,8 +83,9 @@ class Parallel:
     ----------
     n_jobs : int or None, optional
         Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores
-        that this process may use, -2 for all but one, and so on; floats are rounded down. None
-        means what the surrounding `parallel_config` says, else 1.
+        that this process may use, -2 for all but one, and so on; within a task, all of those that
+        the calls around it have left. Floats are rounded down. None means what the surrounding
+        `parallel_config` says, else 1.
     backend : str, Backend, Executor or multiprocessing context, optional
         ``"processes"`` (the default), ``"threading"``, ``"sequential"``, ``"loky"``,
         ``"multiprocessing"``, or a name given to `register_parallel_backend`. Libraries had better
@@ -196,6 +219,91 @@ class Parallel:
     1136.597
     """
 
+    if not TYPE_CHECKING:  # here, a type variable has no default
+        __class_getitem__ = classmethod(GenericAlias)
+
+    # These tell apart what a call returns. Nothing else is checked, so that a dictionary of options
+    # with values of any types may be passed; what fits nowhere else fits the last.
+    @overload
+    def __init__(
+        self: Parallel[_List, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        return_as: _List = ...,
+        verbose: Any = ...,
+        timeout: Any = ...,
+        pre_dispatch: Any = ...,
+        batch_size: Any = ...,
+        temp_folder: Any = ...,
+        max_nbytes: Any = ...,
+        mmap_mode: Any = ...,
+        prefer: Any = ...,
+        require: Any = ...,
+        *,
+        on_error: _NoErrors = ...,
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Generator, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _Generator,
+        on_error: _NoErrors = ...,
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_List, Exception],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _List = ...,
+        on_error: Literal["return"],
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Generator, Exception],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _Generator,
+        on_error: Literal["return"],
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Value, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _List = ...,
+        reduce: Callable[[Any, Any], Any],
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[Any, Any],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        return_as: Any = ...,
+        verbose: Any = ...,
+        timeout: Any = ...,
+        pre_dispatch: Any = ...,
+        batch_size: Any = ...,
+        temp_folder: Any = ...,
+        max_nbytes: Any = ...,
+        mmap_mode: Any = ...,
+        prefer: Any = ...,
+        require: Any = ...,
+        **params: Any,
+    ) -> None: ...
     def __init__(
         self,
         n_jobs: Any = UNSET["n_jobs"],
@@ -277,7 +385,7 @@ class Parallel:
         if self._messages is not None:
             self._messages.progress(self.n_completed_tasks, self.n_tasks)
 
-    def __enter__(self) -> Parallel:
+    def __enter__(self) -> Self:
         self._managed = True
         return self
 
@@ -294,6 +402,19 @@ class Parallel:
         self._close_journal()
         self._release()
 
+    # What is not known comes first: Any fits it, and then the result is Any.
+    @overload
+    def __call__(self: Parallel[_Unknown, Never], iterable: Iterable[TaskLike[Any]]) -> Any: ...
+    @overload
+    def __call__(
+        self: Parallel[_List, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    def __call__(
+        self: Parallel[_Generator, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> Generator[_R | _Instead, None, None]: ...
+    @overload
+    def __call__(self: Parallel[_Value, Never], iterable: Iterable[TaskLike[_R]]) -> _R: ...
     def __call__(self, iterable: Iterable[Any]) -> Any:
         """Run all delayed calls of `iterable`.
 
@@ -376,8 +497,8 @@ class Parallel:
             except BackendUnavailable as error:
                 _warn_once(
                     backend.name,
-                    f"the backend {backend.name!r} cannot start worker processes here ({error}); "
-                    "threads are used instead",
+                    f"the backend {backend.name!r} cannot be used here ({error}); threads are used "
+                    "instead",
                 )
                 backend = find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
@@ -420,7 +541,8 @@ class Parallel:
             dispatch = PullDispatch(tasks, plan, level, initializer, settings)
         else:
             arrays = self._array_reducer if backend.opens_files else None
-            definitions = Definitions(stored_globals(self._options.initializer), arrays)
+            own = stored_globals(self._options.initializer)
+            definitions = Definitions(own, arrays, backend.passes_descriptors)
             dispatch = PushDispatch(tasks, session, plan, backend.aim_seconds, definitions)
         self._dispatch = dispatch
         dispatch.start()

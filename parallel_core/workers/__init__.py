@@ -23,7 +23,8 @@
 - `main`, `execute`: what runs in the child; `folding`: the same where results are folded; `memory`:
   how much it holds; `forks`: what it forks is cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
-- `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
+- `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
+  `messages`: what is said.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """

@@ -26,6 +26,7 @@ from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
+from parallel_core.tasks.opened import abandon_opened, close_opened, opened
 from parallel_core.tasks.pickling import explain
 from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
@@ -311,6 +312,8 @@ class Execution:
                     args, kwargs = loads(data)
                 words[PHASE] = _RUNNING
                 value = call(function, args, kwargs)
+                if opened:
+                    close_opened()
                 self._keep(value, function, args, kwargs)
                 function = args = kwargs = value = None  # gone before the next task begins
                 flushed = self._flushed
@@ -323,6 +326,8 @@ class Execution:
                     return True
             return False
         except BaseException as error:
+            if opened:
+                abandon_opened()
             if args is not None and function is not None and words[PHASE] != _UNPICKLING:
                 self._failed_call = describe_call(function, args, kwargs)
                 note_read_only(error, function, args, kwargs)
@@ -342,12 +347,17 @@ class Execution:
             function = self._definitions.resolve(token)
             words[PHASE] = _RUNNING
             try:
-                self._keep(call(function, args, {}), function, args, {})
+                value = call(function, args, {})
+                if opened:
+                    close_opened()
+                self._keep(value, function, args, {})
             except BaseException as error:
+                if opened:
+                    abandon_opened()
                 self._failed_call = describe_call(function, args, {})
                 note_read_only(error, function, args, {})
                 raise
-            del function
+            del function, value
             self._definitions.restore()
             try:
                 if context != base:
@@ -389,12 +399,17 @@ class Execution:
             pickled = pickler.dumps_flat(value) if flat else pickler.dumps(value)
         except Exception as error:
             call = describe_call(function, args, kwargs)
-            raise explain(f"the result of {call}", value, "the result", error) from error
+            raise self._explain(f"the result of {call}", value, "the result", error) from error
         self._pickled.append(len(self._values))
         if type(pickled) is bytes:
             self._values.append(pickled)
         else:
             self._keep_parcel(pickled)
+
+    def _explain(
+        self, what: str, value: object, name: str, error: BaseException
+    ) -> SerializationError:
+        return explain(what, value, name, error, self._definitions.reduce)
 
     def _make_pickler(self) -> ResultPickler:
         make = ResultPickler if self._parcels is None else ParcelPickler

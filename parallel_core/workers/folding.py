@@ -26,7 +26,7 @@ from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed, LooseFold, make_fold
 from parallel_core.tasks.memory import keep_freed
-from parallel_core.tasks.pickling import explain
+from parallel_core.tasks.opened import leave_opened
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.execute import Execution, Parcels, Send, is_large
 from parallel_core.workers.memory import MemoryWatch
@@ -90,6 +90,7 @@ class FoldingExecution(Execution):
     def _resolve(self) -> Callable[[Any, Any], Any]:
         try:
             function: Callable[[Any, Any], Any] = self._definitions.resolve(self._token)
+            leave_opened()  # what it has captured is open for as long as it is there
         except BaseException as error:
             raise FoldFailed(error, "reduce does not unpickle in the worker") from error
         return function
@@ -181,7 +182,7 @@ class FoldingExecution(Execution):
         except Exception as error:
             first = self._start_position + self._first
             what = f"what reduce made of tasks {first} to {first + tasks - 1} of the call"
-            failed = explain(what, value, "the value", error)
+            failed = self._explain(what, value, "the value", error)
             raise FoldFailed(failed, "it was to leave the worker that made it") from error
         self._pickled.append(len(self._values))
         if type(pickled) is bytes:

@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from parallel_core.context.aspect import Place
@@ -22,10 +23,11 @@ from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.workers import barrier, messages
 from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
-from parallel_core.workers.channel import Channel, ChannelClosed
+from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
+from parallel_core.workers.passing import Receiver
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
 from parallel_core.workers.system import arm_lifeline, hear_interrupts, write_stacks
 
@@ -48,7 +50,7 @@ def main(connection: int, board: int, lifeline: int, told: Surroundings | None =
     hear_interrupts(functools.partial(_stop_if_wanted, page))
     os.lseek(board, PAGE_SIZE, os.SEEK_SET)  # the stack follows the page
     write_stacks(board)
-    channel = Channel(socket.socket(fileno=connection))
+    channel = Receiver(socket.socket(fileno=connection))
     channel.set_send_patience(_REST_SECONDS)
     cut_off_children(page, channel)
     try:
@@ -80,7 +82,7 @@ _REST_SECONDS = 0.02  # a parent that has read nothing for so long is doing some
 class _Server:
     """The state of a worker between messages."""
 
-    def __init__(self, channel: Channel, board: Board, told: Surroundings | None) -> None:
+    def __init__(self, channel: Receiver, board: Board, told: Surroundings | None) -> None:
         self._channel = channel
         self._board = board
         self._memory = MemoryWatch(board)
@@ -97,6 +99,7 @@ class _Server:
         self._idle_seconds: float | None = None
         self._is_new = True
         self._is_fenced = False
+        self._end_batch: Callable[[], None] | None = None
 
     def serve(self) -> None:
         """Handle messages until there is a reason to end."""
@@ -113,6 +116,11 @@ class _Server:
                     if not self._set_up(*message[1:]):
                         self._drain()
                         return
+                elif message[0] == messages.EXPECT:
+                    self._channel.expect()
+                    self._send((messages.EXPECTING,))
+                elif message[0] == messages.DESCRIPTORS:
+                    self._arrive(message[1])
                 elif message[0] == messages.RELEASE:
                     self._release(*message[1:])
                 else:
@@ -197,8 +205,19 @@ class _Server:
             start=start,
             envelope=envelope,
         )
-        contextvars.copy_context().run(execution.run, runs, carry_on)
+        try:
+            contextvars.copy_context().run(execution.run, runs, carry_on)
+        finally:
+            if self._end_batch is not None:
+                self._end_batch()
         self._leaves = execution.was_stopped
+
+    def _arrive(self, numbers: list[Any]) -> None:
+        """Take in descriptors for the next batch."""
+        from parallel_core.tasks.open_files import arrive, end_batch
+
+        arrive(numbers, self._channel.descriptors.popleft())
+        self._end_batch = end_batch
 
     def _release(self, of_call: bool, closed: list[str]) -> None:
         """Let go of the arrays and functions of a call that has ended, and of shared objects."""
