@@ -14,9 +14,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import ContextVar
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from parallel_core import (
 )
 from parallel_core.config import current_settings
 from parallel_core.workers import messages
-from watching import HOME, LIMIT
+from watching import HOME, LIMIT, engines
 
 core = pytest.mark.core
 
@@ -45,29 +43,6 @@ LOGGER = "parallel-core-tests.context"
 
 class OwnWarning(UserWarning):
     """A category that a worker can import."""
-
-
-def executor_of(backend: str) -> Any:
-    if backend == "thread executor":
-        return ThreadPoolExecutor(2)
-    if backend == "process executor":
-        return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
-    if backend == "fork":
-        return get_context("fork")
-    return backend
-
-
-@pytest.fixture
-def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = executor_of(request.param)
-    yield made
-    if isinstance(made, Executor):
-        made.shutdown()
-
-
-def engines(*names: str) -> Any:
-    params = [pytest.param(name, marks=core) if name == "processes" else name for name in names]
-    return pytest.mark.parametrize("engine", params, indirect=True)
 
 
 PROCESSES = ("processes", "fork", "loky", "process executor")
@@ -122,7 +97,7 @@ def everything_else(folder: Path) -> Iterator[None]:
         sys.path[:] = path
 
 
-@engines(*PROCESSES, *THREADS, "sequential")
+@engines(*PROCESSES, *THREADS, "sequential", fast=("processes",))
 def test_everything_holds_and_does_not_outlast_the_call(engine: Any, tmp_path: Path) -> None:
     def look() -> list[dict[str, Any]]:
         return Parallel(2, engine)(delayed(what_holds)(n) for n in range(4))

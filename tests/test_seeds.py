@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from numpy.random import SeedSequence, default_rng
 
 from parallel_core import JournalError, Parallel, delayed, rng
 from parallel_core.context.seeds import NESTED
-from watching import HOME, LIMIT
+from watching import HOME, LIMIT, engines
 
 core = pytest.mark.core
 SEED = 1234
@@ -40,27 +39,10 @@ def expected(seed: int = SEED, tasks: int = TASKS) -> list[float]:
     return [float(default_rng(SeedSequence(seed, spawn_key=(n,))).random()) for n in range(tasks)]
 
 
-@pytest.fixture
-def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made: Any = request.param
-    if made == "thread executor":
-        made = ThreadPoolExecutor(2)
-    elif made == "process executor":
-        made = ProcessPoolExecutor(2, mp_context=get_context("fork"))
-    yield made
-    if isinstance(made, Executor):
-        made.shutdown()
-
-
-def engines(*names: str) -> Any:
-    params = [pytest.param(name, marks=core) if name == "processes" else name for name in names]
-    return pytest.mark.parametrize("engine", params, indirect=True)
-
-
 PROCESSES = ("sequential", "processes", "loky", "process executor")
 
 
-@engines(*PROCESSES, "threading", "thread executor")
+@engines(*PROCESSES, "threading", "thread executor", fast=("processes", "threading"))
 def test_the_stream_of_a_task_follows_from_its_position(engine: Any) -> None:
     for n_jobs in 1, 2, 4:
         for batch_size in (1, 5, "auto") if n_jobs == 2 else ("auto",):

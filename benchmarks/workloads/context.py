@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from itertools import repeat
 from statistics import median
 
@@ -19,14 +18,13 @@ from benchmarks.workload import Figure, Sample, Workload, register
 SECONDS = 1e-5
 
 _ROUNDS, _QUICK_ROUNDS = 9, 3
-_variable: ContextVar[str] = ContextVar("benchmarks_context")
 
 
 @contextmanager
 def something_set_up() -> Iterator[None]:
     """Set up what a program may have: filters, levels and a variable."""
     loggers = [logging.getLogger(f"benchmarks.context.{number}") for number in range(50)]
-    token = _variable.set("something")
+    token = payloads.variable.set("something")
     with warnings.catch_warnings():
         for number, logger in enumerate(loggers):
             warnings.filterwarnings("ignore", message=f"number {number}")
@@ -36,7 +34,7 @@ def something_set_up() -> Iterator[None]:
         finally:
             for logger in loggers:
                 logger.setLevel(logging.NOTSET)
-            _variable.reset(token)
+            payloads.variable.reset(token)
 
 
 def load_generators() -> None:
