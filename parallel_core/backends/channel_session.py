@@ -92,6 +92,8 @@ class ChannelSession(Session):
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
         self._news: list[Completion] = []
+        self._unshown: Exception | None = None  # why what tasks print cannot be shown
+        self._is_deaf = False  # the caller knows that it cannot
 
     def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
         """Start a call."""
@@ -99,6 +101,7 @@ class ChannelSession(Session):
         self._carry_on = carry_on
         self._folding = folding
         self._news = []
+        self._unshown, self._is_deaf = None, False
         for worker in self._workers:
             worker.has_answered = False
         if self._lifespan is not None:
@@ -229,10 +232,16 @@ class ChannelSession(Session):
             if descriptor == worker.pidfd:
                 self._lose(worker)
                 continue
+            if descriptor == worker.output.fileno():
+                self._hear(worker)
+                continue
             if event & select.POLLOUT:
                 self._flush(worker)
             if event & ~select.POLLOUT:
                 self._read(worker)
+        if self._unshown is not None and not self._is_deaf:
+            self._is_deaf = True
+            raise self._unshown
         news, self._news = self._news, []
         return news
 
@@ -280,6 +289,9 @@ class ChannelSession(Session):
             for descriptor, event in self._team.poller.poll(left * 1000):
                 worker = self._team.by_descriptor[descriptor]
                 try:
+                    if descriptor == worker.output.fileno():
+                        self._hear(worker)
+                        continue
                     if event & select.POLLOUT:
                         self._flush(worker)
                     self._discard_answers(worker)
@@ -335,6 +347,13 @@ class ChannelSession(Session):
         if not worker.channel.pending:
             self._team.want_to_send(worker, False)
 
+    def _hear(self, worker: Worker) -> None:
+        """Show what tasks have printed; where that cannot be shown, this is said once."""
+        try:
+            worker.hear()
+        except Exception as error:
+            self._unshown = self._unshown or error
+
     def _read(self, worker: Worker) -> bool:
         """Take in answers that are there; return whether there may be more."""
         try:
@@ -351,6 +370,8 @@ class ChannelSession(Session):
 
     def _take(self, worker: Worker, message: Any) -> None:
         kind = message[0]
+        if worker.has_said:
+            self._hear(worker)
         if kind == messages.READY:
             worker.ready = True
             self._stillborn = 0

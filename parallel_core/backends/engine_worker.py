@@ -12,13 +12,21 @@ from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core import config
+from parallel_core.backends.engine_output import (
+    Origin,
+    batch_output,
+    begin_output,
+    first_output,
+    whereabouts,
+)
+from parallel_core.tasks.batch import Run
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
 from parallel_core.workers.board import Board
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on
-from parallel_core.workers.messages import UNUSABLE
+from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.setup import run_initializer
 from parallel_core.workers.system import hear_interrupts
 from parallel_core.workers.threads import ThreadLimit, follow
@@ -43,12 +51,14 @@ def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
     """
     hold_on(lifeline)
     hear_interrupts()
+    begin_output(Origin.OURS)
     if data is None:
         return
-    try:
-        _state.update(run_initializer(data))
-    except BaseException as error:
-        _initializer_errors.append(pack(error, dumps))
+    with first_output():
+        try:
+            _state.update(run_initializer(data))
+        except BaseException as error:
+            _initializer_errors.append(pack(error, dumps))
 
 
 def run_batch(data: bytes) -> bytes:
@@ -59,7 +69,27 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    lifeline, call, level, threads, runs, sent, carry_on, fold = pickle.loads(data)
+    home, *rest = pickle.loads(data)
+    if home == whereabouts():
+        return pickle.dumps(_answers(*rest), 5)
+    begin_output(Origin.ENGINE)
+    with batch_output() as output:
+        answers = _answers(*rest)
+    if output.pieces:
+        answers.insert(0, (OUTPUT, output.pieces))
+    return pickle.dumps(answers, 5)
+
+
+def _answers(
+    lifeline: Lifeline | None,
+    call: str,
+    level: int,
+    threads: ThreadLimit | None,
+    runs: list[Run],
+    sent: dict[int, tuple[bytes, bool]],
+    carry_on: bool,
+    fold: Any,
+) -> list[Any]:
     hold_on(lifeline)
     config.enter_task(level)
     if threads is not None:
@@ -87,7 +117,7 @@ def _run_batch(data: bytes) -> bytes:
     finally:
         board.close()
         _let_go()
-    return pickle.dumps(answers, 5)
+    return answers
 
 
 def _let_go() -> None:

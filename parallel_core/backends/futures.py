@@ -29,10 +29,13 @@ from parallel_core.backends.base import (
     WorkerOptions,
     all_failed,
 )
+from parallel_core.backends.engine_output import whereabouts
 from parallel_core.backends.engine_worker import run_batch
+from parallel_core.observe.outlet import show
+from parallel_core.observe.pieces import Piece
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
-from parallel_core.workers.messages import UNUSABLE
+from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.threads import ThreadLimit
 
 if TYPE_CHECKING:
@@ -81,6 +84,8 @@ class FuturesSession(Session):
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
         self._news: list[Completion] = []
+        self._unshown: Exception | None = None  # why what tasks print cannot be shown
+        self._is_deaf = False  # the caller knows that it cannot
         self.closed = False
 
     def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
@@ -89,6 +94,7 @@ class FuturesSession(Session):
         self._carry_on = carry_on
         self._folding = folding
         self._news = []
+        self._unshown, self._is_deaf = None, False
         if self._is_aborted:
             self._renew()
         self._threads = self._backend.thread_limit(self.n_workers, self._options)
@@ -104,9 +110,9 @@ class FuturesSession(Session):
             for token, definition in batch.definitions.items()
         }
         lifeline = own_lifeline() if self._backend.opens_files else None
-        told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
+        told = (whereabouts(), lifeline, self._call, self._level, self._threads)
         fold = None if self._folding is None else (*self._folding, batch.start)
-        data = pickle.dumps((*told, self._carry_on, fold), 5)
+        data = pickle.dumps((*told, batch.runs, definitions, self._carry_on, fold), 5)
         if not self._backend.opens_files:  # it may run the task here and now
             self._hand_over(batch, data)
             return
@@ -135,6 +141,9 @@ class FuturesSession(Session):
             while True:
                 news += self._take(self._done.get_nowait())
         except queue.Empty:
+            if self._unshown is not None and not self._is_deaf:
+                self._is_deaf = True
+                raise self._unshown from None
             if self._fatal is not None and not news:
                 raise SessionFailed(self._fatal) from None
             return news
@@ -229,7 +238,16 @@ class FuturesSession(Session):
             self._in_flight.clear()
             self._backend.abort(self.executor, [])
             return []
+        if answers[0][0] == OUTPUT:
+            self._show(answers.pop(0)[1])
         return [read_answer(batch, answer) for answer in answers]
+
+    def _show(self, pieces: list[Piece]) -> None:
+        """Show what tasks have printed; where that cannot be shown, this is said once."""
+        try:
+            show(pieces)
+        except Exception as error:
+            self._unshown = self._unshown or error
 
     def _lost(self, batch: Batch, error: BaseException, index: int = 0) -> BaseException:
         """Return what to raise for a task of `batch` when the engine failed with `error`."""

@@ -21,6 +21,9 @@ Where results are folded, `fold` is ``(token, in order or not, position of the f
 the `values` of an answer are what came of `folded` tasks from `first` on; else both are None. Then
 a failure whose leg is `Phase.FOLDING` is that of the function that folds, with words for `call`.
 
+``(OUTPUT, pieces)`` comes in front of the answers from an engine that is not ours: what was printed
+and logged, see `observe.pieces`. Workers of ours have a connection of their own for that: `output`.
+
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
 objects were closed, by their `tokens`.
 """
@@ -28,4 +31,4 @@ objects were closed, by their `tokens`.
 from __future__ import annotations
 
 SETUP, BATCH, LEAVE, RELEASE = 0, 1, 2, 3
-BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER = 10, 11, 12, 13, 14
+BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, OUTPUT = 10, 11, 12, 13, 14, 15
