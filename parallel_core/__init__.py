@@ -9,6 +9,7 @@
             journal        results in a file, for the same call to go on from
             backends       one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
+            context        what the caller has set up, and that holds inside tasks
             observe        what happened, for whoever wants to know
             tasks  config  errors
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
+    from parallel_core.errors import ContextError as ContextError
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
     from parallel_core.errors import JournalError as JournalError
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import TaskExitError as TaskExitError
     from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
+    from parallel_core.observe.capturing import TaskOutput as TaskOutput
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backend": "backends.base",
     "CallTimeoutError": "errors",
+    "ContextError": "errors",
     "InitializerError": "errors",
     "InvalidTaskError": "errors",
     "LowMemoryError": "errors",
@@ -70,6 +74,7 @@ _HOMES = {
     "SerializationError": "errors",
     "TaskExitError": "errors",
     "TaskFailure": "dispatch.policy",
+    "TaskOutput": "observe.capturing",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
     "cpu_count": "backends.cores",

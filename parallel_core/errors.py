@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "CallTimeoutError",
+    "ContextError",
     "InitializerError",
     "InvalidTaskError",
     "JournalError",
@@ -48,6 +49,10 @@ class ParallelError(Exception):
 
 class InvalidTaskError(ParallelError, TypeError):
     """An item of the iterable is not a delayed call ``(function, args, kwargs)``."""
+
+
+class ContextError(ParallelError):
+    """What the caller had set up could not be captured, or not be restored where tasks run."""
 
 
 class JournalError(ParallelError):

@@ -95,7 +95,8 @@ class Completion:
     folded : int or None
         How many results the `values` were folded from; None where nothing is folded.
     broken : BaseException or None
-        What ends the call, when it was no task that failed but the folding of results.
+        What ends the call, when it was no task that failed but the folding of results, or what
+        was to hold inside the tasks.
     """
 
     __slots__ = (
@@ -171,7 +172,9 @@ class Session(ABC):
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call.
 
         Parameters
@@ -182,6 +185,8 @@ class Session(ABC):
             Whether a batch goes on after a task that failed.
         folding : Folding, optional
             How results are to be folded where they are made.
+        context : bytes
+            What is to hold inside the tasks, as `context.envelope.seal` returned it.
         """
 
     def end(self) -> None:  # noqa: B027 - most engines have nothing to do

@@ -85,6 +85,7 @@ class ChannelSession(Session):
         self._call = ""
         self._carry_on = False
         self._folding: Folding | None = None
+        self._context = b""
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._stillborn = 0  # workers that ended before they were ready, since one last was
@@ -95,11 +96,14 @@ class ChannelSession(Session):
         self._unshown: Exception | None = None  # why what tasks print cannot be shown
         self._is_deaf = False  # the caller knows that it cannot
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
         self._folding = folding
+        self._context = context
         self._news = []
         self._unshown, self._is_deaf = None, False
         for worker in self._workers:
@@ -160,7 +164,9 @@ class ChannelSession(Session):
             if batch.uses:
                 self._pool.listen()
             try:
-                waits = worker.submit(batch, self._call, self._carry_on, self._folding)
+                waits = worker.submit(
+                    batch, self._call, self._carry_on, self._folding, self._context
+                )
             except ChannelClosed:
                 if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
                     worker.sent.pop()

@@ -19,7 +19,7 @@ from parallel_core.backends.engine_output import (
     first_output,
     whereabouts,
 )
-from parallel_core.tasks.batch import Run
+from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
@@ -69,27 +69,19 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    home, *rest = pickle.loads(data)
+    home, told = pickle.loads(data)
     if home == whereabouts():
-        return pickle.dumps(_answers(*rest), 5)
+        return pickle.dumps(_answers(told), 5)
     begin_output(Origin.ENGINE)
     with batch_output() as output:
-        answers = _answers(*rest)
+        answers = _answers(told)
     if output.pieces:
         answers.insert(0, (OUTPUT, output.pieces))
     return pickle.dumps(answers, 5)
 
 
-def _answers(
-    lifeline: Lifeline | None,
-    call: str,
-    level: int,
-    threads: ThreadLimit | None,
-    runs: list[Run],
-    sent: dict[int, tuple[bytes, bool]],
-    carry_on: bool,
-    fold: Any,
-) -> list[Any]:
+def _answers(told: Any) -> list[Any]:
+    lifeline, call, level, threads, runs, sent, carry_on, fold, start, context = told
     hold_on(lifeline)
     config.enter_task(level)
     if threads is not None:
@@ -113,7 +105,9 @@ def _answers(
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
-        make(0, 0, definitions, board, answers.append).run(runs, carry_on)
+        envelope = SealedEnvelope(Capsule(context)) if context else None
+        execution = make(0, 0, definitions, board, answers.append, start=start, envelope=envelope)
+        execution.run(runs, carry_on)
     finally:
         board.close()
         _let_go()

@@ -78,6 +78,7 @@ class FuturesSession(Session):
         self._call = ""
         self._carry_on = False
         self._folding: Folding | None = None
+        self._context = b""
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
@@ -88,11 +89,14 @@ class FuturesSession(Session):
         self._is_deaf = False  # the caller knows that it cannot
         self.closed = False
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
         self._folding = folding
+        self._context = context
         self._news = []
         self._unshown, self._is_deaf = None, False
         if self._is_aborted:
@@ -110,9 +114,10 @@ class FuturesSession(Session):
             for token, definition in batch.definitions.items()
         }
         lifeline = own_lifeline() if self._backend.opens_files else None
-        told = (whereabouts(), lifeline, self._call, self._level, self._threads)
-        fold = None if self._folding is None else (*self._folding, batch.start)
-        data = pickle.dumps((*told, batch.runs, definitions, self._carry_on, fold), 5)
+        told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
+        fold = None if self._folding is None else tuple(self._folding)
+        rest = (self._carry_on, fold, batch.start, self._context)
+        data = pickle.dumps((whereabouts(), (*told, *rest)), 5)
         if not self._backend.opens_files:  # it may run the task here and now
             self._hand_over(batch, data)
             return

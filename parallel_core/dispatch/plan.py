@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
+    from parallel_core.context.aspect import Aspect
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.dispatch.reduction import Reduction
     from parallel_core.journal.store import Journal
@@ -77,6 +78,8 @@ class CallPlan(NamedTuple):
         Where results are kept.
     reduction : Reduction or None
         How results are folded to the one that the call returns.
+    aspects : tuple of Aspect
+        What the caller has set up, and that is to hold inside the tasks.
     """
 
     n_jobs: int
@@ -93,6 +96,7 @@ class CallPlan(NamedTuple):
     gate: MemoryGate | None = None
     journal: Journal | None = None
     reduction: Reduction | None = None
+    aspects: tuple[Aspect, ...] = ()
 
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {

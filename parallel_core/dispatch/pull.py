@@ -12,16 +12,18 @@ ends; and when the task runs out of time, the thread is disowned, and another ta
 
 from __future__ import annotations
 
-import contextvars
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
 from parallel_core.backends.base import NEVER, Failure
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import ContextFailed, Envelope, aspects_for
 from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
@@ -76,6 +78,7 @@ class PullDispatch:
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
         self._is_timed = plan.timeout is not None
+        self._aspects = aspects_for(plan.aspects, Place.THREAD)
         self._feed = Feed(
             tasks if plan.journal is None else plan.journal.look_up(tasks),
             1 if self._is_timed else plan.batch_size,
@@ -118,7 +121,7 @@ class PullDispatch:
             When the system has no thread at all for us.
         """
         running = Running()
-        context = contextvars.copy_context()
+        context = copy_context()
         with self._lock:
             self._feed.takers.append(running)
             self._alive += 1
@@ -274,7 +277,8 @@ class PullDispatch:
         with self._judging:
             verdict = self._plan.policy.judge(Failure(position, error))
         if verdict.action is Action.RAISE:
-            self._replay = replay_task(position, check_task(item, position))
+            aspects = aspects_for(self._plan.aspects, Place.CALLER)
+            self._replay = replay_task(position, check_task(item, position), aspects)
         elif verdict.action is Action.DELIVER and self._folded is not None:
             return verdict._replace(value=self._folded.leaf(verdict.value, error))
         return verdict
@@ -286,26 +290,15 @@ class PullDispatch:
     def _work(self, running: Running, again: tuple[float, int, Any] | None) -> None:
         """Take and run tasks until there are no more: what each thread does."""
         config.enter_task(self._level)
-        gate = self._plan.gate
         try:
             if self._initializer is not None:
                 self._initialize()
-            if again is not None:
-                seconds, start, item = again
-                self._ending.wait(seconds)
-                self._run_and_finish(Chunk(start, deque([item])), running)
-            while not running.is_disowned:
-                chunk = self._feed.take(running)
-                if chunk is None:
-                    return
-                if gate is not None:
-                    self._hold_back(gate)
-                    if self._feed.stopped:
-                        return
-                self._run_and_finish(chunk, running)
-                if gate is not None:
-                    with self._lock:
-                        self._at_work -= 1
+            if self._aspects:
+                self._work_within(Envelope(self._aspects), running, again)
+            else:
+                self._take_and_run(running, again)
+        except ContextFailed as failed:
+            self._fail(Failure(-1, failed.error))
         except SourceFailed as failed:
             with self._lock:
                 self._source_error = failed.error
@@ -321,6 +314,35 @@ class PullDispatch:
                     self._news.notify_all()
             if is_last and self._is_over:  # another may have been in the way of its closing
                 self._feed.close()
+
+    def _work_within(
+        self, envelope: Envelope, running: Running, again: tuple[float, int, Any] | None
+    ) -> None:
+        envelope.begin(running.current)
+        running.envelope = envelope
+        try:
+            self._take_and_run(running, again)
+        finally:
+            envelope.end()
+
+    def _take_and_run(self, running: Running, again: tuple[float, int, Any] | None) -> None:
+        gate = self._plan.gate
+        if again is not None:
+            seconds, start, item = again
+            self._ending.wait(seconds)
+            self._run_and_finish(Chunk(start, deque([item])), running)
+        while not running.is_disowned:
+            chunk = self._feed.take(running)
+            if chunk is None:
+                return
+            if gate is not None:
+                self._hold_back(gate)
+                if self._feed.stopped:
+                    return
+            self._run_and_finish(chunk, running)
+            if gate is not None:
+                with self._lock:
+                    self._at_work -= 1
 
     def _initialize(self) -> None:
         assert self._initializer is not None
@@ -346,6 +368,7 @@ class PullDispatch:
         began = monotonic()
         start = chunk.start
         done = Done(start, [] if self._folded is None else self._folded.fold(start))
+        running.done = done
         try:
             self._run(chunk, running, done)
         finally:
@@ -357,6 +380,7 @@ class PullDispatch:
         append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
         next_task = chunk.tasks.popleft
+        envelope, copy = running.envelope, copy_context().copy
         while not self._feed.stopped:
             try:
                 item = next_task()
@@ -380,7 +404,9 @@ class PullDispatch:
                     function, args, kwargs = check_task(item, done.next)
                 if may_share:
                     args, kwargs = to_call(args, kwargs)
-                append(function(*args, **kwargs))
+                if envelope is not None:
+                    function = envelope.bind(function, done.next)
+                append(copy().run(function, *args, **kwargs))
             except BaseException as error:
                 if not self._after(error, item, running, done):
                     return
@@ -420,7 +446,9 @@ class PullDispatch:
         try:
             function, args, kwargs = check_task(item, done.next)
             args, kwargs = to_call(args, kwargs)
-            done.values.append(function(*args, **kwargs))
+            if running.envelope is not None:
+                function = running.envelope.bind(function, done.next)
+            done.values.append(copy_context().run(function, *args, **kwargs))
         except BaseException as error:
             return error
         return None

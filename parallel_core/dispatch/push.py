@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import aspects_for, seal
 from parallel_core.dispatch.aftermath import (
     ArrivedResults,
     Replay,
@@ -115,7 +117,12 @@ class PushDispatch:
         self._needed: dict[int, Definition] = {}  # by every batch
         if self._folded is not None:
             folding, self._needed = self._folded.define(definitions)
-        session.begin(definitions.call, plan.policy.carries_on, folding)
+        self._aspects = aspects_for(plan.aspects, Place.CALLER)  # of what is run again here
+        context = b""
+        if plan.aspects:
+            context, needed = seal(plan.aspects, definitions)
+            self._needed.update(needed)
+        session.begin(definitions.call, plan.policy.carries_on, folding, context)
 
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
@@ -217,7 +224,7 @@ class PushDispatch:
             size = self._folded.aligned(self._source.position, size)
         batch = self._source.pull(size)
         if batch is not None:
-            if self._folded is not None:
+            if self._needed:
                 batch.definitions.update(self._needed)
             self._ahead_nbytes += batch.nbytes
             self._backlog.append(batch)
@@ -233,7 +240,7 @@ class PushDispatch:
             self._deliver(position, [task.value])
         else:
             call: Call = task
-            self._judge(Failure(position, error), replay_task(position, call))
+            self._judge(Failure(position, error), replay_task(position, call, self._aspects))
         if self._plan.return_as is not ReturnAs.LIST:
             self._untaken.append(1)
 
@@ -354,14 +361,15 @@ class PushDispatch:
         if self._folded is not None:
             self._record_folded(completion)
             return
-        if not completion.failures:
-            self._deliver(first, values)
-            return
         done = 0
-        for position in sorted(failure.position for failure in completion.failures):
-            self._deliver(first + done, values[done : position - first])
-            done = position - first + 1
-        self._deliver(first + done, values[done:])
+        if completion.failures:
+            for position in sorted(failure.position for failure in completion.failures):
+                self._deliver(first + done, values[done : position - first])
+                done = position - first + 1
+            values = values[done:]
+        self._deliver(first + done, values)
+        if completion.broken is not None:
+            self._fail(completion.broken)
 
     def _record_folded(self, completion: Completion) -> None:
         assert self._folded is not None
@@ -387,7 +395,8 @@ class PushDispatch:
     def _judge_all(self, failures: list[tuple[Failure, Completion]]) -> None:
         for failure, completion in sorted(failures, key=lambda entry: entry[0].position):
             batch = completion.batch
-            replay = replay_from(batch, failure.position - batch.start, self._definitions)
+            index = failure.position - batch.start
+            replay = replay_from(batch, index, self._definitions, self._aspects)
             self._judge(failure, replay, batch)
             if self._failure is not None:
                 return

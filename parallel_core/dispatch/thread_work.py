@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallel_core.backends.base import Failure
+from parallel_core.context.envelope import Envelope
 
 
 class Chunk:
@@ -58,9 +59,13 @@ class Running:
         When it began; 0 between two tasks.
     is_disowned : bool
         Whether nobody waits for the thread any more, since its task ran out of time.
+    envelope : Envelope or None
+        What surrounds its tasks.
+    done : Done or None
+        What has come of the chunk.
     """
 
-    __slots__ = ("chunk", "is_disowned", "item", "position", "since")
+    __slots__ = ("chunk", "done", "envelope", "is_disowned", "item", "position", "since")
 
     def __init__(self) -> None:
         self.chunk = Chunk(0, deque())
@@ -68,6 +73,12 @@ class Running:
         self.position = 0
         self.since = 0.0
         self.is_disowned = False
+        self.envelope: Envelope | None = None
+        self.done: Done | None = None
+
+    def current(self) -> int:
+        """Return the position of the task that it is on."""
+        return -1 if self.done is None else self.done.next
 
 
 class Done:

@@ -142,6 +142,10 @@ class Parallel:
         bit whatever `n_jobs`, the backend and the batch size. Else results are folded as they come.
     reduce_initial : object, optional
         What is returned where there are no results; else the leftmost value.
+    output : {"pass", "capture", "discard"}, default "pass"
+        What becomes of what tasks write to ``sys.stdout`` and ``sys.stderr``: it appears where the
+        caller's own output would; or comes with the results, each of which is a `TaskOutput`; or
+        is dropped. See :doc:`/howto/output-and-logging`.
     **backend_params
         Further parameters of the backend, such as `inner_max_num_threads`; see `parallel_config`.
 
@@ -402,6 +406,7 @@ class Parallel:
             options.gate(),
             None if options.journal is None else self._open_journal(),
             options.reduction(),
+            options.aspects(),
         )
         dispatch: Any
         if backend.style is Style.INLINE:

@@ -174,6 +174,17 @@ class Definitions:
         data, requires, uses = self._apart(lambda: dumps_by_value(obj, self._reduce))
         return Definition(next(self._tokens), obj, data, requires, None, uses)
 
+    def dumps_apart(self, obj: object) -> tuple[bytes, tuple[Definition, ...]]:
+        """Pickle `obj`, which belongs to no task; return the definitions that it refers to, too."""
+        try:
+            data = pickle.dumps(obj, PROTOCOL)
+            if not needs_value(data):
+                return data, ()
+        except PICKLING_ERRORS:
+            pass
+        data, requires, _ = self._apart(lambda: dumps_by_value(obj, self._reduce_class))
+        return data, requires
+
     def _by_name(self, obj: object) -> Definition:
         return Definition(next(self._tokens), obj, pickle.dumps(obj, PROTOCOL), (), None)
 
@@ -260,6 +271,9 @@ class Definitions:
             reduced = self._arrays.reduce(obj)
             if reduced is not NotImplemented:
                 return reduced
+        return self._reduce_class(obj)
+
+    def _reduce_class(self, obj: object) -> Any:
         if isinstance(obj, type) and id(obj) not in self._making and goes_by_value(obj):
             definition = self.define(obj)
             for needed in (definition, *definition.requires):

@@ -15,10 +15,10 @@ task that it was not meant for. ``FENCED`` says that the worker takes part in me
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
 how a task that ran out of time, or whose worker was killed, is known by name; what happens while
-results are folded is no task's. ``STOP`` is the number of a task that the parent wants interrupted:
-the worker's handler of SIGINT raises only while it is on that very task, so that a signal which
-comes late never meets the next one. ``MEMORY`` is how many bytes the worker held when it looked
-last; over its limit, it lowers its own ``LIMIT``.
+results are folded, or around all tasks of a batch, is no task's. ``STOP`` is the number of a task
+that the parent wants interrupted: the worker's handler of SIGINT raises only while it is on that
+very task, so that a signal which comes late never meets the next one. ``MEMORY`` is how many bytes
+the worker held when it looked last; over its limit, it lowers its own ``LIMIT``.
 `faulthandler` writes the ``STACK`` into the same file.
 """
 
@@ -46,6 +46,7 @@ class Phase(enum.IntEnum):
     SENDING = 4
     LOADING = 5  #: the function of the next task, with the modules that it needs
     FOLDING = 6  #: results, whatever task comes next
+    CONTEXT = 7  #: setting up what is to hold inside the tasks, or putting it back
 
 
 class Board:

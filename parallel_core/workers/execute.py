@@ -11,11 +11,13 @@ others; large ones are sent from where they lie, so they leave before the next t
 from __future__ import annotations
 
 import pickle
+from _contextvars import copy_context
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from time import monotonic
 from typing import Any
 
+from parallel_core.context.envelope import ContextFailed, Envelope
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import NO_TOKEN, Run, loads_task, run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
@@ -35,7 +37,7 @@ FLUSH_SECONDS = 0.02
 
 Send = Callable[[Any], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
-_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _ = map(int, Phase)
+_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _, _CONTEXT = map(int, Phase)
 
 
 class TaskStopped(KeyboardInterrupt):
@@ -78,6 +80,10 @@ class Execution:
         Takes each answer that has buffers; without it there are none.
     memory : MemoryWatch, optional
         Looks at what this process holds, with each answer.
+    start : int
+        Position in the call of its first task.
+    envelope : Envelope, optional
+        Surrounds the tasks.
 
     Attributes
     ----------
@@ -94,8 +100,12 @@ class Execution:
         send: Send,
         parcels: Parcels | None = None,
         memory: MemoryWatch | None = None,
+        start: int = 0,
+        envelope: Envelope | None = None,
     ) -> None:
         self.was_stopped = False
+        self._start_position = start
+        self._envelope = envelope
         self._memory = memory
         self._number = number
         self._base = self._task = base
@@ -120,6 +130,34 @@ class Execution:
         """
         self._runs = runs
         self._board.times[SINCE] = self._flushed
+        if self._envelope is None:
+            failure = self._run_all(runs, carry_on)
+        else:
+            failure = self._run_within(self._envelope, runs, carry_on)
+        self._answer(True, failure)
+        self._board.words[PHASE] = _IDLE
+
+    def position(self) -> int:
+        """Return the position in the call of the task that is running."""
+        return self._start_position + self._board.words[STARTED] - self._base - 1
+
+    def _run_within(self, envelope: Envelope, runs: list[Run], carry_on: bool) -> Any:
+        """Do `_run_all` within the `envelope`."""
+        words = self._board.words
+        words[PHASE] = _CONTEXT
+        try:
+            envelope.begin(self.position)
+            try:
+                return self._run_all(runs, carry_on)
+            finally:
+                words[PHASE] = _CONTEXT
+                envelope.end()
+        except ContextFailed as failed:
+            data, text = pack(failed.error, self._definitions.dumps)
+            return 0, _CONTEXT, data, text, "it was to hold inside the tasks of the call"
+
+    def _run_all(self, runs: list[Run], carry_on: bool) -> Any:
+        """Run the tasks; return the failure of the last one, if it is one that ends the batch."""
         failure = None
         for run in runs:
             tasks = _tasks_of(run)
@@ -129,8 +167,13 @@ class Execution:
                 self._answer(False, failure)
             if failure is not None or self._cut:
                 break
-        self._answer(True, failure)
-        self._board.words[PHASE] = _IDLE
+        return failure
+
+    def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is to be called for the tasks that follow, instead of `function`."""
+        if self._envelope is None:
+            return function
+        return self._envelope.bind(function, self._start_position + self._task - self._base)
 
     def _run(self, run: Run, tasks: Iterator[Any]) -> Any:
         """Run what is left of the `tasks` of `run`, or up to one that fails; return its failure."""
@@ -180,6 +223,7 @@ class Execution:
         values, small, scalars = self._values, SMALL, SCALARS
         append = values.append
         task, flushed = self._task, self._flushed
+        call, copy = self._bound(function), copy_context().copy
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -196,7 +240,7 @@ class Execution:
                         values = self._values
                         append = values.append
                     flushed = self._flushed = now
-                value = function(*args)
+                value = copy().run(call, *args)
                 kind = type(value)
                 if kind in small or (kind in scalars and len(value) < BESIDE):
                     append(value)
@@ -218,6 +262,7 @@ class Execution:
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
         task, flushed = self._task, self._flushed
+        call, copy = self._bound(_apply), copy_context().copy
         function: Any = None
         args: Any = ()
         kwargs: Any = {}
@@ -239,7 +284,7 @@ class Execution:
                     function = definitions.resolve(token)
                     args, kwargs = loads(data)
                 words[PHASE] = _RUNNING
-                value = function(*args, **kwargs)
+                value = copy().run(call, function, args, kwargs)
                 self._keep(value, function, args, kwargs)
                 function = args = kwargs = value = None  # gone before the next task begins
                 flushed = self._flushed
@@ -255,6 +300,7 @@ class Execution:
 
     def _run_volatile(self, token: int, argument_lists: Iterable[Any]) -> None:
         words = self._board.words
+        call, copy = self._bound(_apply), copy_context().copy
         for args in argument_lists:
             if not self._start():
                 return
@@ -262,7 +308,7 @@ class Execution:
             function = self._definitions.resolve(token)
             words[PHASE] = _RUNNING
             try:
-                self._keep(function(*args), function, args, {})
+                self._keep(copy().run(call, function, args, {}), function, args, {})
             except BaseException as error:
                 self._failed_call = describe_call(function, args, {})
                 note_read_only(error, function, args, {})
@@ -354,6 +400,10 @@ class Execution:
         else:
             self._send(answer)
         words[PHASE] = phase
+
+
+def _apply(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
 
 
 def _tasks_of(run: Run) -> Iterator[Any]:

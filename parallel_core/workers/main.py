@@ -5,6 +5,7 @@ An answer is sent while the parent reads it; when the parent rests, the next tas
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import gc
 import os
@@ -15,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from parallel_core.context.envelope import Capsule, SealedEnvelope
+from parallel_core.observe.capturing import note_worker
 from parallel_core.observe.pieces import RECORD
 from parallel_core.observe.records import pack_record, relay_records
 from parallel_core.tasks.batch import run_length
@@ -57,6 +60,7 @@ def main(
     channel.set_send_patience(_REST_SECONDS)
     writer = output_writer(output, page, stop_if_wanted)
     cut_off_children(page, channel, writer)
+    note_worker()
     finish_lines = replace_streams(writer)
     relay_records(functools.partial(_send_record, writer))
     try:
@@ -109,6 +113,7 @@ class _Server:
         self._inbox: deque[Any] = deque()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
+        self._context: Capsule | None = None
         self._state: dict[str, Any] = {}
         self._refused = False
         self._told = told
@@ -180,7 +185,7 @@ class _Server:
             self._channel.flush()
 
     def _run(self, message: Any) -> None:
-        _, number, call, base, runs, definitions, forget, carry_on, fold = message
+        _, number, call, base, runs, definitions, forget, carry_on, fold, start, context = message
         if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
             self._is_fenced = True
             self._board.words[FENCED] = barrier.join()
@@ -194,6 +199,8 @@ class _Server:
             self._call = call
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
+        if context is not None:
+            self._context = Capsule(context) if context else None
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
@@ -202,10 +209,19 @@ class _Server:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
+        envelope = None if self._context is None else SealedEnvelope(self._context)
         execution = make(
-            number, base, self._definitions, self._board, self._send, self._parcels, self._memory
+            number,
+            base,
+            self._definitions,
+            self._board,
+            self._send,
+            self._parcels,
+            self._memory,
+            start=start,
+            envelope=envelope,
         )
-        execution.run(runs, carry_on)
+        contextvars.copy_context().run(execution.run, runs, carry_on)
         self._leaves = execution.was_stopped
 
     def _release(self, of_call: bool, closed: list[str]) -> None:
@@ -214,7 +230,7 @@ class _Server:
             if self._definitions is not None:
                 self._definitions.close()
                 captured = self._definitions.volatile
-                self._definitions, self._call = None, ""
+                self._definitions, self._call, self._context = None, "", None
                 if captured:  # by functions that go by value, which are parts of cycles
                     gc.collect()
             mappings = _mappings()

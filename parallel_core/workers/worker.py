@@ -186,6 +186,7 @@ class Worker:
         self._tasks = 0
         self._call = ""
         self._known: dict[int, None] = {}
+        self._context = b""  # the capsule that it was told
 
     def tell(self, now: Surroundings, birth: BirthSettings | None = None) -> None:
         """Send what the worker should know about the caller's process, if that is news."""
@@ -196,7 +197,7 @@ class Worker:
     def release_memory(self) -> None:
         """Have the worker let go of what belongs to a call that has ended."""
         if self.holds_memory:
-            self._call, self._known = "", {}
+            self._call, self._known, self._context = "", {}, b""
         self._release(self.holds_memory)
         self.holds_memory = False
 
@@ -210,11 +211,17 @@ class Worker:
             self.channel.send((messages.RELEASE, of_call, closed))
 
     def submit(
-        self, batch: Batch, call: str, carry_on: bool, folding: Folding | None = None
+        self,
+        batch: Batch,
+        call: str,
+        carry_on: bool,
+        folding: Folding | None = None,
+        context: bytes = b"",
     ) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
         It may `carry_on` with the next task when one fails, and is to fold the results if so asked.
+        The `context` goes along if it is not what the worker was told last.
 
         Returns whether some of it still waits to be sent.
         """
@@ -234,16 +241,20 @@ class Worker:
                     self.holds_memory = True
         if batch.uses:
             self.holds_memory = True
+        told: bytes | None = None
+        if context != self._context:
+            self._context = told = context
+            if len(context) > _LARGE:
+                self.holds_memory = True
         if len(known) > _KNOWN:
             forget = self._forget(batch.definitions)
         sent = SentBatch(batch, self._batches, self._tasks)
         self._batches += 1
         self._tasks += batch.size
         self.sent.append(sent)
-        fold = None if folding is None else (*folding, batch.start)
-        return self.channel.send(
-            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on, fold)
-        )
+        fold = None if folding is None else tuple(folding)
+        what = (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on)
+        return self.channel.send((*what, fold, batch.start, told))
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
         spare = [token for token in self._known if token not in needed]
