@@ -10,7 +10,7 @@
             backends       one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
             context        what the caller has set up, and that holds inside tasks
-            observe        what happened, for whoever wants to know
+            observe        what happened, for whoever wants to know; what tasks print
             tasks  config  errors
 
 A room imports only from rooms below it. Everything public is in this namespace, and is imported

@@ -14,7 +14,8 @@
 
 - `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
-- `engine_worker`: what runs in the workers of engines that are not ours.
+- `engine_worker`: what runs in the workers of engines that are not ours; `engine_output`: what
+  tasks print there.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.
 """

@@ -20,6 +20,7 @@ from parallel_core.backends.engine_output import (
     whereabouts,
 )
 from parallel_core.context.envelope import Capsule, SealedEnvelope
+from parallel_core.observe.records import note_caller
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
@@ -69,10 +70,11 @@ def run_batch(data: bytes) -> bytes:
 
 
 def _run_batch(data: bytes) -> bytes:
-    home, told = pickle.loads(data)
+    home, logs, told = pickle.loads(data)
     if home == whereabouts():
         return pickle.dumps(_answers(told), 5)
     begin_output(Origin.ENGINE)
+    note_caller(logs)
     with batch_output() as output:
         answers = _answers(told)
     if output.pieces:

@@ -33,6 +33,7 @@ from parallel_core.backends.engine_output import whereabouts
 from parallel_core.backends.engine_worker import run_batch
 from parallel_core.observe.outlet import show
 from parallel_core.observe.pieces import Piece
+from parallel_core.observe.records import caller_handles
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
@@ -117,7 +118,7 @@ class FuturesSession(Session):
         told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
         fold = None if self._folding is None else tuple(self._folding)
         rest = (self._carry_on, fold, batch.start, self._context)
-        data = pickle.dumps((whereabouts(), (*told, *rest)), 5)
+        data = pickle.dumps((whereabouts(), caller_handles(), (*told, *rest)), 5)
         if not self._backend.opens_files:  # it may run the task here and now
             self._hand_over(batch, data)
             return

@@ -12,4 +12,5 @@
 
 - `aspect`: one thing that holds there, and its part in one batch; where which is needed.
 - `envelope`: all of them around the tasks of one batch; how they travel.
+- `printed`: what tasks print, kept with their results, or dropped.
 """

@@ -88,7 +88,7 @@ def hand_over(data: bytes, process_name: str | None) -> None:
 class _WithRelay(list["logging.Handler"]):
     """The handlers of the root logger, and the relay, which only who hands out records gets to see.
 
-    So a task that calls `logging.basicConfig` finds no handlers, and gets its own.
+    So a task that calls `logging.basicConfig` finds no handlers, as it would in the caller.
     """
 
     def __init__(self, handlers: Iterable[logging.Handler], relay: logging.Handler) -> None:
@@ -103,6 +103,25 @@ class _WithRelay(list["logging.Handler"]):
         return list, (self[:],)
 
 
+def caller_handles() -> bool:
+    """Whether the root logger of this process has handlers: then workers seem to have one, too."""
+    logging = loaded("logging")
+    return logging is not None and bool(logging.root.handlers)
+
+
+def note_caller(handles: bool) -> None:
+    """Have what sets up logging where nobody has, as `logging.basicConfig` does, do as there."""
+    global _caller_handles
+    if handles != _caller_handles:
+        _caller_handles = handles
+        if _relay is not None:
+            _place(_relay)
+
+
+_caller_handles = False
+_relay: logging.Handler | None = None
+
+
 def relay_records(send: SendRecord) -> None:
     """Have `send` called with every record of this process, from when it imports `logging` on."""
     if "logging" in sys.modules:
@@ -112,13 +131,14 @@ def relay_records(send: SendRecord) -> None:
 
 
 def _install(send: SendRecord) -> None:
+    global _relay
     import logging
 
     class Relay(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             try:
-                has_others = logging.getLogger(record.name).hasHandlers()
-                if send(record, has_others) or has_others:
+                is_handled = _is_handled(record)
+                if send(record, is_handled) or is_handled:
                     return
             except Exception:
                 self.handleError(record)
@@ -127,8 +147,28 @@ def _install(send: SendRecord) -> None:
             if last is not None and record.levelno >= last.level:
                 last.handle(record)
 
+    _relay = Relay()
+    _place(_relay)
+
+
+def _place(relay: logging.Handler) -> None:
+    import logging
+
     root = logging.getLogger()
-    root.handlers = _WithRelay(root.handlers, Relay())
+    others = [handler for handler in root.handlers[:] if handler is not relay]
+    root.handlers = [*others, relay] if _caller_handles else _WithRelay(others, relay)
+
+
+def _is_handled(record: logging.LogRecord) -> bool:
+    """Whether a handler of this process has had `record`, or will."""
+    import logging
+
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        if any(handler is not _relay for handler in logger.handlers[:]):
+            return True
+        logger = logger.parent
+    return False
 
 
 class _WhenImported:
