@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import environment, run
+from programs import environment, kernel, run
 
 from parallel_core import Parallel, delayed
 from parallel_core.errors import SerializationError, TaskTimeoutError, WorkerDiedError
@@ -580,17 +580,6 @@ def test_a_logger_as_argument(handler: Kept) -> None:
 
 @pytest.mark.timeout(120)
 def test_cells_of_a_notebook(tmp_path: Path) -> None:
-    pytest.importorskip("ipykernel", reason="a kernel needs ipykernel, of the extra 'test'")
-    manager_module = pytest.importorskip(
-        "jupyter_client.manager", reason="a kernel needs jupyter_client, of the extra 'test'"
-    )
-    manager = manager_module.KernelManager()
-    manager.kernel_spec.argv[0] = sys.executable
-    manager.start_kernel(
-        cwd=str(tmp_path), env={**environment(), "IPYTHONDIR": str(tmp_path / "ipython")}
-    )
-    client = manager.client()
-    client.start_channels()
     said: list[tuple[str, str]] = []
 
     def hear(message: dict[str, Any]) -> None:
@@ -604,12 +593,11 @@ def test_cells_of_a_notebook(tmp_path: Path) -> None:
 
     def cell(text: str) -> dict[str, str]:
         said.clear()
-        client.execute_interactive(text, timeout=LIMIT, output_hook=hear)
+        execute(text, hear)
         names = {name for name, _ in said}
         return {name: "".join(part for one, part in said if one == name) for name in names}
 
-    try:
-        client.wait_for_ready(timeout=LIMIT)
+    with kernel(tmp_path) as execute:
         assert cell(NOTEBOOK) == {}
         told = cell("Parallel(2)(delayed(f)(n) for n in range(3));")
         assert sorted(told["stdout"].splitlines()) == ["out 0", "out 1", "out 2"]
@@ -617,13 +605,6 @@ def test_cells_of_a_notebook(tmp_path: Path) -> None:
             line for n in range(3) for line in (f"err {n}", f"logged: {n}")
         )
         assert cell("Parallel(2)([delayed(ask)()])")["stdout"] == "seen?\n"  # while it goes on
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
-        context = getattr(manager, "context", None)
-        if context is not None:
-            context.destroy(linger=0)
 
 
 NOTEBOOK = """

@@ -310,6 +310,8 @@ class ChannelSession(Session):
         self._pool.discard(stuck)
         for worker in self._workers:
             worker.allow(None)
+            if worker.has_said:
+                self._hear(worker)
         self._news = []
 
     def close(self) -> None:

@@ -37,7 +37,8 @@ from parallel_core.workers.board import PHASE, SAID, SINCE, Board, Phase
 
 _BUFFER = 1 << 20  # as far as the system lets us
 LONGEST = 1 << 15  # bytes in a message
-_TURN = 1 << 12  # messages that are read at a time, which is more than the kernel holds
+_TURN = 1 << 22  # bytes that are read at a time; each message counts as the kernel counts it
+_OVERHEAD = 768  # at least
 _PART = struct.Struct("<QB?")  # of which piece, its kind, whether it is the last
 
 
@@ -156,9 +157,11 @@ class OutputReader:
         """Return what has come, without waiting."""
         receive, buffer = self._socket.recv_into, self._buffer
         found: list[Piece] = []
+        left = _TURN  # which is more than the kernel holds
         try:
-            for _ in range(_TURN):
+            while left > 0:
                 read = receive(buffer, 0, socket.MSG_DONTWAIT)
+                left -= read + _OVERHEAD
                 kind = buffer[0]
                 data = bytes(buffer[1:read])
                 if kind == PART:
