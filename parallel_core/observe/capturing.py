@@ -19,7 +19,6 @@ import sys
 import threading
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 _NAMES = ("stdout", "stderr")
@@ -122,12 +121,7 @@ class redirected:
             _of_process.append(self._sink)
         _begin()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._token is not None:
             _sink.reset(self._token)
         if self._sink in _of_process:
