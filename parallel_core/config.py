@@ -4,10 +4,12 @@
 
     parallel_config(...)  ──sets──▶  a frozen Settings in a context variable
     Parallel(...)         ──reads─▶  explicit parameter, else the context's, else the default
+    task_settings()       ──from──▶  it, what holds in the tasks of a call
+    enter_task(...)       ──puts──▶  that in force where they run
 
 Context variables [1]_ give each thread and each asyncio task its own configuration. The nesting
-level, how many parallel calls surround this code, is kept the same way, with a floor for the
-whole process in workers.
+level, how many parallel calls surround this code, is kept the same way. In a worker, both are
+those of the whole process as well, for threads that its tasks start.
 
 .. [1] PEP 567, https://peps.python.org/pep-0567/
 """
@@ -46,12 +48,19 @@ DEFAULTS: dict[str, Any] = {
     "mmap_mode": "r",
     "prefer": None,
     "require": None,
+    "nested": None,
 }
 UNSET: dict[str, Any] = {name: Unset(value) for name, value in DEFAULTS.items()}
 
 
+#: What a context sets for its own calls alone: who runs them.
+_CHOICE_OF_CALL = ("backend", "n_jobs")
+
+
 class Settings:
-    """What the surrounding `parallel_config` blocks set; never changed once made.
+    """What the surrounding `parallel_config` blocks set, and calls left; never changed once made.
+
+    What cannot be pickled is left out when it is.
 
     Attributes
     ----------
@@ -59,24 +68,56 @@ class Settings:
         By parameter name; only what was set.
     backend_params : dict
         Further parameters of the backend.
+    cores : int or None
+        How many cores the calls around this code left to it; None where there are none around it.
+    threads : int or None
+        How many threads numeric libraries may use in this task, where the whole process has not
+        been told.
     """
 
-    __slots__ = ("backend_params", "values")
+    __slots__ = ("backend_params", "cores", "threads", "values")
 
-    def __init__(self, values: dict[str, Any], backend_params: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        values: dict[str, Any],
+        backend_params: dict[str, Any],
+        cores: int | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.values = values
         self.backend_params = backend_params
+        self.cores = cores
+        self.threads = threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = _what_can_be_pickled(self.values), _what_can_be_pickled(self.backend_params)
+        return Settings, (*kept, self.cores, self.threads)
+
+
+def _what_can_be_pickled(values: dict[str, Any]) -> dict[str, Any]:
+    import pickle
+
+    kept = {}
+    for name, value in values.items():
+        if type(value) not in (str, int, float, type(None)):
+            try:
+                pickle.dumps(value)
+            except Exception:
+                continue
+        kept[name] = value
+    return kept
 
 
 _EMPTY = Settings({}, {})
-_settings: ContextVar[Settings] = ContextVar("parallel_core_settings", default=_EMPTY)
+_settings: ContextVar[Settings] = ContextVar("parallel_core_settings")
 _level: ContextVar[int] = ContextVar("parallel_core_level", default=0)
 _process_level = 0
+_process_settings = _EMPTY
 
 
 def current_settings() -> Settings:
     """Return the settings in force."""
-    return _settings.get()
+    return _settings.get(_process_settings)
 
 
 def setting(name: str, given: Any, settings: Settings) -> Any:
@@ -88,9 +129,10 @@ def setting(name: str, given: Any, settings: Settings) -> Any:
 
 def push_settings(values: dict[str, Any], backend_params: dict[str, Any]) -> Token[Settings]:
     """Put `values` over what is in force; a new backend drops the parameters of the old one."""
-    outer = _settings.get()
+    outer = current_settings()
     params = backend_params if "backend" in values else {**outer.backend_params, **backend_params}
-    return _settings.set(Settings({**outer.values, **values}, params))
+    merged = Settings({**outer.values, **values}, params, outer.cores, outer.threads)
+    return _settings.set(merged)
 
 
 def pop_settings(token: Token[Settings]) -> None:
@@ -98,7 +140,34 @@ def pop_settings(token: Token[Settings]) -> None:
     try:
         _settings.reset(token)
     except ValueError:
-        _settings.set(_EMPTY)
+        _settings.set(_process_settings)
+
+
+def task_settings(
+    cores: int | None = None,
+    threads: int | None = None,
+    nested: tuple[Any, int | None] | None = None,
+) -> Settings:
+    """Return what of the settings in force holds inside the tasks of a call.
+
+    That is all but the backend, its parameters and the number of jobs, which chose who runs this
+    call.
+
+    Parameters
+    ----------
+    cores : int, optional
+        How many the call leaves to each of its tasks; by default those that it has got itself.
+    threads : int, optional
+        How many threads numeric libraries may use in each task, where no worker process is told.
+        `inner_max_num_threads` is in it, and so holds.
+    nested : tuple, optional
+        Backend and number of jobs of calls within the tasks; see `Backend.nested`.
+    """
+    outer = current_settings()
+    values = {name: value for name, value in outer.values.items() if name not in _CHOICE_OF_CALL}
+    if nested is not None:
+        values["backend"], values["n_jobs"] = nested
+    return Settings(values, {}, outer.cores if cores is None else cores, threads)
 
 
 def nesting_level() -> int:
@@ -106,18 +175,19 @@ def nesting_level() -> int:
     return max(_level.get(), _process_level)
 
 
-def enter_task(level: int) -> None:
-    """Run what follows in this context as a task at `level`: outside of the caller's settings."""
+def enter_task(level: int, settings: Settings | None = None) -> None:
+    """Run what follows in this context as a task at `level`, with `settings` by `task_settings`."""
     _level.set(level)
-    _settings.set(_EMPTY)
+    _settings.set(_EMPTY if settings is None else settings)
 
 
-def enter_worker(level: int) -> None:
-    """Note that this whole process works for a call at ``level - 1``."""
-    global _process_level
+def enter_worker(level: int, settings: Settings | None = None) -> None:
+    """Note that this whole process works for a call at ``level - 1``; `settings`: `enter_task`."""
+    global _process_level, _process_settings
     _process_level = level
+    _process_settings = _EMPTY if settings is None else settings
     _level.set(0)  # a forked child starts with a copy of its parent's context
-    _settings.set(_EMPTY)
+    _settings.set(_process_settings)
 
 
 def environment(name: str) -> str | None:

@@ -297,6 +297,13 @@ def test_every_task_is_in_one_batch(nbytes: list[int], seconds: float, data: Any
     assert sum(batch.size for batch in got) == len(nbytes)
 
 
+def test_how_many_are_pulled_without_looking() -> None:
+    sizer = settled(1e-7)
+    assert sizer.look_after(5000, 800, 0, 800e-7) == 64 + 100, "an eighth of what came at once"
+    assert sizer.look_after(5000, 0, 0, 0.0) == 64, "the next batch may have other tasks"
+    assert sizer.look_after(5000, 800, 0, 1e-3) == 80, "what comes within 0.1 ms"
+
+
 def test_large_arguments_make_batches_small() -> None:
     sizer = settled(1e-7)
     tasks = [delayed(len)(bytes(100_000)) for _ in range(200)]

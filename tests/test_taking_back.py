@@ -16,6 +16,7 @@ import pytest
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.shares import left_to_busy
+from parallel_core.dispatch.feed import Turn
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import barrier
 from parallel_core.workers.board import STARTED, Board
@@ -228,6 +229,34 @@ def test_the_next_task_of_a_worker_is_not_waiting(started: int, waiting: int) ->
     assert worker.waiting(sent.at)[0] == waiting
     assert worker.has_begun == (started > 10)
     board.close()
+
+
+@core
+def test_one_turn_at_a_time() -> None:
+    """Who waits for the iterable gets it, and nobody else is in it meanwhile."""
+    turn, inside, entered = Turn(), 0, 0
+
+    def enter() -> None:
+        nonlocal inside, entered
+        for _ in range(200):
+            while not turn.acquire(1e-5):
+                pass
+            inside += 1
+            time.sleep(0)  # another may try now
+            entered += inside == 1
+            inside -= 1
+            turn.release()
+            assert turn.acquire()
+            turn.release()
+
+    assert turn.acquire() and not turn.acquire(0.0)
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    turn.release()
+    for thread in threads:
+        thread.join(LONG)
+    assert entered == 800 and turn.acquire(0.0)
 
 
 def test_stress() -> None:

@@ -7,6 +7,7 @@
     import_time     the import alone           small_lists     ... with something to pickle
     stream          results as they come       sequential, threads     ... without processes
     scaling         the cost at 10³ … 10⁶      computing       how well workers are kept busy
+    nested          calls within tasks
 
     one_array       a large array for all tasks, and once more       freshness    what a look costs
     new_arrays      a new one for each call          array_memory   how often it is in memory

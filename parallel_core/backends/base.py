@@ -300,6 +300,28 @@ class Backend:
         """
         raise NotImplementedError(f"{type(self).__name__} has the style {self.style}")
 
+    def nested(self, level: int) -> tuple[Backend | str, int | None] | None:
+        """Return which backend calls within its tasks use, if it knows a better one than others.
+
+        It is asked when a call begins, in the process of the caller. What cannot be pickled does
+        not reach tasks in other processes. Where the user has said it (``nested`` of
+        `parallel_config`), it is not asked.
+
+        Parameters
+        ----------
+        level : int
+            How many calls surround these: 1 in the tasks of the outermost one.
+
+        Returns
+        -------
+        tuple of Backend or str and int or None, or None
+            The backend, or its name, and the number of jobs of calls that give none. They are in
+            force as if a `parallel_config` surrounded the task. By default None: threads at
+            the first level, one task after the other below.
+        """
+        del level
+        return None
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 
 from memmapping.cgroups import cgroup_folders
+from parallel_core import config
 from parallel_core.workers.threads import enclosing_limit, general_limit, process_environment
 
 _QUOTA_SECONDS = 1.0  # for which a quota that was read is good; reading takes as long as a call
@@ -44,8 +45,17 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     return cores
 
 
+def cores_here() -> int:
+    """Return how many cores the calls around this code have left to what starts here."""
+    cores = cpu_count()
+    left = config.current_settings().cores
+    if left is None:  # a worker that has not been told; what it may use is as good a figure
+        left = enclosing_limit(process_environment())
+    return cores if left is None else min(left, cores)
+
+
 def threads_per_worker(n_jobs: int, limit: int | None) -> int:
-    """Return how many threads numeric libraries may use in each of `n_jobs` worker processes.
+    """Return how many threads numeric libraries may use in each of `n_jobs` workers.
 
     Parameters
     ----------
@@ -58,16 +68,18 @@ def threads_per_worker(n_jobs: int, limit: int | None) -> int:
     -------
     int
         `limit`, or a share of the cores such that workers and threads together do not exceed
-        them. In a worker, no more than it has got itself; by default, no more than an
-        ``OMP_NUM_THREADS`` of the user's allows.
+        them. In a task, no more than it has got itself; by default, its share of that, and no more
+        than an ``OMP_NUM_THREADS`` of the user's allows.
     """
     environment = process_environment()
-    enclosing = enclosing_limit(environment)
+    settings = config.current_settings()
+    enclosing = settings.threads or enclosing_limit(environment)
     if limit is not None:
         return limit if enclosing is None else min(limit, enclosing)
     cores = _usable_cores(environment)
-    if enclosing is not None and enclosing < cores:
-        cores = enclosing
+    for most in (enclosing, settings.cores):
+        if most is not None and most < cores:
+            cores = most
     share = cores // n_jobs or 1
     general = general_limit(environment)
     return share if general is None else min(share, general)
@@ -165,7 +177,10 @@ def check_n_jobs(n_jobs: object) -> int | None:
 
 
 def resolve_n_jobs(n_jobs: int) -> int:
-    """Return how many workers `n_jobs` stands for: ``-1`` all cores, ``-2`` all but one, ..."""
+    """Return how many workers `n_jobs` stands for: ``-1`` all cores, ``-2`` all but one, ...
+
+    Within a task it is all cores, or all but one, of those that the calls around it left to it.
+    """
     if n_jobs > 0:
         return n_jobs
-    return max(1, cpu_count() + 1 + n_jobs)
+    return max(1, cores_here() + 1 + n_jobs)

@@ -34,6 +34,11 @@ from parallel_core.workers.threads import ThreadLimit, follow
 
 _CALLS = 8  # whose definitions an engine's worker keeps
 
+#: Process and identity of the executors that are busy with the tasks around this code.
+surrounding_engines: contextvars.ContextVar[tuple[tuple[int, int], ...]] = contextvars.ContextVar(
+    "parallel_core_engines", default=()
+)
+
 _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
 
 
@@ -60,6 +65,16 @@ def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
             _state.update(run_initializer(data))
         except BaseException as error:
             _initializer_errors.append(pack(error, dumps))
+
+
+def run_batch_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes:
+    """Do as `run_batch`, in a thread of an executor of this program's, of which tasks may know."""
+    return contextvars.copy_context().run(_run_within, engines, data)
+
+
+def _run_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes:
+    surrounding_engines.set(engines)
+    return run_batch(data)
 
 
 def run_batch(data: bytes) -> bytes:

@@ -7,8 +7,10 @@ bytes, so nothing depends on how the engine pickles.
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import queue
+import threading
 import time
 from abc import abstractmethod
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
@@ -30,7 +32,11 @@ from parallel_core.backends.base import (
     all_failed,
 )
 from parallel_core.backends.engine_output import whereabouts
-from parallel_core.backends.engine_worker import run_batch
+from parallel_core.backends.engine_worker import (
+    run_batch,
+    run_batch_within,
+    surrounding_engines,
+)
 from parallel_core.observe.outlet import show
 from parallel_core.observe.pieces import Piece
 from parallel_core.observe.records import caller_handles
@@ -360,7 +366,32 @@ class ExecutorBackend(FuturesBackend):
             raise TypeError(
                 "initializer cannot be given with an executor of your own: pass it to the executor"
             )
+        if self._identity() in surrounding_engines.get():
+            raise BackendUnavailable("a task of its own would wait for it")
+        if _is_forked_copy(self._executor):
+            raise BackendUnavailable("its threads are in the process that this one is forked from")
         return self._executor
+
+    def submit(self, executor: Executor, data: bytes) -> Future[bytes]:
+        """Hand a batch to the executor, which may run it in this process."""
+        if self.opens_files:
+            return super().submit(executor, data)
+        engines = (*surrounding_engines.get(), self._identity())
+        return executor.submit(run_batch_within, engines, data)
+
+    def _identity(self) -> tuple[int, int]:
+        return os.getpid(), id(self._executor)
+
+
+def _is_forked_copy(executor: Executor) -> bool:
+    """Whether `executor` is at work in the parent of this process, and would never be here."""
+    for name in ("_broken", "_shutdown", "_shutdown_thread"):
+        if getattr(executor, name, False):
+            return False  # and says so itself
+    threads = getattr(executor, "_threads", None) or ()
+    manager = getattr(executor, "_executor_manager_thread", None)
+    found = [thread for thread in (*threads, manager) if isinstance(thread, threading.Thread)]
+    return bool(found) and not any(thread.is_alive() for thread in found)
 
 
 def _is_process_pool(executor: Executor) -> bool:

@@ -92,6 +92,12 @@ def default_backend_name() -> str:
     return _default
 
 
+def check_name(name: str, where: str = "") -> None:
+    """Raise ValueError, which begins with `where`, unless `name` is registered."""
+    if name not in _factories:
+        raise ValueError(where + _unknown(name))
+
+
 def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
     """Return the backend that `backend` stands for.
 

@@ -12,7 +12,7 @@ from typing import Any
 from parallel_core.dispatch.source import close_generator
 from parallel_core.dispatch.thread_work import Chunk, Running
 
-_AIM_SECONDS = 5e-5
+_AIM_SECONDS = 1e-4
 _MOST = 512
 _PULL_SECONDS = 2e-4  # for more tasks to come, when there is one to run
 _SOURCE_SECONDS = 1e-3  # the iterable may take its time; then there may be something else to do
@@ -30,6 +30,36 @@ class SourceFailed(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
+
+
+class Turn:
+    """A lock that whoever has released it may take again at once, though others wait for it.
+
+    A `threading.Lock` passes to a thread that waits, which then still has to wait for the
+    interpreter's lock. So whoever has released it finds it taken, sleeps, and so on: from the first
+    time that two threads meet, each chunk would cost two switches between threads.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_taken = False
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Take it, and return whether it could be had within `timeout` seconds."""
+        with self._changed:
+            if self._is_taken and not self._changed.wait_for(self._is_free, timeout):
+                return False
+            self._is_taken = True
+            return True
+
+    def release(self) -> None:
+        """Give it up."""
+        with self._changed:
+            self._is_taken = False
+            self._changed.notify()
+
+    def _is_free(self) -> bool:
+        return not self._is_taken
 
 
 class Feed:
@@ -68,7 +98,7 @@ class Feed:
         lock: threading.Lock,
     ) -> None:
         self._iterator = iter(tasks)
-        self._iterator_lock = threading.Lock()  # the iterable may take its time
+        self._turn = Turn()  # inside the iterable, which may take its time
         self._ready: deque[Any] = deque()  # pulled before the threads were there
         self._fixed = batch_size is not None
         self._size = batch_size or 1
@@ -99,15 +129,15 @@ class Feed:
         SourceFailed
             When the iterable does.
         """
-        if not self._iterator_lock.acquire(timeout=_SOURCE_SECONDS):
+        if not self._turn.acquire(_SOURCE_SECONDS):
             chunk = self._take_from_another(taker)
             if chunk is not None:
                 return chunk
-            self._iterator_lock.acquire()
+            self._turn.acquire()
         try:
             chunk = self._take_from_iterator(taker)
         finally:
-            self._iterator_lock.release()
+            self._turn.release()
         return chunk or self._take_from_another(taker)
 
     def give_space(self) -> None:
@@ -128,11 +158,11 @@ class Feed:
 
     def close(self) -> None:
         """Close the caller's generator, unless a thread is in it, which will end."""
-        if self._iterator_lock.acquire(blocking=False):
+        if self._turn.acquire(0.0):
             try:
                 close_generator(self._iterator)
             finally:
-                self._iterator_lock.release()
+                self._turn.release()
 
     def _take_from_iterator(self, taker: Running) -> Chunk | None:
         with self._lock:

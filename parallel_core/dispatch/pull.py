@@ -1,7 +1,7 @@
 """Threads that take tasks from the caller's iterable themselves.
 
-They take chunks of some 50 µs of work from a `Feed`, and from each other what nobody has begun. One
-lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
+They take chunks of some 100 µs of work from a `Feed`, and from each other what nobody has begun.
+One lock guards everything but the iterable, and is never held for long. The caller's thread sleeps
 until there is something for it: results that its consumer waits for, progress, a failure, a task
 over its time, or the end.
 
@@ -38,6 +38,7 @@ from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.handles import to_call
 from parallel_core.tasks.known import Known
+from parallel_core.workers.thread_pools import PoolLimit
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.memory import MemoryGate
@@ -58,6 +59,9 @@ class PullDispatch:
         Nesting level of the tasks.
     initializer : callable, optional
         Called in each thread first, without arguments.
+    settings : Settings, optional
+        What is in force in the tasks.
+        Numeric libraries use no more threads than they say.
 
     Attributes
     ----------
@@ -71,9 +75,12 @@ class PullDispatch:
         plan: CallPlan,
         level: int,
         initializer: Callable[[], object] | None = None,
+        settings: config.Settings | None = None,
     ) -> None:
         self._plan = plan
         self._level = level
+        self._settings = settings
+        self._pools = PoolLimit((settings and settings.threads) or sys.maxsize)
         self._initializer = initializer
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
@@ -104,6 +111,7 @@ class PullDispatch:
 
     def start(self) -> None:
         """Pull the first tasks, as many as may be ahead, and start the threads."""
+        self._pools.begin()
         self._feed.pull_first()
         for _ in range(self._plan.n_jobs):
             with self._lock:
@@ -157,6 +165,7 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                self._pools.end()
                 if self._folded is not None:
                     return self._folded.finish(self._feed.position)
                 results = self._delivery.results
@@ -188,6 +197,7 @@ class PullDispatch:
             if ended:
                 if self._hit:
                     self.abandon()
+                self._pools.end()
                 return
 
     def abandon(self) -> None:
@@ -195,6 +205,7 @@ class PullDispatch:
         with self._lock:
             self._is_over = True
             self._stop()
+        self._pools.end()
         self._feed.close()
 
     def aftermath(self) -> tuple[ArrivedResults, Replay | None]:
@@ -289,7 +300,8 @@ class PullDispatch:
 
     def _work(self, running: Running, again: tuple[float, int, Any] | None) -> None:
         """Take and run tasks until there are no more: what each thread does."""
-        config.enter_task(self._level)
+        config.enter_task(self._level, self._settings)
+        self._pools.enter()
         try:
             if self._initializer is not None:
                 self._initialize()
@@ -376,12 +388,11 @@ class PullDispatch:
             self._finish(done, running, monotonic() - began)
 
     def _run(self, chunk: Chunk, running: Running, done: Done) -> None:
+        feed, append, next_task = self._feed, done.values.append, chunk.tasks.popleft
         timed = self._is_timed
-        append = done.values.append
         may_share = "memmapping.sharing" in sys.modules
-        next_task = chunk.tasks.popleft
         envelope, copy = running.envelope, copy_context().copy
-        while not self._feed.stopped:
+        while not feed.stopped:
             try:
                 item = next_task()
             except IndexError:
@@ -391,16 +402,14 @@ class PullDispatch:
                 running.item, running.position = item, done.next
                 running.since = monotonic()
             try:
-                if type(item) is tuple and len(item) == 3:
+                try:
                     function, args, kwargs = item
-                    if type(args) is not tuple or type(kwargs) is not dict:
-                        function, args, kwargs = check_task(item, done.next)
-                elif type(item) is Known:
-                    done.not_results.append(done.next)
-                    append(item.value)
-                    self._look_for_hit([item.value])
-                    continue
-                else:
+                except (TypeError, ValueError):
+                    if type(item) is Known:
+                        self._take_known(item, done)
+                        continue
+                    function, args, kwargs = check_task(item, done.next)
+                if type(args) is not tuple or type(kwargs) is not dict:
                     function, args, kwargs = check_task(item, done.next)
                 if may_share:
                     args, kwargs = to_call(args, kwargs)
@@ -410,6 +419,11 @@ class PullDispatch:
             except BaseException as error:
                 if not self._after(error, item, running, done):
                     return
+
+    def _take_known(self, item: Known, done: Done) -> None:
+        done.not_results.append(done.next)
+        done.values.append(item.value)
+        self._look_for_hit([item.value])
 
     def _after(self, error: BaseException | None, item: Any, running: Running, done: Done) -> bool:
         """Do with a task that has raised what the policy says; return whether the call goes on."""

@@ -24,6 +24,7 @@ _BYTES_WEIGHT = 0.5
 _PULL_SECONDS = 0.002  # workers may be idle meanwhile
 _LOOK_SECONDS = 1e-4  # how long to pull without looking at the clock
 _LOOK_TASKS = 64
+_LOOK_SHARE = 8  # and one for so many that came at once in this batch
 _BLOCKED_SECONDS = 0.02  # whatever held pulling up for so long may do so again
 _SLOW = 10  # when pulling a task takes so many times what handing it over does, it goes by itself
 _HELD_SHARE = 4  # one task in so many is held back, at most, where the input blocks now and then
@@ -192,10 +193,13 @@ class BatchSizer:
             How much of it there is, and what that took.
         """
         if pulled:
-            self._look = max(1, min(_LOOK_TASKS, int(_LOOK_SECONDS * pulled / max(seconds, 1e-9))))
             if seconds > self._pull_seconds or nbytes > self._most_nbytes:
                 return 0
-        look = min(self._look, most - pulled)
+            look = max(1, int(_LOOK_SECONDS * pulled / max(seconds, 1e-9)))
+            self._look = min(look, _LOOK_TASKS)
+            look = min(look, _LOOK_TASKS + pulled // _LOOK_SHARE, most - pulled)
+        else:
+            look = min(self._look, most)
         if nbytes:  # the tasks to come are thought to be like those before them
             look = min(look, (self._most_nbytes - nbytes) * pulled // nbytes + 1)
         return look

@@ -89,26 +89,18 @@ class TaskSource:
         It ends early where the sizer says so, and before a task that is `settled` already. What the
         iterable raises is raised as it is.
         """
-        sizer, builder, clock = self._sizer, self._builder, self._clock
+        builder = self._builder
         builder.begin(self.position)
-        began = clock()
+        began = self._clock()
         if most == 1:
             return self._pull_one(began)
-        pulled = 0
-        step = sizer.look_after(most, 0, 0, 0.0)
-        while step:
-            try:
-                self._pull_into(builder, step)
-            except _Unencoded as ended:
-                batch = self._finish(len(builder), began)
-                self._settle(ended)
-                return batch
-            asked, pulled = pulled + step, len(builder)
-            if pulled < asked:
-                self.exhausted = True
-                break
-            step = sizer.look_after(most, pulled, builder.nbytes, clock() - began)
-        return self._finish(pulled, began)
+        try:
+            self._pull_several(builder, most, began)
+        except _Unencoded as ended:
+            batch = self._finish(len(builder), began)
+            self._settle(ended)
+            return batch
+        return self._finish(len(builder), began)
 
     def _pull_one(self, began: float) -> Batch | None:
         for item in self._iterator:
@@ -143,43 +135,53 @@ class TaskSource:
             builder.drop_attempt()
             raise _Unencoded(task, error) from None
 
-    def _pull_into(self, builder: BatchBuilder, count: int) -> None:
-        small = SMALL
+    def _pull_several(self, builder: BatchBuilder, most: int, began: float) -> None:
+        iterator, sizer, clock, small = self._iterator, self._sizer, self._clock, SMALL
         function, watch = builder.function, builder.watch
         arity, payload = builder.arity, builder.payload
         append = payload.append
-        for item in islice(self._iterator, count):
-            try:
-                called, args, kwargs = item
-                if (
-                    called is function
-                    and (watch is None or watch())
-                    and type(args) is tuple
-                    and type(kwargs) is dict
-                ):
-                    if kwargs:
-                        pass
-                    elif arity == 1:
-                        (value,) = args
-                        if type(value) in small:
-                            append(value)
+        pulled = 0
+        step = sizer.look_after(most, 0, 0, 0.0)
+        while step:
+            last = type(payload[-1]) if payload else int
+            usual = last if last in small else int  # comparing is quicker than looking up
+            for item in islice(iterator, step):
+                try:
+                    called, args, kwargs = item
+                    if (
+                        called is function
+                        and (watch is None or watch())
+                        and type(args) is tuple
+                        and type(kwargs) is dict
+                    ):
+                        if kwargs:
+                            pass
+                        elif arity == 1:
+                            (value,) = args
+                            if type(value) is usual or type(value) in small:
+                                append(value)
+                                continue
+                        elif arity == len(args) > 1 and small.issuperset(map(type, args)):
+                            payload += args
                             continue
-                    elif arity == len(args) > 1 and small.issuperset(map(type, args)):
-                        payload += args
+                        builder.add_arguments(args, kwargs)
+                        arity, payload = builder.arity, builder.payload
+                        append = payload.append
                         continue
-                    builder.add_arguments(args, kwargs)
-                    arity, payload = builder.arity, builder.payload
-                    append = payload.append
-                    continue
-            except SerializationError as error:
-                builder.drop_attempt()
-                raise _Unencoded(item, error) from None
-            except Exception:  # another form of task; `check_task` says if it is none at all
-                pass
-            self._add(builder, item)
-            function, watch = builder.function, builder.watch
-            arity, payload = builder.arity, builder.payload
-            append = payload.append
+                except SerializationError as error:
+                    builder.drop_attempt()
+                    raise _Unencoded(item, error) from None
+                except Exception:  # another form of task; `check_task` says if it is none at all
+                    pass
+                self._add(builder, item)
+                function, watch = builder.function, builder.watch
+                arity, payload = builder.arity, builder.payload
+                append = payload.append
+            pulled += step
+            if len(builder) < pulled:
+                self.exhausted = True
+                return
+            step = sizer.look_after(most, pulled, builder.nbytes, clock() - began)
 
     def close(self) -> Exception | None:
         """Let the caller's generator clean up; see `close_generator`."""

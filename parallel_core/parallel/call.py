@@ -18,7 +18,7 @@ from parallel_core.backends.base import (
     Style,
     WorkerOptions,
 )
-from parallel_core.backends.cores import check_n_jobs
+from parallel_core.backends.cores import check_n_jobs, threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.config import UNSET, Unset, setting
 from parallel_core.dispatch.aftermath import attach
@@ -36,12 +36,9 @@ from parallel_core.dispatch.plan import (
 from parallel_core.dispatch.push import PushDispatch
 from parallel_core.errors import cut_traceback, warn_caller
 from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import (
-    check_arrays,
-    check_hints,
-    check_verbose,
-)
-from parallel_core.parallel.choice import choose_backend, split_params
+from parallel_core.parallel.checks import check_arrays, check_verbose
+from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend, split_params
+from parallel_core.parallel.nesting import settings_of_tasks
 from parallel_core.parallel.options import CallOptions, call_options, worker_options
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
     from parallel_core.journal.store import Journal
 
-_MESSAGE_OF_OVERRIDES = 10
 _warned: set[str] = set()
 
 
@@ -62,8 +58,9 @@ class Parallel:
     ----------
     n_jobs : int or None, optional
         Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores
-        that this process may use, -2 for all but one, and so on; floats are rounded down. None
-        means what the surrounding `parallel_config` says, else 1.
+        that this process may use, -2 for all but one, and so on; within a task, all of those that
+        the calls around it have left. Floats are rounded down. None means what the surrounding
+        `parallel_config` says, else 1.
     backend : str, Backend, Executor or multiprocessing context, optional
         ``"processes"`` (the default), ``"threading"``, ``"sequential"``, ``"loky"``,
         ``"multiprocessing"``, or a name given to `register_parallel_backend`. Libraries had better
@@ -214,10 +211,7 @@ class Parallel:
         **params: Any,
     ) -> None:
         settings = config.current_settings()
-        jobs = check_n_jobs(setting("n_jobs", n_jobs, settings))
-        if jobs is None:
-            jobs = settings.values.get("n_jobs")
-        self.n_jobs = jobs
+        jobs = None if isinstance(n_jobs, Unset) else check_n_jobs(n_jobs)
         self.verbose = check_verbose(setting("verbose", verbose, settings))
         self.timeout = check_timeout(timeout)
         self.return_as = return_as
@@ -226,9 +220,6 @@ class Parallel:
         self.temp_folder = setting("temp_folder", temp_folder, settings)
         self.max_nbytes = setting("max_nbytes", max_nbytes, settings)
         self.mmap_mode = setting("mmap_mode", mmap_mode, settings)
-        hint = setting("prefer", prefer, settings)
-        constraint = setting("require", require, settings)
-        check_hints(hint, constraint)
         check_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode)
         self._return_as = check_return_as(return_as)
         self._batch_size = check_batch_size(batch_size)
@@ -246,11 +237,9 @@ class Parallel:
             )
         if given is None and settings.backend_params:
             worker_params = {**split_params(settings.backend_params)[0], **worker_params}
-        if given is not None and isinstance(require, Unset):
-            constraint = None  # the context's constraint is for calls that leave the choice to it
-        choice = choose_backend(given, hint, constraint, factory_params)
-        self._backend = choice.backend
-        self._overridden = choice.overridden
+        self._backend, self.n_jobs, self._remark = choose_backend(
+            given, jobs, prefer, require, factory_params
+        )
         self._options = worker_options(worker_params)
         self._managed = False
         self._session: Session | None = None
@@ -385,8 +374,8 @@ class Parallel:
             except BackendUnavailable as error:
                 _warn_once(
                     backend.name,
-                    f"the backend {backend.name!r} cannot start worker processes here ({error}); "
-                    "threads are used instead",
+                    f"the backend {backend.name!r} cannot be used here ({error}); threads are used "
+                    "instead",
                 )
                 backend = find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
@@ -419,7 +408,10 @@ class Parallel:
             initializer = None
             if self._options.initializer is not None:
                 initializer = functools.partial(self._options.initializer, *self._options.initargs)
-            dispatch = PullDispatch(tasks, plan, config.nesting_level() + 1, initializer)
+            threads = threads_per_worker(n_jobs, self._options.thread_limit)
+            settings = settings_of_tasks(backend, n_jobs, threads)
+            level = config.nesting_level() + 1
+            dispatch = PullDispatch(tasks, plan, level, initializer, settings)
         else:
             arrays = self._array_reducer if backend.opens_files else None
             definitions = Definitions(stored_globals(self._options.initializer), arrays)
@@ -507,8 +499,8 @@ class Parallel:
         self._messages = None
         if self.verbose:
             self._messages = Messages(self.verbose, repr(self))
-            if self._overridden is not None and self.verbose >= _MESSAGE_OF_OVERRIDES:
-                self._messages.say(f"Overrides {self._overridden}.")
+            if self._remark is not None and self.verbose >= MESSAGE_OF_OVERRIDES:
+                self._messages.say(self._remark)
             self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
         if self.verbose or getattr(self.print_progress, "__func__", None) is not _print_progress:
             return self.print_progress

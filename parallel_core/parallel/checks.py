@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from memmapping.sizes import parse_nbytes
+from parallel_core.backends.registry import check_name
 
 _FOR_EVER = 1e9
 _MMAP_MODES = (None, "r", "r+", "w+", "c")
@@ -26,6 +27,27 @@ def check_hints(prefer: Any, require: Any) -> None:
             "prefer='processes' and require='sharedmem' contradict each other: processes do not "
             "share the caller's memory"
         )
+
+
+def check_nested(given: Any) -> tuple[str, ...]:
+    """Return the names of backends, by level, that `nested` lists, or is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is no name of a registered backend.
+    """
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"nested must be a list of names of backends, one for each level of calls within "
+            f"tasks, such as ('threading', 'sequential'), not {given!r}"
+        )
+    if not names:
+        raise ValueError("nested must name one backend at least, such as 'sequential' for none")
+    for name in names:
+        check_name(name, "nested: ")
+    return tuple(names)
 
 
 def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:

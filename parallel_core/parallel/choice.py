@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from parallel_core import config
 from parallel_core.backends.base import Backend
 from parallel_core.backends.registry import default_backend_name, find_backend
+from parallel_core.parallel.checks import check_hints
 
 #: Parameters that every backend with workers understands; others go to a backend's factory.
 WORKER_PARAMS = (
@@ -20,6 +21,13 @@ WORKER_PARAMS = (
 )
 
 
+#: From which `verbose` on `Choice.remark` is told.
+MESSAGE_OF_OVERRIDES = 10
+
+#: Backends of calls within tasks, at each level, where nobody says anything else.
+NESTED = ("threading", "sequential")
+
+
 class Choice(NamedTuple):
     """A backend, and why this one.
 
@@ -27,55 +35,132 @@ class Choice(NamedTuple):
     ----------
     backend : Backend
         The backend.
-    overridden : str or None
+    n_jobs : int or None
+        How many jobs were asked for; None where nobody has said.
+    remark : str or None
         What was asked for and not given, for a message.
     """
 
     backend: Backend
-    overridden: str | None = None
+    n_jobs: int | None
+    remark: str | None = None
 
 
 def choose_backend(
-    given: Any, prefer: str | None, require: str | None, params: dict[str, Any]
+    given: Any, n_jobs: int | None, prefer: Any, require: Any, params: dict[str, Any]
 ) -> Choice:
-    """Return the backend for a call.
+    """Return the backend and the number of jobs for a call.
 
     Parameters
     ----------
     given : str, Backend, Executor, multiprocessing context or None
         From the call itself; it decides.
-    prefer, require : str or None
-        Hint and constraint.
+    n_jobs : int or None
+        From the call itself.
+    prefer, require : str, None or Unset
+        Hint and constraint of the call; where it has none, those of the context count.
     params : dict
         Parameters for the factory of a backend that is chosen by name.
 
     Raises
     ------
     ValueError
-        When `given` does not meet `require`.
+        When hint and constraint contradict each other, or `given` does not meet `require`.
     """
+    settings = config.current_settings()
+    hint = config.setting("prefer", prefer, settings)
+    constraint = config.setting("require", require, settings)
+    check_hints(hint, constraint)
+    of_context = settings.values.get("n_jobs")
     if given is not None:
         backend = find_backend(given, params)
+        # The context's constraint is for calls that leave the choice to it.
         if require == "sharedmem" and not backend.supports_sharedmem:
             raise ValueError(
                 f"backend={backend.name!r} does not share the caller's memory, which "
                 "require='sharedmem' demands: use backend='threading', or name no backend"
             )
-        return Choice(backend)
-    chosen = config.current_settings().values.get("backend")
-    if chosen is not None:
-        backend = find_backend(chosen, params)
-        if require == "sharedmem" and not backend.supports_sharedmem:
-            return Choice(find_backend("threading"), f"{backend.name!r}, by require='sharedmem'")
-        if prefer == "threads" and not backend.supports_sharedmem:
-            return Choice(backend, "prefer='threads', by the context's choice")
-        return Choice(backend)
+        remark = _overridden(hint, backend, f"backend={backend.name!r}")
+        if n_jobs is None and of_context is not None:
+            n_jobs = of_context
+            if (hint or constraint) and _active(settings, hint, constraint).forced:
+                n_jobs = 1
+        return Choice(backend, n_jobs, remark)
+    active = _active(settings, hint, constraint)
+    if n_jobs is not None:
+        return Choice(active.backend, n_jobs, active.remark_for(n_jobs))
+    if active.forced and of_context is not None:
+        remark = active.remark_for(of_context) or f"Uses threads, by prefer={hint!r}."
+        if of_context != 1:
+            remark += (
+                f" One job: the context's n_jobs={of_context} was not said of threads; give "
+                "n_jobs in the call, or backend='threading' in the context."
+            )
+        return Choice(active.backend, 1, remark)
+    return Choice(active.backend, of_context, active.remark_for(of_context))
+
+
+class _Active(NamedTuple):
+    """The backend of calls that name none.
+
+    Attributes
+    ----------
+    backend : Backend
+        The backend.
+    forced : bool
+        Whether it is threads because hint or constraint say so, where others would have been used.
+    remark : str or None
+        What was overridden.
+    level : int
+        Of the call, if it runs sequentially because of it; else 0.
+    """
+
+    backend: Backend
+    forced: bool = False
+    remark: str | None = None
+    level: int = 0
+
+    def remark_for(self, n_jobs: int | None) -> str | None:
+        """Return what to tell a call that asked for `n_jobs`."""
+        if self.level and n_jobs not in (None, 1):
+            return (
+                f"Runs one task after the other: it is called within a task, at level {self.level} "
+                "(parallel_config(nested=...) can change that)."
+            )
+        return self.remark
+
+
+def _active(settings: config.Settings, prefer: str | None, require: str | None) -> _Active:
+    by = "the context's backend"
+    chosen = settings.values.get("backend")
     level = config.nesting_level()
-    if level > 1:
-        return Choice(find_backend("sequential"))
-    if level == 1 or prefer == "threads" or require == "sharedmem":
-        return Choice(find_backend("threading"))
-    return Choice(find_backend(default_backend_name()))
+    if chosen is None and level:
+        policy = settings.values.get("nested") or NESTED
+        by = "the backend of nested calls"
+        chosen = policy[min(level, len(policy)) - 1]
+        is_sequential = chosen == "sequential"
+    else:
+        is_sequential = False
+    if chosen is None:
+        default = find_backend(default_backend_name())
+        wants_threads = prefer == "threads" or require == "sharedmem"
+        if wants_threads and not default.supports_sharedmem:
+            return _Active(find_backend("threading"), forced=True)
+        if prefer == "processes" and default.supports_sharedmem:
+            return _Active(find_backend("processes"))
+        return _Active(default)
+    backend = find_backend(chosen)
+    if require == "sharedmem" and not backend.supports_sharedmem:
+        instead = f"Uses threads instead of {by}, {backend.name!r}, by require='sharedmem'."
+        return _Active(find_backend("threading"), True, instead)
+    remark = _overridden(prefer, backend, f"{by}, {backend.name!r}")
+    return _Active(backend, False, remark, level if is_sequential else 0)
+
+
+def _overridden(prefer: str | None, backend: Backend, by: str) -> str | None:
+    if prefer is None or (prefer == "threads") == backend.supports_sharedmem:
+        return None
+    return f"prefer={prefer!r} is overridden by {by}."
 
 
 def split_params(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,9 +10,10 @@ from parallel_core import config
 from parallel_core.backends.base import Backend
 from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend
-from parallel_core.config import UNSET, Settings, Unset
-from parallel_core.parallel.checks import check_arrays, check_hints, check_verbose
-from parallel_core.parallel.choice import choose_backend, split_params
+from parallel_core.config import UNSET, Settings, Unset, setting
+from parallel_core.observe.messages import Messages
+from parallel_core.parallel.checks import check_arrays, check_hints, check_nested, check_verbose
+from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend, split_params
 from parallel_core.parallel.options import worker_options
 
 
@@ -20,7 +21,8 @@ class parallel_config:
     """Set the defaults of `Parallel` for the code inside a ``with`` block.
 
     It takes effect when it is made, for this thread or async task, and blocks can be nested: what
-    an inner one does not set stays as the outer one set it.
+    an inner one does not set stays as the outer one set it. Within the tasks of a call all of it
+    holds but the backend, its parameters and `n_jobs`, which said who runs the call itself.
 
     Parameters
     ----------
@@ -40,9 +42,13 @@ class parallel_config:
         As for `Parallel`.
     require : "sharedmem", optional
         As for `Parallel`.
+    nested : list of str or str, optional
+        Which backends calls within tasks use that name none: the first one that of calls within
+        tasks, the second one that of calls within their tasks, and so on; the last one holds for
+        all further levels. By default ``("threading", "sequential")``.
     inner_max_num_threads : int, optional
-        Threads that numeric libraries may use in each worker process; by default, and in calls
-        that name a backend themselves, its share of the cores. Variables such as
+        Threads that numeric libraries may use in each worker, thread or process; by default, and
+        in calls that name a backend themselves, its share of the cores. Variables such as
         ``OMP_NUM_THREADS`` that you have set win. Warm workers follow when it changes.
     **backend_params
         Parameters of the backend: `initializer`, `initargs`, `idle_worker_timeout`,
@@ -74,6 +80,7 @@ class parallel_config:
         mmap_mode: Any = UNSET["mmap_mode"],
         prefer: Any = UNSET["prefer"],
         require: Any = UNSET["require"],
+        nested: Any = UNSET["nested"],
         inner_max_num_threads: int | None = None,
         **backend_params: Any,
     ) -> None:
@@ -86,6 +93,7 @@ class parallel_config:
             "mmap_mode": mmap_mode,
             "prefer": prefer,
             "require": require,
+            "nested": nested,
         }
         values = {name: value for name, value in given.items() if not isinstance(value, Unset)}
         _check(values)
@@ -167,7 +175,7 @@ class parallel_backend(parallel_config):
 
 
 def get_active_backend(
-    prefer: str | None = None, require: str | None = None, verbose: int = 0
+    prefer: Any = UNSET["prefer"], require: Any = UNSET["require"], verbose: Any = UNSET["verbose"]
 ) -> tuple[Backend, int]:
     """Return the backend that `Parallel` would use here, and its number of jobs.
 
@@ -178,12 +186,13 @@ def get_active_backend(
     require : "sharedmem", optional
         A constraint, as for `Parallel`.
     verbose : int, default 0
-        Accepted for the sake of those who pass it on.
+        From 10 on, what is overridden is told on stderr.
 
     Returns
     -------
     tuple of Backend and int
-        The number of jobs is that of the context, 1 where none is set.
+        The number of jobs is that of the context; 1 where none is set, or where hint or
+        constraint have it use threads instead of another backend.
 
     Examples
     --------
@@ -191,13 +200,11 @@ def get_active_backend(
     >>> get_active_backend(prefer="threads")
     (<ThreadingBackend 'threading'>, 1)
     """
-    values = config.current_settings().values
-    prefer = values.get("prefer") if prefer is None else prefer
-    require = values.get("require") if require is None else require
-    check_hints(prefer, require)
-    check_verbose(verbose)
-    n_jobs = values.get("n_jobs")
-    return choose_backend(None, prefer, require, {}).backend, 1 if n_jobs is None else n_jobs
+    verbose = check_verbose(setting("verbose", verbose, config.current_settings()))
+    backend, n_jobs, remark = choose_backend(None, None, prefer, require, {})
+    if remark is not None and verbose >= MESSAGE_OF_OVERRIDES:
+        Messages(verbose, "get_active_backend()").say(remark)
+    return backend, 1 if n_jobs is None else n_jobs
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -220,6 +227,8 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     3
     """
     wanted = check_n_jobs(n_jobs)
+    if wanted == 1:
+        return 1
     backend, from_context = get_active_backend()
     return backend.effective_n_jobs(from_context if wanted is None else wanted)
 
@@ -231,5 +240,7 @@ def _check(values: dict[str, Any]) -> None:
     )
     if "n_jobs" in values:
         values["n_jobs"] = check_n_jobs(values["n_jobs"])
+    if values.get("nested") is not None:
+        values["nested"] = check_nested(values["nested"])
     if "verbose" in values:
         values["verbose"] = check_verbose(values["verbose"])

@@ -14,7 +14,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from memmapping.modules import loaded
@@ -28,6 +28,7 @@ PROTOCOL = 5
 #: Whatever refers to the caller's script has this in its pickle.
 MAIN = b"__main__"
 
+_NO_FILE = "<dynamic-code>"  # cloudpickle's word for it
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, or as if
 
 #: What `pickle` raises when it cannot: any of these sends the object to cloudpickle.
@@ -99,6 +100,8 @@ def _reducing_pickler() -> type[CloudPickler]:
                     reduced = self.reduce_first(obj)
                     if reduced is not NotImplemented:
                         return reduced
+                if type(obj) is CodeType:
+                    return _with_filename(obj, self.dispatch_table[CodeType](obj))
                 reduced = super().reducer_override(obj)
                 if isinstance(obj, type) and "__slots__" in vars(obj) and not _is_tuple(obj):
                     _keep_slots(obj, reduced)
@@ -123,6 +126,12 @@ def _reduce_wrapper(obj: Any) -> Any:
     if goes_by_value(obj):
         return _cached_function, (obj.__wrapped__, obj.cache_parameters())
     return NotImplemented
+
+
+def _with_filename(code: CodeType, reduced: Any) -> Any:
+    """Put the file of `code` back, for tracebacks: cloudpickle leaves it out since 3.1.3."""
+    make, args = reduced[:2]
+    return make, tuple(code.co_filename if arg == _NO_FILE else arg for arg in args)
 
 
 def _is_tuple(cls: type) -> bool:

@@ -21,7 +21,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 _OMP, _OPENBLAS, _MKL = b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS"
@@ -197,19 +197,32 @@ def _tell_numba(numbers: dict[bytes, int]) -> None:
 
 
 def _tell_native(numbers: dict[bytes, int]) -> None:
-    if not _has_native():
+    if not has_native():
         return
     from threadpoolctl import ThreadpoolController
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it thinks of the user's libraries
         for library in ThreadpoolController().lib_controllers:
-            number = numbers.get(_variable_of(library))
+            number = numbers.get(variable_of(library))
             if number is not None:
-                library.set_num_threads(number)
+                setter_of(library)(number)
 
 
-def _variable_of(library: Any) -> bytes:
+def setter_of(library: Any) -> Callable[[int], object]:
+    """Return what sets the number of threads of a library known to `threadpoolctl`.
+
+    From 3.7 on, its own method makes the calling thread the only one that may set OpenBLAS's number
+    from then on. That is for code that does not count who wants what; users' limits in other
+    threads would do nothing after it, and ours would do nothing within theirs.
+    """
+    setter: Callable[[int], object] = getattr(
+        library, "_real_set_num_threads", library.set_num_threads
+    )
+    return setter
+
+
+def variable_of(library: Any) -> bytes:
     """Return the variable that a library known to `threadpoolctl` goes by."""
     own = {b"openblas": _OPENBLAS, b"mkl": _MKL, b"blis": _BLIS}
     kind = library.internal_api
@@ -221,7 +234,7 @@ def _variable_of(library: Any) -> bytes:
 _NATIVE = (b"blas", b"libblis", b"libmkl", b"libgomp", b"libiomp", b"libomp")
 
 
-def _has_native() -> bool:
+def has_native() -> bool:
     """Whether there is anything for `threadpoolctl`, whose import takes as long as a birth."""
     if "threadpoolctl" in sys.modules:
         return True

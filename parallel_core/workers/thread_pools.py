@@ -1,0 +1,176 @@
+"""How many threads numeric libraries may use while threads of this process run tasks.
+
+::
+
+    caller's thread                                 each thread of the call
+    begin ──▶ libraries with one number for the     enter ──▶ those with a number for each
+      │       process (OpenBLAS, MKL, BLIS):                  thread (OpenMP): lowered,
+      │       lowered, the old ones noted                     and gone with the thread
+      ▼
+    end   ──▶ put back, when no other call needs them lowered
+
+Numbers are only ever lowered: who has set a smaller one, as a user of `threadpoolctl` or for the
+call around this one, is heard. What is loaded is looked for again when modules have been imported
+since; asking `threadpoolctl` takes a millisecond, and a call of threads a tenth of that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from typing import Any, NamedTuple
+
+from memmapping.interrupts import HeldInterrupts
+from parallel_core.workers.threads import (
+    has_native,
+    process_environment,
+    setter_of,
+    users_variables,
+    variable_of,
+)
+
+
+class _Libraries(NamedTuple):
+    """What is loaded.
+
+    Attributes
+    ----------
+    modules : int
+        How many modules there were then.
+    shared : list
+        Libraries with one number for the process, each with the variable that it goes by.
+    own : list
+        Those with a number for each thread.
+    """
+
+    modules: int
+    shared: list[tuple[Any, bytes]]
+    own: list[tuple[Any, bytes]]
+
+
+class _Lowered:
+    """A library whose number is lowered."""
+
+    __slots__ = ("before", "library", "now")
+
+    def __init__(self, library: Any, before: int) -> None:
+        self.library = library
+        self.before = self.now = before
+
+    def set(self, number: int) -> None:
+        self.now = number
+        setter_of(self.library)(number)
+
+
+_libraries = _Libraries(0, [], [])
+#: Of each call that is going on, what it allows.
+_limits: dict[int, int] = {}
+_lowered: list[_Lowered] = []
+_lock = threading.RLock()  # a signal handler, or the collector, may come back in here
+
+
+class PoolLimit:
+    """A limit for one call.
+
+    Parameters
+    ----------
+    threads : int
+        How many threads a library may use in each thread of the call.
+    """
+
+    __slots__ = ("_own", "_threads")
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._own: list[tuple[Any, int]] = []
+
+    def begin(self) -> None:
+        """Lower what is lowered for the whole process; called in the caller's thread."""
+        found = _loaded()
+        if not (found.shared or found.own):
+            return
+        users = users_variables(process_environment())
+        threads = self._threads
+        for library, variable in found.own:
+            if variable not in users:
+                self._own.append((library, min(threads, library.get_num_threads())))
+        with _lock:
+            _limits[id(self)] = threads
+            for library, variable in found.shared:
+                if variable not in users and threads < library.get_num_threads():
+                    _of(library).set(threads)
+
+    def enter(self) -> None:
+        """Lower what is lowered for the thread that this is called in."""
+        for library, number in self._own:
+            library.set_num_threads(number)
+
+    def end(self) -> None:
+        """Put back what no other call needs; once or several times, whatever `begin` has done."""
+        if id(self) not in _limits:
+            return
+        with HeldInterrupts(), _lock:
+            if _limits.pop(id(self), None) is None:
+                return
+            if not _limits:
+                while _lowered:
+                    lowered = _lowered.pop()
+                    lowered.set(lowered.before)
+                return
+            most = min(_limits.values())
+            for lowered in _lowered:
+                number = min(most, lowered.before)
+                # What somebody else has set meanwhile is left to them.
+                if number > lowered.now == lowered.library.get_num_threads():
+                    lowered.set(number)
+
+    def __del__(self) -> None:
+        self.end()
+
+
+def _of(library: Any) -> _Lowered:
+    for lowered in _lowered:
+        if lowered.library.filepath == library.filepath:
+            return lowered
+    _lowered.append(_Lowered(library, library.get_num_threads()))
+    return _lowered[-1]
+
+
+def _loaded() -> _Libraries:
+    global _libraries
+    if len(sys.modules) != _libraries.modules and not sys.is_finalizing():
+        _libraries = _look()
+    return _libraries
+
+
+def _look() -> _Libraries:
+    shared, own = [], []
+    if has_native():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it thinks of the user's libraries
+            try:
+                from threadpoolctl import ThreadpoolController
+
+                libraries = ThreadpoolController().lib_controllers
+            except Exception:  # a library that it cannot speak to is no reason to fail a call
+                libraries = []
+        for library in libraries:
+            if library.internal_api == "openmp":
+                own.append((library, variable_of(library)))
+            elif getattr(library, "threading_layer", "") != "openmp":  # else OpenMP's number counts
+                shared.append((library, variable_of(library)))
+    return _Libraries(len(sys.modules), shared, own)
+
+
+def _forget_in_child() -> None:
+    """Nobody in a forked child ends the calls of its parent."""
+    global _lock
+    _lock = threading.RLock()
+    _limits.clear()
+    _lowered.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
