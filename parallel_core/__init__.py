@@ -32,6 +32,9 @@ if TYPE_CHECKING:
         register_parallel_backend as register_parallel_backend,
     )
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
+    from parallel_core.context.registered import register_context as register_context
+    from parallel_core.context.registered import unregister_context as unregister_context
+    from parallel_core.context.seeds import rng as rng
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import ContextError as ContextError
@@ -83,8 +86,11 @@ _HOMES = {
     "get_active_backend": "parallel.contexts",
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
+    "register_context": "context.registered",
     "register_parallel_backend": "backends.registry",
+    "rng": "context.seeds",
     "shutdown_workers": "backends.shutdown",
+    "unregister_context": "context.registered",
     "wrap_non_picklable_objects": "tasks.wrapping",
 }
 

@@ -8,6 +8,7 @@ import decimal
 import fractions
 import math
 import os
+import pickle
 import struct
 import time
 import uuid
@@ -609,3 +610,21 @@ def test_tasks_of_very_different_length_come_back_in_their_places() -> None:
         return n
 
     assert Parallel(2)(delayed(work)(n) for n in range(400)) == list(range(400))
+
+
+class OverBuffer:
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return OverBuffer, (pickle.PickleBuffer(self.buffer),)
+
+
+def first_bytes(left: OverBuffer, call: Any, right: OverBuffer) -> tuple[bytes, Any, bytes]:
+    return bytes(left.buffer[:1]), call(), bytes(right.buffer[:1])
+
+
+def test_large_buffers_on_both_sides_of_what_only_cloudpickle_takes() -> None:
+    left, right = (OverBuffer(bytearray(text * (2 << 20))) for text in (b"l", b"r"))
+    task = delayed(first_bytes)(left, lambda: 1, right)
+    assert Parallel(n_jobs=2)([task, task]) == [(b"l", 1, b"r")] * 2

@@ -264,6 +264,10 @@ class Backend:
     opens_files : bool
         Whether its workers can open what this process has open: large arrays go to them in
         shared memory.
+    tells_surroundings : bool
+        Whether its workers are ours alone, and told of the caller's folder and import path.
+    passes_descriptors : bool
+        Whether they can be sent descriptors that this process has open.
     aim_seconds : float
         How long a batch should take; the cheaper handing over is, the shorter.
     inline_when_single : bool
@@ -274,6 +278,8 @@ class Backend:
     style: Style = Style.PUSH
     supports_sharedmem: bool = False
     opens_files: bool = False
+    tells_surroundings: bool = False
+    passes_descriptors: bool = False
     aim_seconds: float = 0.5
     inline_when_single: bool = False
 

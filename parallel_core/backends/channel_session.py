@@ -342,6 +342,8 @@ class ChannelSession(Session):
         for message in worker.channel.receive() or ():
             if message[0] == messages.UNUSABLE:
                 self._fatal = initializer_error(message[1], message[2])
+            elif message[0] == messages.EXPECTING:
+                worker.channel.let_pass()
             elif message[0] != messages.BORN:  # READY may have been lost to the interrupt
                 worker.ready = True
                 if message[0] != messages.READY and message[6]:
@@ -349,11 +351,10 @@ class ChannelSession(Session):
 
     def _flush(self, worker: Worker) -> None:
         try:
-            worker.channel.flush()
+            waits = worker.channel.flush()
         except ChannelClosed:
             return  # what it had sent is still to be read; its pidfd says the rest
-        if not worker.channel.pending:
-            self._team.want_to_send(worker, False)
+        self._team.want_to_send(worker, waits)
 
     def _hear(self, worker: Worker) -> None:
         """Show what tasks have printed; where that cannot be shown, this is said once."""
@@ -385,6 +386,9 @@ class ChannelSession(Session):
             self._stillborn = 0
         elif kind == messages.BORN:
             pass
+        elif kind == messages.EXPECTING:
+            worker.channel.let_pass()
+            self._flush(worker)
         elif kind == messages.UNUSABLE:
             self._fatal = initializer_error(message[1], message[2])
         else:

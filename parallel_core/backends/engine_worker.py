@@ -19,6 +19,7 @@ from parallel_core.backends.engine_output import (
     first_output,
     whereabouts,
 )
+from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.observe.records import note_caller
 from parallel_core.tasks.definitions import ReceivedDefinitions
@@ -122,7 +123,7 @@ def _answers(told: Any) -> list[Any]:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
-        envelope = SealedEnvelope(Capsule(context)) if context else None
+        envelope = SealedEnvelope(Capsule(context, Place.ENGINE)) if context else None
         execution = make(0, 0, definitions, board, answers.append, start=start, envelope=envelope)
         execution.run(runs, carry_on)
     finally:

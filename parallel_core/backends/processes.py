@@ -32,6 +32,8 @@ class ProcessesBackend(Backend):
 
     style = Style.PUSH
     opens_files = True
+    tells_surroundings = True
+    passes_descriptors = True
     aim_seconds = 0.01
     inline_when_single = True
 

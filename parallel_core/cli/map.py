@@ -304,7 +304,7 @@ class _Run:
             return ExitCode.USAGE
         return ExitCode.SOME_FAILED if self._failed else ExitCode.DONE
 
-    def _task(self, number: int, line: bytes) -> Task:
+    def _task(self, number: int, line: bytes) -> Task[bytes | Failure]:
         if self._apply is not None:  # failures raise: a journal keeps results
             return self._apply, (number, line), {}
         apply = apply_or_raise if self._options.on_error == STOP else apply_or_record

@@ -13,7 +13,14 @@ class Place(enum.Enum):
 
     CALLER = "caller"  #: in its own thread, one by one: what is set up there holds anyway
     THREAD = "thread"  #: in another thread of its process
-    PROCESS = "process"  #: in another process
+    WORKER = "worker"  #: in a process of our own pool, which nobody else uses
+    ENGINE = "engine"  #: in a process of another engine, where things are put back after a batch
+
+
+#: Another process, whoever started it.
+PROCESSES = (Place.WORKER, Place.ENGINE)
+
+Dumps = Callable[[object], bytes]
 
 
 class Part:
@@ -34,6 +41,24 @@ class Part:
         """Put back what was changed; no task of the batch follows."""
 
 
+class Entered(Part):
+    """A context manager that is entered now, and left at the end.
+
+    Parameters
+    ----------
+    manager : context manager
+        It.
+    """
+
+    def __init__(self, manager: Any) -> None:
+        manager.__enter__()
+        self._manager = manager
+
+    def end(self) -> None:
+        """Leave it."""
+        self._manager.__exit__(None, None, None)
+
+
 class Aspect(ABC):
     """Something that holds inside tasks: made in the caller for one call, picklable, never changed.
 
@@ -46,10 +71,15 @@ class Aspect(ABC):
     """
 
     name = ""
-    places: tuple[Place, ...] = (Place.PROCESS,)
+    places: tuple[Place, ...] = PROCESSES
+
+    def packed(self, dumps: Dumps) -> Aspect | None:
+        """Return what is to travel instead of this, if anything; `dumps` pickles what is in it."""
+        del dumps
+        return self
 
     @abstractmethod
-    def begin(self, position: Callable[[], int]) -> Part | None:
+    def begin(self, position: Callable[[], int], place: Place) -> Part | None:
         """Begin a batch in this thread; return what is to be done further, if anything.
 
         Variables of `contextvars` that are set here hold in every task of the batch; each task
@@ -59,4 +89,6 @@ class Aspect(ABC):
         ----------
         position : callable
             Returns the position in the call of the task that is running.
+        place : Place
+            Where this is; one of `places`.
         """

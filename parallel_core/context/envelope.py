@@ -41,10 +41,13 @@ class Envelope:
     ----------
     aspects : sequence of Aspect
         Those that are needed here.
+    place : Place
+        Where this is.
     """
 
-    def __init__(self, aspects: Sequence[Aspect]) -> None:
+    def __init__(self, aspects: Sequence[Aspect], place: Place) -> None:
         self._aspects = aspects
+        self._place = place
         self._begun: list[tuple[str, Part]] = []
 
     def begin(self, position: Callable[[], int]) -> None:
@@ -57,7 +60,7 @@ class Envelope:
         """
         for aspect in self._aspects:
             try:
-                part = aspect.begin(position)
+                part = aspect.begin(position, self._place)
             except BaseException as error:
                 self._abandon()
                 raise failed(aspect.name, "could not be restored", error) from error
@@ -78,9 +81,7 @@ class Envelope:
             try:
                 part.end()
             except BaseException as error:
-                raised = failed(name, "could not be put back", error)
-                raised.__cause__ = error
-                first = first or raised
+                first = first or failed(name, "could not be put back", error)
         if first is not None:
             raise first
 
@@ -91,28 +92,12 @@ class Envelope:
             pass
 
 
-def call_within(
-    aspects: Sequence[Aspect],
-    position: int,
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-) -> Any:
-    """Return what the task at `position` returns; it is run here, with all `aspects` around it."""
-    envelope = Envelope(aspects)
-    envelope.begin(lambda: position)
-    try:
-        return envelope.bind(function, position)(*args, **kwargs)
-    finally:
-        envelope.end()
-
-
 def failed(name: str, what: str, error: BaseException) -> ContextFailed:
     """Return the failure of the context `name`, which raised `error`; an interrupt stays one."""
     if not isinstance(error, Exception):
         return ContextFailed(error)
-    words = f"the context {name!r} {what} where tasks run: {type(error).__name__}: {error}"
-    wrapped = ContextError(words)
+    words = error if isinstance(error, ContextError) else f"{type(error).__name__}: {error}"
+    wrapped = ContextError(f"the context {name!r} {what} where tasks run: {words}")
     wrapped.__cause__ = error
     return ContextFailed(wrapped)
 
@@ -122,14 +107,68 @@ def aspects_for(aspects: Sequence[Aspect], place: Place) -> tuple[Aspect, ...]:
     return tuple(aspect for aspect in aspects if place in aspect.places)
 
 
+def call_within(
+    aspects: Sequence[Aspect],
+    position: int,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Return what the task at `position` returns; it is run here, with all `aspects` around it."""
+    envelope = Envelope(aspects, Place.CALLER)
+    envelope.begin(lambda: position)
+    try:
+        return envelope.bind(function, position)(*args, **kwargs)
+    finally:
+        envelope.end()
+
+
+_sealed: dict[int, tuple[Aspect, bytes]] = {}
+_KEPT = 64
+
+
 def seal(
     aspects: Sequence[Aspect], definitions: Definitions
 ) -> tuple[bytes, dict[int, Definition]]:
-    """Return the pickle of `aspects`, and the definitions that every worker needs for it."""
-    if not aspects:
-        return b"", {}
-    data, needed = definitions.dumps_apart((_this_process(), tuple(aspects)))
-    return data, {definition.token: definition for definition in needed}
+    """Return the pickles of `aspects`, and the definitions that every worker needs for them.
+
+    Those that are given again for the next call are not pickled again.
+
+    Raises
+    ------
+    ContextError
+        When one does not pickle.
+    """
+    sealed: list[bytes] = []
+    needed: dict[int, Definition] = {}
+
+    def dumps(obj: object) -> bytes:
+        data, requires = definitions.dumps_apart(obj)
+        needed.update((definition.token, definition) for definition in requires)
+        return data
+
+    for aspect in aspects:
+        kept = _sealed.get(id(aspect))
+        if kept is not None and kept[0] is aspect:
+            sealed.append(kept[1])
+            continue
+        before = len(needed)
+        try:
+            packed = aspect.packed(dumps)
+            data = None if packed is None else dumps(packed)
+        except Exception as error:
+            raise ContextError(
+                f"the context {aspect.name!r} has a state that does not pickle, so it cannot be "
+                f"restored in another process: {type(error).__name__}: {error}"
+            ) from error
+        if data is None:
+            continue
+        sealed.append(data)
+        if len(needed) == before:
+            _sealed[id(aspect)] = aspect, data
+            if len(_sealed) > _KEPT:
+                del _sealed[next(iter(_sealed))]
+    return (pickle.dumps((_this_process(), sealed), 5) if sealed else b""), needed
 
 
 class Capsule:
@@ -139,14 +178,17 @@ class Capsule:
     ----------
     data : bytes
         What `seal` returned.
+    place : Place
+        Which sort of process this is, if it is not the caller's own.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, place: Place) -> None:
         self._data = data
+        self._place = place
         self._aspects: tuple[Aspect, ...] | None = None
 
-    def open(self) -> tuple[Aspect, ...]:
-        """Return the aspects that are needed here; unpickled once.
+    def open(self) -> tuple[tuple[Aspect, ...], Place]:
+        """Return the aspects that are needed here, unpickled once; and where that is.
 
         Raises
         ------
@@ -155,12 +197,14 @@ class Capsule:
         """
         if self._aspects is None:
             try:
-                origin, aspects = pickle.loads(self._data)
+                origin, sealed = pickle.loads(self._data)
+                aspects = [pickle.loads(data) for data in sealed]
             except BaseException as error:
                 raise failed("of the call", "does not unpickle", error) from error
-            place = Place.THREAD if origin == _this_process() else Place.PROCESS
-            self._aspects = aspects_for(aspects, place)
-        return self._aspects
+            if origin == _this_process():
+                self._place = Place.THREAD
+            self._aspects = aspects_for(aspects, self._place)
+        return self._aspects, self._place
 
 
 class SealedEnvelope(Envelope):
@@ -173,10 +217,10 @@ class SealedEnvelope(Envelope):
     """
 
     def __init__(self, capsule: Capsule) -> None:
-        super().__init__(())
+        super().__init__((), Place.WORKER)
         self._capsule = capsule
 
     def begin(self, position: Callable[[], int]) -> None:
         """As for any envelope; `ContextFailed` also when the capsule cannot be opened."""
-        self._aspects = self._capsule.open()
+        self._aspects, self._place = self._capsule.open()
         super().begin(position)

@@ -17,7 +17,7 @@ class CapturesOutput(Aspect):
     name = "output='capture'"
     places = tuple(Place)
 
-    def begin(self, position: Callable[[], int]) -> Part:
+    def begin(self, position: Callable[[], int], place: Place) -> Part:
         """Return what does that to the tasks of a batch."""
         return _Part(_capture)
 
@@ -28,7 +28,7 @@ class DiscardsOutput(Aspect):
     name = "output='discard'"
     places = tuple(Place)
 
-    def begin(self, position: Callable[[], int]) -> Part:
+    def begin(self, position: Callable[[], int], place: Place) -> Part:
         """Return what does that to the tasks of a batch."""
         return _Part(_discard)
 

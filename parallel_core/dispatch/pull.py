@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -306,7 +306,7 @@ class PullDispatch:
             if self._initializer is not None:
                 self._initialize()
             if self._aspects:
-                self._work_within(Envelope(self._aspects), running, again)
+                self._work_within(Envelope(self._aspects, Place.THREAD), running, again)
             else:
                 self._take_and_run(running, again)
         except ContextFailed as failed:
@@ -388,15 +388,24 @@ class PullDispatch:
             self._finish(done, running, monotonic() - began)
 
     def _run(self, chunk: Chunk, running: Running, done: Done) -> None:
+        """Run the tasks of a chunk; none sees what one before it has set in its context."""
+        base = running.base = copy_context()
+        while True:
+            context = base.copy()
+            if not context.run(self._run_alike, chunk, running, done, context):
+                return
+
+    def _run_alike(self, chunk: Chunk, running: Running, done: Done, context: Context) -> bool:
+        """Run tasks until one has changed the `context`; return whether that is so."""
         feed, append, next_task = self._feed, done.values.append, chunk.tasks.popleft
         timed = self._is_timed
         may_share = "memmapping.sharing" in sys.modules
-        envelope, copy = running.envelope, copy_context().copy
+        envelope, base = running.envelope, running.base
         while not feed.stopped:
             try:
                 item = next_task()
             except IndexError:
-                return
+                return False
             if timed:
                 running.since = 0.0
                 running.item, running.position = item, done.next
@@ -415,10 +424,16 @@ class PullDispatch:
                     args, kwargs = to_call(args, kwargs)
                 if envelope is not None:
                     function = envelope.bind(function, done.next)
-                append(copy().run(function, *args, **kwargs))
+                append(function(*args, **kwargs) if kwargs else function(*args))
             except BaseException as error:
                 if not self._after(error, item, running, done):
-                    return
+                    return False
+            try:
+                if context != base:
+                    return True
+            except Exception:  # values that cannot be compared are others
+                return True
+        return False
 
     def _take_known(self, item: Known, done: Done) -> None:
         done.not_results.append(done.next)
@@ -462,7 +477,7 @@ class PullDispatch:
             args, kwargs = to_call(args, kwargs)
             if running.envelope is not None:
                 function = running.envelope.bind(function, done.next)
-            done.values.append(copy_context().run(function, *args, **kwargs))
+            done.values.append(running.base.copy().run(function, *args, **kwargs))
         except BaseException as error:
             return error
         return None

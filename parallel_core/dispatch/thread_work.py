@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextvars import Context
 from typing import Any
 
 from parallel_core.backends.base import Failure
@@ -63,9 +64,11 @@ class Running:
         What surrounds its tasks.
     done : Done or None
         What has come of the chunk.
+    base : Context
+        In which each of its tasks begins.
     """
 
-    __slots__ = ("chunk", "done", "envelope", "is_disowned", "item", "position", "since")
+    __slots__ = ("base", "chunk", "done", "envelope", "is_disowned", "item", "position", "since")
 
     def __init__(self) -> None:
         self.chunk = Chunk(0, deque())
@@ -75,6 +78,7 @@ class Running:
         self.is_disowned = False
         self.envelope: Envelope | None = None
         self.done: Done | None = None
+        self.base = Context()
 
     def current(self) -> int:
         """Return the position of the task that it is on."""

@@ -6,8 +6,8 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from types import GenericAlias, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from memmapping.folders import check_temp_folder
 from parallel_core import config
@@ -21,6 +21,9 @@ from parallel_core.backends.base import (
 from parallel_core.backends.cores import check_n_jobs, threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.config import UNSET, Unset, setting
+from parallel_core.context.aspect import Place
+from parallel_core.context.capturing import aspects_of_call
+from parallel_core.context.seeds import Seeded, seed_of_call
 from parallel_core.dispatch.aftermath import attach
 from parallel_core.dispatch.inline import InlineDispatch
 from parallel_core.dispatch.plan import (
@@ -43,13 +46,35 @@ from parallel_core.parallel.options import CallOptions, call_options, worker_opt
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    # Known to every type checker without being installed, and never imported by a program.
+    from typing_extensions import Never, Self, TypeVar
+
     from memmapping.reducer import ArrayReducer
     from parallel_core.journal.store import Journal
+    from parallel_core.tasks.delayed import TaskLike
+
+    _R = TypeVar("_R")
+    #: What a call returns: one of the words below.
+    _Returns = TypeVar("_Returns", default=Any)
+    #: What may stand in the place of a result, besides results.
+    _Instead = TypeVar("_Instead", default=Any)
+    _List: TypeAlias = Literal["list"]
+    _Generator: TypeAlias = Literal["generator", "generator_unordered"]
+    _Value: TypeAlias = Literal["value"]
+    _Unknown: TypeAlias = Literal["unknown"]
+    _NoErrors: TypeAlias = Literal["raise", "skip"]
+else:
+    from typing import TypeVar
+
+    _Returns = TypeVar("_Returns")
+    _Instead = TypeVar("_Instead")
 
 _warned: set[str] = set()
 
 
-class Parallel:
+class Parallel(Generic[_Returns, _Instead]):
     """Run independent calls on several workers.
 
     ``Parallel(n_jobs=2)(delayed(f)(x) for x in xs)`` is ``[f(x) for x in xs]``, with two workers.
@@ -139,6 +164,10 @@ class Parallel:
         bit whatever `n_jobs`, the backend and the batch size. Else results are folded as they come.
     reduce_initial : object, optional
         What is returned where there are no results; else the leftmost value.
+    seed : int, sequence of int or numpy.random.SeedSequence, optional
+        Gives each task random numbers of its own, which depend on it and the position of the task
+        alone: by `rng`, and, but in threads, by `random` and `numpy.random` as well; see
+        :doc:`/howto/random-numbers`.
     output : {"pass", "capture", "discard"}, default "pass"
         What becomes of what tasks write to ``sys.stdout`` and ``sys.stderr``: it appears where the
         caller's own output would; or comes with the results, each of which is a `TaskOutput`; or
@@ -194,6 +223,91 @@ class Parallel:
     1136.597
     """
 
+    if not TYPE_CHECKING:  # here, a type variable has no default
+        __class_getitem__ = classmethod(GenericAlias)
+
+    # These tell apart what a call returns. Nothing else is checked, so that a dictionary of options
+    # with values of any types may be passed; what fits nowhere else fits the last.
+    @overload
+    def __init__(
+        self: Parallel[_List, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        return_as: _List = ...,
+        verbose: Any = ...,
+        timeout: Any = ...,
+        pre_dispatch: Any = ...,
+        batch_size: Any = ...,
+        temp_folder: Any = ...,
+        max_nbytes: Any = ...,
+        mmap_mode: Any = ...,
+        prefer: Any = ...,
+        require: Any = ...,
+        *,
+        on_error: _NoErrors = ...,
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Generator, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _Generator,
+        on_error: _NoErrors = ...,
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_List, Exception],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _List = ...,
+        on_error: Literal["return"],
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Generator, Exception],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _Generator,
+        on_error: Literal["return"],
+        reduce: None = ...,
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[_Value, Never],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        *,
+        return_as: _List = ...,
+        reduce: Callable[[Any, Any], Any],
+        **params: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Parallel[Any, Any],
+        n_jobs: Any = ...,
+        backend: Any = ...,
+        return_as: Any = ...,
+        verbose: Any = ...,
+        timeout: Any = ...,
+        pre_dispatch: Any = ...,
+        batch_size: Any = ...,
+        temp_folder: Any = ...,
+        max_nbytes: Any = ...,
+        mmap_mode: Any = ...,
+        prefer: Any = ...,
+        require: Any = ...,
+        **params: Any,
+    ) -> None: ...
     def __init__(
         self,
         n_jobs: Any = UNSET["n_jobs"],
@@ -275,7 +389,7 @@ class Parallel:
         if self._messages is not None:
             self._messages.progress(self.n_completed_tasks, self.n_tasks)
 
-    def __enter__(self) -> Parallel:
+    def __enter__(self) -> Self:
         self._managed = True
         return self
 
@@ -292,6 +406,19 @@ class Parallel:
         self._close_journal()
         self._release()
 
+    # What is not known comes first: Any fits it, and then the result is Any.
+    @overload
+    def __call__(self: Parallel[_Unknown, Never], iterable: Iterable[TaskLike[Any]]) -> Any: ...
+    @overload
+    def __call__(
+        self: Parallel[_List, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    def __call__(
+        self: Parallel[_Generator, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> Generator[_R | _Instead, None, None]: ...
+    @overload
+    def __call__(self: Parallel[_Value, Never], iterable: Iterable[TaskLike[_R]]) -> _R: ...
     def __call__(self, iterable: Iterable[Any]) -> Any:
         """Run all delayed calls of `iterable`.
 
@@ -380,6 +507,10 @@ class Parallel:
                 backend = find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
         options = self._call_options
+        seeded = seed_of_call(options.seed)
+        place, settings = _place_of(backend), None
+        if backend.style is Style.PUSH:
+            settings = settings_of_tasks(backend, n_jobs)
         plan = CallPlan(
             n_jobs,
             options.policy(),
@@ -393,9 +524,12 @@ class Parallel:
             options.pre_dispatch_nbytes,
             self._options.lifespan,
             options.gate(),
-            None if options.journal is None else self._open_journal(),
+            None if options.journal is None else self._open_journal(seeded),
             options.reduction(),
-            options.aspects(),
+            (
+                *options.aspects(),
+                *aspects_of_call(place, seeded, settings, backend.opens_files),
+            ),
         )
         dispatch: Any
         if backend.style is Style.INLINE:
@@ -414,7 +548,8 @@ class Parallel:
             dispatch = PullDispatch(tasks, plan, level, initializer, settings)
         else:
             arrays = self._array_reducer if backend.opens_files else None
-            definitions = Definitions(stored_globals(self._options.initializer), arrays)
+            own = stored_globals(self._options.initializer)
+            definitions = Definitions(own, arrays, backend.passes_descriptors)
             dispatch = PushDispatch(tasks, session, plan, backend.aim_seconds, definitions)
         self._dispatch = dispatch
         dispatch.start()
@@ -427,14 +562,17 @@ class Parallel:
             self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
         return self._session
 
-    def _open_journal(self) -> Journal:
+    def _open_journal(self, seeded: Seeded | None) -> Journal:
         """Return the journal; within a ``with`` block one for all its calls."""
         if self._journal is None:
             from parallel_core.journal.store import Journal
 
             given = self._call_options.journal
             own = stored_globals(self._options.initializer)
-            self._journal = given if isinstance(given, Journal) else Journal.open(given, own=own)
+            seed = None if seeded is None else tuple(seeded.seed)
+            self._journal = (
+                given if isinstance(given, Journal) else Journal.open(given, seed=seed, own=own)
+            )
             self.n_resumed_tasks = self._journal.taken_over
         return self._journal
 
@@ -511,6 +649,15 @@ class Parallel:
 
 
 _print_progress = Parallel.print_progress
+
+
+def _place_of(backend: Backend) -> Place:
+    """Return where the tasks of a call on `backend` run, seen from here."""
+    if backend.style is Style.INLINE:
+        return Place.CALLER
+    if backend.style is Style.PULL:
+        return Place.THREAD
+    return Place.WORKER if backend.tells_surroundings else Place.ENGINE
 
 
 def _of_call(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memmapping.sizes import parse_nbytes
 from parallel_core.backends.base import WorkerOptions
+from parallel_core.context.seeds import check_seed
 from parallel_core.dispatch.gaps import Gap
 from parallel_core.dispatch.plan import ReturnAs, check_timeout
 from parallel_core.dispatch.policy import check_policy, make_policy
@@ -86,6 +87,7 @@ class CallOptions(NamedTuple):
     reduce: Callable[[Any, Any], Any] | None = None
     reduce_ordered: bool = True
     reduce_initial: Any = Gap.MISSING
+    seed: Any = None
     output: str = "pass"
 
     def aspects(self) -> tuple[Aspect, ...]:
@@ -146,6 +148,7 @@ def call_options(given: dict[str, Any], return_as: ReturnAs) -> CallOptions:
         pre_dispatch_nbytes=_check_size(options.pre_dispatch_nbytes, "pre_dispatch_nbytes"),
         min_free_memory=_check_size(options.min_free_memory, "min_free_memory"),
         memory_patience=check_timeout(options.memory_patience, "memory_patience"),
+        seed=check_seed(options.seed),
     )
 
 

@@ -15,10 +15,13 @@
 - `encoding`: arguments are taken at the moment when the task is yielded.
 - `batch`: consecutive tasks in encoded form.
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
+- `variables`: context variables, known again in another process.
 - `results`: how results are pickled; `buffers`: what of them travels beside the pickle, and
   `memory`, which that is received into.
 - `folding`: folding results along one tree over their positions.
 - `failure`: an exception on its way from a worker to the caller.
+- `open_files`: how open files and sockets cross; `opened`: which they are, and what the running
+  task was given of them.
 - `preview`: looking into a pickle without running it.
 - `known`: what stands in the stream of tasks for one whose result is known already.
 - `wrapping`: `wrap_non_picklable_objects`.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_core.tasks.definitions import Definition
 from parallel_core.tasks.description import describe_call, describe_task, function_name
+from parallel_core.tasks.opened import leave_opened
 from parallel_core.tasks.preview import preview
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Batch:
     losses : int
         How many workers ended with it before they had begun it.
     uses : list
-        What has to be kept until the batch is done: segments that the runs refer to.
+        What has to be kept until the batch is done: segments that the runs refer to, and
+        descriptors of open files.
     requeued : list of Batch
         Those of its tasks that are to be run again, each by itself.
     """
@@ -116,6 +118,7 @@ class Batch:
             if arity >= 0:
                 return function, tuple(payload[:arity]), {}
             *called, args, kwargs = loads_task(payload[0])
+            leave_opened()
             return called[0] if called else function, args, kwargs
         raise IndexError(f"the batch has no task {index}")
 

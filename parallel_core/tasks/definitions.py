@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from parallel_core.tasks.capture import Capture, names_stored
+from parallel_core.tasks.opened import is_open_file, refuse_result
 from parallel_core.tasks.pickling import (
     MAIN,
     PICKLING_ERRORS,
@@ -36,8 +37,11 @@ from parallel_core.tasks.pickling import (
     needs_value,
 )
 
+from parallel_core.tasks import variables as variables  # isort: skip - so that they are pickled
+
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
+    from parallel_core.tasks.open_files import Held, OpenFiles
 
 _T = TypeVar("_T")
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
@@ -111,17 +115,23 @@ class Definitions:
         Globals that the call's initializer sets in each worker.
     make_arrays : callable, optional
         Returns the reducer for large arrays, when there is first need of it.
+    passes_descriptors : bool, default False
+        Whether the workers can be sent descriptors.
     """
 
     def __init__(
         self,
         own: frozenset[str] = frozenset(),
         make_arrays: Callable[[], ArrayReducer] | None = None,
+        passes_descriptors: bool = False,
     ) -> None:
         self.call = f"{os.getpid()}.{next(_calls)}"
         self._own = own
         self._make_arrays = make_arrays
         self._arrays: ArrayReducer | None = None
+        self._passes_descriptors = passes_descriptors
+        self._files: OpenFiles | None = None
+        self._captures = 0  # how deep we are in what functions capture
         self._pickler: TaskPickler | None = None
         self._comparer: TaskPickler | None = None
         self._tokens = itertools.count()
@@ -207,14 +217,21 @@ class Definitions:
     def _apart(self, make: Callable[[], _T]) -> tuple[_T, tuple[Definition, ...], list[Any]]:
         """Return what `make` does, the definitions that it refers to, and what is to be kept."""
         outer, self._used = self._used, {}
+        outer_files = self.take_files()
         uses: list[Any] = []
+        self._captures += 1
         arrays = self.arrays
         if arrays is not None:
             outer_uses, arrays.uses = arrays.uses, uses
         try:
-            return make(), tuple(self._used.values()), uses
+            made = make()
+            uses += self.take_files()
+            return made, tuple(self._used.values()), uses
         finally:
             self._used = outer
+            self._captures -= 1
+            if self._files is not None:
+                self._files.uses = {id(held): held for held in outer_files}
             if arrays is not None:
                 arrays.uses = outer_uses
 
@@ -266,7 +283,38 @@ class Definitions:
         used, self._used = self._used, {}
         return used
 
+    def take_files(self) -> list[Held]:
+        """Return what has to be kept for open files in pickles made since the last call."""
+        return [] if self._files is None else self._files.take_uses()
+
+    def take_weight(self) -> int:
+        """Return as how many bytes the files count that were met since the last call."""
+        return 0 if self._files is None else self._files.take_weight()
+
+    def reduce_open(self, obj: object) -> Any:
+        """Return how an open file or a socket is pickled, for ``reducer_override``."""
+        if not is_open_file(obj):
+            return NotImplemented
+        if self._files is None:
+            from parallel_core.tasks.open_files import OpenFiles
+
+            self._files = OpenFiles(self._passes_descriptors)
+        if self._captures:
+            return self._files.reduce_captured(obj)
+        return self._files.reduce(obj)
+
+    def reduce_captured(self, obj: object) -> Any:
+        """Return the same of what a function captures."""
+        self._captures += 1
+        try:
+            return self.reduce_open(obj)
+        finally:
+            self._captures -= 1
+
     def _reduce(self, obj: object) -> Any:
+        reduced = self.reduce_open(obj)
+        if reduced is not NotImplemented:
+            return reduced
         if self._arrays is not None:
             reduced = self._arrays.reduce(obj)
             if reduced is not NotImplemented:
@@ -286,10 +334,11 @@ def _dumps_received(value: object) -> bytes:
     """Pickle what a function captured, in a worker, to see whether a task has changed it.
 
     An array that tasks cannot change, or share by the user's word, counts by its name. To compare
-    another large one would take longer than to have it anew: it always counts as changed.
+    another large one would take longer than to have it anew: it always counts as changed. So does a
+    file, which is closed after each task.
     """
     if "numpy" not in sys.modules:
-        return dumps(value)
+        return dumps(value, _reduce_received)
     try:
         data = TaskPickler(_reduce_received, _keep_within).dumps(value)
         if not needs_value(data):
@@ -304,6 +353,10 @@ _changes = itertools.count()
 
 
 def _reduce_received(obj: Any) -> Any:
+    if is_open_file(obj):
+        return str, (f"changed {next(_changes)}",)
+    if "numpy" not in sys.modules:
+        return NotImplemented
     from memmapping.references import reduce_if_mapped
 
     reduced = reduce_if_mapped(obj)
@@ -403,6 +456,8 @@ class ReceivedDefinitions:
             token = self._tokens.get(id(obj))
             if token is not None:
                 return resolve, (self._call, token)
+        elif is_open_file(obj):
+            refuse_result(obj)
         return NotImplemented
 
     def _drop(self, token: int) -> None:

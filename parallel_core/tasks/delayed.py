@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from parallel_core.errors import InvalidTaskError
 from parallel_core.tasks.description import short_repr
 
-Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+#: A delayed call, of a function that returns `_R`.
+Task = tuple[Callable[..., _R], tuple[Any, ...], dict[str, Any]]
+#: What is taken for one.
+TaskLike = tuple[Callable[..., _R], tuple[Any, ...] | list[Any], dict[str, Any]]
 
 
-def _delayed_call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
+def _delayed_call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
     return function, args, kwargs
 
 
-def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
+def delayed(function: Callable[_P, _R]) -> Callable[_P, Task[_R]]:
     """Turn a call of `function` into a description of that call.
 
     Parameters
@@ -27,8 +33,8 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
     Returns
     -------
     callable
-        Called with any arguments, it returns the tuple ``(function, args, kwargs)``
-        and calls nothing.
+        Called with arguments, it returns the tuple ``(function, args, kwargs)`` and calls nothing.
+        Type checkers hold the arguments to the signature of `function`; see :doc:`/howto/typing`.
 
     Examples
     --------
@@ -40,7 +46,7 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
     return MethodType(_delayed_call, function)
 
 
-def check_task(item: object, position: int) -> Task:
+def check_task(item: object, position: int) -> Task[Any]:
     """Return `item` as a task, or say what stands there instead.
 
     Other libraries make their own delayed calls, so any 3-tuple (or list) of a callable,

@@ -8,6 +8,7 @@ so that nothing the generator does later reaches them and no two tasks share an 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from parallel_core.tasks.definitions import Definition, Definitions, may_hold_ar
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 from parallel_core.tasks.handles import to_send
 from parallel_core.tasks.pickling import (
+    CONNECTION,
     MAIN,
     PROTOCOL,
     explain,
@@ -54,6 +56,7 @@ class BatchBuilder:
         self._start = 0
         self._closed = 0  # tasks in all runs but the last
         self._by_name = True
+        self._connects = False
         self._arrays: ArrayReducer | None = None
         self._repeats = RepeatedArguments()
         self._runs: list[Run] = []
@@ -78,6 +81,7 @@ class BatchBuilder:
         self._used = {}
         self.nbytes = 0
         self._by_name = not modules_by_value()
+        self._connects = "multiprocessing.connection" in sys.modules
         self._arrays = self._definitions.arrays
         self.arity = PICKLED  # so that the first task goes through `add`
 
@@ -93,6 +97,9 @@ class BatchBuilder:
         batch = Batch(self._start, size, self._runs, self._used, self.nbytes)
         if self._arrays is not None and self._arrays.uses:
             batch.uses, self._arrays.uses = self._arrays.uses, []
+        files = self._definitions.take_files()
+        if files:
+            batch.uses = [*batch.uses, *files]
         return batch
 
     def add(
@@ -140,10 +147,12 @@ class BatchBuilder:
                 data = pickle.dumps((args, kwargs), PROTOCOL)
             else:
                 data = self._definitions.pickler.dumps((args, kwargs))
-            if MAIN in data or not self._by_name:
+            if MAIN in data or not self._by_name or (self._connects and CONNECTION in data):
                 data = self._definitions.dumps_by_value((args, kwargs))
                 self._used.update(self._definitions.take_used())
         except Exception:
+            if arrays is not None:
+                arrays.buffers.clear()  # of the attempt that failed
             data = self._dumps_or_explain(self.token, self.function, args, kwargs)
         self._append(data)
         if len(data) >= LARGE:
@@ -181,13 +190,20 @@ class BatchBuilder:
             definition = self._definitions.define(function)
         except Exception as error:
             name = f"the function {function_name(function)}"
-            raise explain(self._describe(function, args, kwargs), function, name, error) from error
+            raise explain(
+                self._describe(function, args, kwargs),
+                function,
+                name,
+                error,
+                self._definitions.reduce_captured,
+            ) from error
         self.function, self.watch, self.token = function, definition.watch, definition.token
         self._definition = definition
 
     def _dumps(self, task: tuple[Any, ...]) -> bytes:
         data = self._definitions.dumps(task)
         self._used.update(self._definitions.take_used())
+        self.nbytes += self._definitions.take_weight()
         return data
 
     def _dumps_or_explain(
@@ -202,7 +218,7 @@ class BatchBuilder:
         except Exception as error:
             what = self._describe(function, args, kwargs)
             obj, name = self._at_fault(token, function, args, kwargs)
-            raise explain(what, obj, name, error) from error
+            raise explain(what, obj, name, error, self._definitions.reduce_open) from error
 
     def _open(self, token: int, arity: int) -> None:
         self._closed = len(self)
@@ -217,8 +233,8 @@ class BatchBuilder:
     ) -> str:
         return describe_task(self._start + len(self), describe_call(function, args, kwargs))
 
-    @staticmethod
     def _at_fault(
+        self,
         token: int,
         function: Callable[..., Any] | None,
         args: tuple[Any, ...],
@@ -230,7 +246,7 @@ class BatchBuilder:
         parts += [(value, f"argument {index}") for index, value in enumerate(args)]
         parts += [(value, f"argument {name!r}") for name, value in kwargs.items()]
         for value, name in parts:
-            if why_not_picklable(value, name) is not None:
+            if why_not_picklable(value, name, self._definitions.reduce_open) is not None:
                 return value, name
         return (args, kwargs), "the arguments"
 

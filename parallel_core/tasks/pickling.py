@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from memmapping.modules import loaded
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.description import short_repr
+from parallel_core.tasks.opened import is_open_file
 
 if TYPE_CHECKING:
     from cloudpickle import Pickler as CloudPickler
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 PROTOCOL = 5
 #: Whatever refers to the caller's script has this in its pickle.
 MAIN = b"__main__"
+#: A pickle with this in it may name a descriptor by its number, which is another one elsewhere.
+CONNECTION = b"multiprocessing.connection"
 
 _NO_FILE = "<dynamic-code>"  # cloudpickle's word for it
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, or as if
@@ -37,10 +40,17 @@ PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ImportError)
 Reducer = Callable[[object], Any]
 HandOver = Callable[[pickle.PickleBuffer], bool]
 
+#: How objects of types that nobody else can pickle are reduced; modules put theirs here.
+REDUCERS: dict[type, Reducer] = {}
+
 
 def needs_value(data: bytes) -> bool:
-    """Whether `data`, written by the C pickler, may name what a worker cannot import."""
-    return MAIN in data or ("cloudpickle" in sys.modules and bool(modules_by_value()))
+    """Whether `data`, written by the C pickler, may name what a worker does not have."""
+    return (
+        MAIN in data
+        or ("cloudpickle" in sys.modules and bool(modules_by_value()))
+        or ("multiprocessing.connection" in sys.modules and CONNECTION in data)
+    )
 
 
 def modules_by_value() -> set[str]:
@@ -92,6 +102,9 @@ def _reducing_pickler() -> type[CloudPickler]:
                 self.reduce_first = reduce_first
 
             def reducer_override(self, obj: Any) -> Any:
+                reduce = REDUCERS.get(type(obj))
+                if reduce is not None:
+                    return reduce(obj)
                 if isinstance(obj, _wrappers):
                     reduced = _reduce_wrapper(obj)
                     if reduced is not NotImplemented:
@@ -221,7 +234,9 @@ def dumps(obj: object, reduce_first: Reducer | None = None) -> bytes:
     return data
 
 
-def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | None:
+def why_not_picklable(
+    obj: object, name: str, reduce_first: Reducer | None = None
+) -> tuple[str, BaseException] | None:
     """Find the innermost part of `obj` that does not pickle.
 
     Parameters
@@ -230,6 +245,8 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
         What failed to pickle.
     name : str
         What to call it, ``argument 'lock'`` say.
+    reduce_first : callable, optional
+        Takes over objects that pickle would refuse.
 
     Returns
     -------
@@ -238,7 +255,7 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
         object pickles after all.
     """
     path, value = name, obj
-    error = _pickling_error(value)
+    error = _pickling_error(value, reduce_first)
     if error is None:
         return None
     seen = {id(value)}
@@ -246,7 +263,7 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
         for step, part in parts_of(value):
             if id(part) in seen:
                 continue
-            part_error = _pickling_error(part)
+            part_error = _pickling_error(part, reduce_first)
             if part_error is not None:
                 seen.add(id(part))
                 path, value, error = path + step, part, part_error
@@ -255,9 +272,9 @@ def why_not_picklable(obj: object, name: str) -> tuple[str, BaseException] | Non
             return f"{path}, {short_repr(value)} of type {type(value).__name__!r}", error
 
 
-def _pickling_error(obj: object) -> BaseException | None:
+def _pickling_error(obj: object, reduce_first: Reducer | None) -> BaseException | None:
     try:
-        dumps(obj)
+        dumps(obj, reduce_first)
     except Exception as error:
         return error
     return None
@@ -265,6 +282,8 @@ def _pickling_error(obj: object) -> BaseException | None:
 
 def parts_of(value: object) -> Iterator[tuple[str, object]]:
     """Yield what `value` is made of, each with the words that lead to it."""
+    if is_open_file(value):
+        return
     if isinstance(value, dict):
         for key, item in value.items():
             yield f", key {short_repr(key, 40)}", key
@@ -298,9 +317,15 @@ def parts_of(value: object) -> Iterator[tuple[str, object]]:
                 yield f".{name}", item
 
 
-def explain(what: str, obj: object, name: str, error: BaseException) -> SerializationError:
+def explain(
+    what: str,
+    obj: object,
+    name: str,
+    error: BaseException,
+    reduce_first: Reducer | None = None,
+) -> SerializationError:
     """Return the error that names the task (`what`), the part of `obj` at fault, and why."""
-    found = why_not_picklable(obj, name)
+    found = why_not_picklable(obj, name, reduce_first)
     fault, cause = found if found is not None else (f"{name} of type {type(obj).__name__!r}", error)
     explained = SerializationError(
         f"{what}: cannot pickle {fault}: {type(cause).__name__}: {cause}"

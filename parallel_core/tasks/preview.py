@@ -11,6 +11,8 @@ import io
 import pickle
 from typing import Any
 
+_FORM = 4  # fields of `open_files.Form`, of which the first is a name
+
 
 class _Shown:
     """Stands for an object of a class that is not imported; takes everything, does nothing."""
@@ -53,6 +55,8 @@ class _Previewer(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "memmapping.references" and name == "open_array":
             return _show_array
+        if module == "parallel_core.tasks.open_files":
+            return _show_file
         shown = name if module in ("builtins", "__main__") else f"{module}.{name}"
         return type("_Shown", (_Shown,), {"name": shown})
 
@@ -63,6 +67,12 @@ class _Previewer(pickle.Unpickler):
 def _show_array(*reference: Any) -> Any:
     shape = reference[5]
     return type("_Shown", (_Shown,), {"name": f"numpy.memmap of shape {shape}"})()
+
+
+def _show_file(*reference: Any) -> Any:
+    forms = [part for part in reference if isinstance(part, tuple) and len(part) == _FORM]
+    name = f"file {forms[0][0]!r}" if forms else "socket"
+    return type("_Shown", (_Shown,), {"name": name})()
 
 
 def preview(pickled: bytes | tuple[bytes, list[Any]]) -> Any:

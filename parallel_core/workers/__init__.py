@@ -26,7 +26,8 @@
   how much it holds; `forks`: what it forks is cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
 - `output`: the connection for what tasks print and log; `streams`: their ``sys.stdout``.
-- `channel`: frames over the socket; `board`: the shared page; `messages`: what is said.
+- `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
+  `messages`: what is said.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """

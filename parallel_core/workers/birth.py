@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from memmapping.interrupts import HeldInterrupts
 from parallel_core import config
 from parallel_core.workers.board import Board
-from parallel_core.workers.channel import Channel, ChannelClosed
+from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.output import output_pair
+from parallel_core.workers.passing import Sender
 from parallel_core.workers.setup import Surroundings, WorkerKey, birth_settings
 from parallel_core.workers.system import (
     block_interrupts,
@@ -148,7 +149,7 @@ def _start(key: WorkerKey, spawn: Spawn) -> Worker:
         board, page = Board.make()
         opened += [lambda: os.close(page), board.close]
         process = spawn((theirs.fileno(), page, read_end, their_output), key)
-        worker = Worker(process, Channel(ours), board, lifeline, output)
+        worker = Worker(process, Sender(ours), board, lifeline, output)
     except BaseException as error:
         _our_ends.difference_update(our_ends)
         for close in opened:

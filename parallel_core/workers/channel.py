@@ -123,6 +123,12 @@ class _IncomingParcel(_Incoming):
         return pickle.loads(self._pickle, buffers=self.objects)
 
 
+def frame_of(message: Any) -> bytes:
+    """Return `message` as a small frame."""
+    data = pickle.dumps(message, 5)
+    return _HEADER.pack(len(data)) + data
+
+
 class Channel:
     """One end of the connection between a parent and a worker.
 
@@ -203,9 +209,11 @@ class Channel:
     def _flush(self, flags: int) -> bool:
         outbox = self._outbox
         while outbox:
-            pieces = list(islice(outbox, _AT_ONCE))
+            pieces, beside = self._next_pieces()
+            if not pieces:
+                return False  # there is no use in waiting for room
             offered = sum(map(len, pieces))
-            sent = self._send_several(pieces, flags)
+            sent = self._send_several(pieces, flags, beside)
             is_full = sent < offered
             while outbox and sent >= len(outbox[0]):
                 sent -= len(outbox.popleft())
@@ -222,9 +230,13 @@ class Channel:
         except OSError as error:
             raise ChannelClosed from error
 
-    def _send_several(self, pieces: list[memoryview], flags: int) -> int:
+    def _next_pieces(self) -> tuple[list[memoryview], Any]:
+        """Return what to send by one system call, if anything may go, and what goes beside it."""
+        return list(islice(self._outbox, _AT_ONCE)), ()
+
+    def _send_several(self, pieces: list[memoryview], flags: int, beside: Any = ()) -> int:
         try:
-            return self._socket.sendmsg(pieces, (), flags)
+            return self._socket.sendmsg(pieces, beside, flags)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:

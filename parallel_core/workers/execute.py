@@ -11,7 +11,7 @@ others; large ones are sent from where they lie, so they leave before the next t
 from __future__ import annotations
 
 import pickle
-from _contextvars import copy_context
+from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from time import monotonic
@@ -26,6 +26,7 @@ from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
+from parallel_core.tasks.opened import abandon_opened, close_opened, opened
 from parallel_core.tasks.pickling import explain
 from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
@@ -181,14 +182,25 @@ class Execution:
         try:
             function: Any = None if token == NO_TOKEN else self._load(token, tasks)
             if arity < 0:
-                self._run_pickled(token, tasks)
+                self._isolate(self._run_pickled, token, tasks)
             elif self._definitions.volatile:
-                self._run_volatile(token, tasks)
+                self._isolate(self._run_volatile, token, tasks)
             else:
-                self._run_plain(function, tasks)
+                self._isolate(self._run_plain, function, tasks)
         except BaseException as error:
             return self._failure(error)
         return None
+
+    def _isolate(self, loop: Callable[..., bool], what: Any, tasks: Iterator[Any]) -> None:
+        """Run `tasks` in a `loop`, so that none sees what one before it has set in its context.
+
+        A copy of the context for each would take longer than a look at whether it is as it was.
+        """
+        base = copy_context()
+        while True:
+            context = base.copy()
+            if not context.run(loop, what, tasks, context, base):
+                return
 
     def _load(self, token: int, tasks: Iterator[Any]) -> Any:
         """Return the function of the `tasks`; the first of them fails if it cannot be had."""
@@ -218,12 +230,19 @@ class Execution:
             self._definitions.restore()
         return max(self._task - self._base, 1) - 1, leg, data, text, call
 
-    def _run_plain(self, function: Callable[..., Any], argument_lists: Iterable[Any]) -> None:
+    def _run_plain(
+        self,
+        function: Callable[..., Any],
+        argument_lists: Iterable[Any],
+        context: Context,
+        base: Context,
+    ) -> bool:
+        """Run tasks until a `context` is not like `base` any more; return whether that is so."""
         words, times, clock = self._board.words, self._board.times, monotonic
         values, small, scalars = self._values, SMALL, SCALARS
         append = values.append
         task, flushed = self._task, self._flushed
-        call, copy = self._bound(function), copy_context().copy
+        call = self._bound(function)
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -240,7 +259,7 @@ class Execution:
                         values = self._values
                         append = values.append
                     flushed = self._flushed = now
-                value = copy().run(call, *args)
+                value = call(*args)
                 kind = type(value)
                 if kind in small or (kind in scalars and len(value) < BESIDE):
                     append(value)
@@ -251,18 +270,26 @@ class Execution:
                         values, flushed = self._values, self._flushed
                         append = values.append
                     words[PHASE] = _RUNNING
+                try:
+                    if context != base:
+                        return True
+                except Exception:  # values that cannot be compared are others
+                    return True
+            return False
         except BaseException:
             self._failed_call = describe_call(function, args, {})
             raise
         finally:
             self._task = task
 
-    def _run_pickled(self, token: int, payload: Iterable[Any]) -> None:
-        """Run tasks whose arguments were pickled one by one."""
+    def _run_pickled(
+        self, token: int, payload: Iterable[Any], context: Context, base: Context
+    ) -> bool:
+        """Run tasks whose arguments were pickled one by one; see `_run_plain`."""
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
         task, flushed = self._task, self._flushed
-        call, copy = self._bound(_apply), copy_context().copy
+        call = self._bound(_apply)
         function: Any = None
         args: Any = ()
         kwargs: Any = {}
@@ -284,13 +311,23 @@ class Execution:
                     function = definitions.resolve(token)
                     args, kwargs = loads(data)
                 words[PHASE] = _RUNNING
-                value = copy().run(call, function, args, kwargs)
+                value = call(function, args, kwargs)
+                if opened:
+                    close_opened()
                 self._keep(value, function, args, kwargs)
                 function = args = kwargs = value = None  # gone before the next task begins
                 flushed = self._flushed
                 if definitions.volatile:
                     definitions.restore()
+                try:
+                    if context != base:
+                        return True
+                except Exception:  # values that cannot be compared are others
+                    return True
+            return False
         except BaseException as error:
+            if opened:
+                abandon_opened()
             if args is not None and function is not None and words[PHASE] != _UNPICKLING:
                 self._failed_call = describe_call(function, args, kwargs)
                 note_read_only(error, function, args, kwargs)
@@ -298,23 +335,36 @@ class Execution:
         finally:
             self._task = task
 
-    def _run_volatile(self, token: int, argument_lists: Iterable[Any]) -> None:
+    def _run_volatile(
+        self, token: int, argument_lists: Iterable[Any], context: Context, base: Context
+    ) -> bool:
         words = self._board.words
-        call, copy = self._bound(_apply), copy_context().copy
+        call = self._bound(_apply)
         for args in argument_lists:
             if not self._start():
-                return
+                return False
             words[PHASE] = _UNPICKLING
             function = self._definitions.resolve(token)
             words[PHASE] = _RUNNING
             try:
-                self._keep(copy().run(call, function, args, {}), function, args, {})
+                value = call(function, args, {})
+                if opened:
+                    close_opened()
+                self._keep(value, function, args, {})
             except BaseException as error:
+                if opened:
+                    abandon_opened()
                 self._failed_call = describe_call(function, args, {})
                 note_read_only(error, function, args, {})
                 raise
-            del function
+            del function, value
             self._definitions.restore()
+            try:
+                if context != base:
+                    return True
+            except Exception:  # values that cannot be compared are others
+                return True
+        return False
 
     def _start(self) -> bool:
         now = monotonic()
@@ -349,12 +399,17 @@ class Execution:
             pickled = pickler.dumps_flat(value) if flat else pickler.dumps(value)
         except Exception as error:
             call = describe_call(function, args, kwargs)
-            raise explain(f"the result of {call}", value, "the result", error) from error
+            raise self._explain(f"the result of {call}", value, "the result", error) from error
         self._pickled.append(len(self._values))
         if type(pickled) is bytes:
             self._values.append(pickled)
         else:
             self._keep_parcel(pickled)
+
+    def _explain(
+        self, what: str, value: object, name: str, error: BaseException
+    ) -> SerializationError:
+        return explain(what, value, name, error, self._definitions.reduce)
 
     def _make_pickler(self) -> ResultPickler:
         make = ResultPickler if self._parcels is None else ParcelPickler

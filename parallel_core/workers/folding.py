@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from _contextvars import copy_context
+from _contextvars import Context
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
@@ -26,7 +26,7 @@ from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed, LooseFold, make_fold
 from parallel_core.tasks.memory import keep_freed
-from parallel_core.tasks.pickling import explain
+from parallel_core.tasks.opened import leave_opened
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.execute import Execution, Parcels, Send, is_large
 from parallel_core.workers.memory import MemoryWatch
@@ -90,6 +90,7 @@ class FoldingExecution(Execution):
     def _resolve(self) -> Callable[[Any, Any], Any]:
         try:
             function: Callable[[Any, Any], Any] = self._definitions.resolve(self._token)
+            leave_opened()  # what it has captured is open for as long as it is there
         except BaseException as error:
             raise FoldFailed(error, "reduce does not unpickle in the worker") from error
         return function
@@ -99,14 +100,20 @@ class FoldingExecution(Execution):
             raise error
         return super()._failure(error)
 
-    def _run_plain(self, function: Callable[..., Any], argument_lists: Iterable[Any]) -> None:
+    def _run_plain(
+        self,
+        function: Callable[..., Any],
+        argument_lists: Iterable[Any],
+        context: Context,
+        base: Context,
+    ) -> bool:
         words, times, clock = self._board.words, self._board.times, monotonic
         small, most, patience = SMALL, BLOCK, self._seconds
         fold = self._fold
         pending = fold.pending
         append = pending.append
         task, flushed = self._task, self._flushed
-        call, copy = self._bound(function), copy_context().copy
+        call = self._bound(function)
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -119,18 +126,24 @@ class FoldingExecution(Execution):
                     break
                 if now - flushed > patience:
                     flushed = self._flush(now)
-                value = copy().run(call, *args)
+                value = call(*args)
                 if type(value) in small:
                     append(value)
-                    if len(pending) < most:
-                        continue
-                    words[PHASE] = _FOLDING
-                    fold.settle()
+                    if len(pending) >= most:
+                        words[PHASE] = _FOLDING
+                        fold.settle()
+                        words[PHASE] = _RUNNING
                 else:
                     words[PHASE] = _FOLDING
                     fold.append(value)
                     del value
-                words[PHASE] = _RUNNING
+                    words[PHASE] = _RUNNING
+                try:
+                    if context != base:
+                        return True
+                except Exception:  # values that cannot be compared are others
+                    return True
+            return False
         except BaseException:
             self._failed_call = describe_call(function, args, {})
             raise
@@ -169,7 +182,7 @@ class FoldingExecution(Execution):
         except Exception as error:
             first = self._start_position + self._first
             what = f"what reduce made of tasks {first} to {first + tasks - 1} of the call"
-            failed = explain(what, value, "the value", error)
+            failed = self._explain(what, value, "the value", error)
             raise FoldFailed(failed, "it was to leave the worker that made it") from error
         self._pickled.append(len(self._values))
         if type(pickled) is bytes:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.observe.capturing import note_worker
 from parallel_core.observe.pieces import RECORD
@@ -25,11 +26,12 @@ from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.workers import barrier, messages
 from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
-from parallel_core.workers.channel import Channel, ChannelClosed
+from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.output import OutputWriter, output_writer
+from parallel_core.workers.passing import Receiver
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
 from parallel_core.workers.streams import replace_streams
 from parallel_core.workers.system import arm_lifeline, hear_interrupts, write_stacks
@@ -56,7 +58,7 @@ def main(
     hear_interrupts(stop_if_wanted)
     os.lseek(board, PAGE_SIZE, os.SEEK_SET)  # the stack follows the page
     write_stacks(board)
-    channel = Channel(socket.socket(fileno=connection))
+    channel = Receiver(socket.socket(fileno=connection))
     channel.set_send_patience(_REST_SECONDS)
     writer = output_writer(output, page, stop_if_wanted)
     cut_off_children(page, channel, writer)
@@ -64,7 +66,9 @@ def main(
     finish_lines = replace_streams(writer)
     relay_records(functools.partial(_send_record, writer))
     try:
-        _Server(channel, page, told, finish_lines).serve()
+        server = _Server(channel, page, told, finish_lines)
+        # A forked child has its parent's context of the fork; what is to hold of it is told.
+        contextvars.Context().run(server.serve)
     except ChannelClosed:
         pass
     finally:
@@ -99,7 +103,7 @@ class _Server:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Receiver,
         board: Board,
         told: Surroundings | None,
         finish_lines: Callable[[], None],
@@ -121,6 +125,7 @@ class _Server:
         self._idle_seconds: float | None = None
         self._is_new = True
         self._is_fenced = False
+        self._end_batch: Callable[[], None] | None = None
 
     def serve(self) -> None:
         """Handle messages until there is a reason to end."""
@@ -137,6 +142,11 @@ class _Server:
                     if not self._set_up(*message[1:]):
                         self._drain()
                         return
+                elif message[0] == messages.EXPECT:
+                    self._channel.expect()
+                    self._send((messages.EXPECTING,))
+                elif message[0] == messages.DESCRIPTORS:
+                    self._arrive(message[1])
                 elif message[0] == messages.RELEASE:
                     self._release(*message[1:])
                 else:
@@ -200,7 +210,7 @@ class _Server:
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
         if context is not None:
-            self._context = Capsule(context) if context else None
+            self._context = Capsule(context, Place.WORKER) if context else None
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
@@ -221,8 +231,19 @@ class _Server:
             start=start,
             envelope=envelope,
         )
-        contextvars.copy_context().run(execution.run, runs, carry_on)
+        try:
+            contextvars.copy_context().run(execution.run, runs, carry_on)
+        finally:
+            if self._end_batch is not None:
+                self._end_batch()
         self._leaves = execution.was_stopped
+
+    def _arrive(self, numbers: list[Any]) -> None:
+        """Take in descriptors for the next batch."""
+        from parallel_core.tasks.open_files import arrive, end_batch
+
+        arrive(numbers, self._channel.descriptors.popleft())
+        self._end_batch = end_batch
 
     def _release(self, of_call: bool, closed: list[str]) -> None:
         """Let go of the arrays and functions of a call that has ended, and of shared objects."""

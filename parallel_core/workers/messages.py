@@ -9,6 +9,8 @@
      start, context)
     (LEAVE,)                                          (UNUSABLE, data, text)
     (RELEASE, of a call, tokens)
+    (EXPECT,)                                         (EXPECTING,)
+    (DESCRIPTORS, numbers)
 
 `number` counts the batches of one worker and `base` its tasks; `first` is the index within the
 batch of the first of `values`; `pickled` lists which values are pickles (None: none, True: all);
@@ -30,10 +32,11 @@ what came of `folded` tasks from `first` on; else both are None. Then a failure 
 and logged, see `observe.pieces`. Workers of ours have a connection of their own for that: `output`.
 
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
-objects were closed, by their `tokens`.
+objects were closed, by their `tokens`. EXPECT announces descriptors; then DESCRIPTORS comes before
+a BATCH that needs them, with as many beside it as `numbers` name. See `workers.passing`.
 """
 
 from __future__ import annotations
 
-SETUP, BATCH, LEAVE, RELEASE = 0, 1, 2, 3
-BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, OUTPUT = 10, 11, 12, 13, 14, 15
+SETUP, BATCH, LEAVE, RELEASE, EXPECT, DESCRIPTORS = 0, 1, 2, 3, 4, 5
+BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING, OUTPUT = 10, 11, 12, 13, 14, 15, 16

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
 from parallel_core.workers import messages
 from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, SAID, SINCE, STARTED, Board
-from parallel_core.workers.channel import Channel, ChannelClosed
+from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.output import OutputReader
+from parallel_core.workers.passing import MOST, Sender
 from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
 
@@ -139,7 +141,7 @@ class Worker:
     ----------
     process : Process
         As it was born.
-    channel : Channel
+    channel : Sender
         Our end.
     board : Board
         Its page.
@@ -157,7 +159,7 @@ class Worker:
     def __init__(
         self,
         process: Process,
-        channel: Channel,
+        channel: Sender,
         board: Board,
         lifeline: int,
         output: OutputReader,
@@ -241,6 +243,7 @@ class Worker:
                     self.holds_memory = True
         if batch.uses:
             self.holds_memory = True
+            self._pass_descriptors(batch.uses)
         told: bytes | None = None
         if context != self._context:
             self._context = told = context
@@ -255,6 +258,17 @@ class Worker:
         fold = None if folding is None else tuple(folding)
         what = (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on)
         return self.channel.send((*what, fold, batch.start, told))
+
+    def _pass_descriptors(self, uses: list[Any]) -> None:
+        """Send the descriptors among what a batch uses, which is about to follow."""
+        open_files: Any = sys.modules.get("parallel_core.tasks.open_files")
+        if open_files is None:
+            return
+        held = open_files.crossing(uses)
+        for first in range(0, len(held), MOST):
+            several = held[first : first + MOST]
+            numbers = [one.number for one in several]
+            self.channel.send_beside((messages.DESCRIPTORS, numbers), several)
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
         spare = [token for token in self._known if token not in needed]

@@ -1,0 +1,120 @@
+"""What type checkers have to accept, and which types they have to see; never run."""
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Literal
+
+from subjects import Model, add, by_list, half, twice
+from typing_extensions import assert_type
+
+from parallel_core import Parallel, TaskFailure, delayed, parallel_config
+from parallel_core.compat import joblib
+
+# What is called.
+plain = Parallel()
+assert_type(plain(delayed(half)(i, name="i") for i in range(3)), list[float])
+assert_type(plain([delayed(math.sqrt)(2)]), list[float])
+assert_type(plain([delayed(len)("abc")]), list[int])
+assert_type(plain([delayed(Model)(1), delayed(Model)(seed=2)]), list[Model])
+assert_type(plain([delayed(Model(1).fit)([1, 2])]), list[str])
+assert_type(plain([delayed(Model.load)("here")]), list[Model])
+assert_type(plain([delayed(Model.score)(b"x")]), list[bool])
+assert_type(plain([delayed(Model(1))(2)]), list[complex])
+assert_type(plain([delayed(functools.partial(half, name="x"))(2)]), list[float])
+assert_type(plain([delayed(twice)(2)]), list[int])
+assert_type(plain([delayed(twice)("2")]), list[str])
+assert_type(plain([delayed(lambda: 3)()]), list[int])
+plain(delayed(lambda x, y: x + y)(*pair) for pair in [(1, 2), (3, 4)])
+untyped: Any = half
+assert_type(plain([delayed(untyped)(1, any="thing")]), list[Any])
+assert_type(plain(iter([delayed(half)(1)])), list[float])
+assert_type(plain([(half, (1,), {}), (half, [2], {"name": "two"})]), list[float])
+plain([delayed(half)(1), delayed(Model.load)("there")])
+
+
+# What comes back.
+def tasks() -> Iterator[tuple[Callable[..., float], tuple[Any, ...], dict[str, Any]]]:
+    yield delayed(half)(1)
+
+
+Results = Generator[float, None, None]
+assert_type(Parallel(2, "threading", verbose=10, timeout=3, preload="numpy")(tasks()), list[float])
+assert_type(Parallel(return_as="list")(tasks()), list[float])
+assert_type(Parallel(return_as="generator")(tasks()), Results)
+assert_type(Parallel(n_jobs=2, return_as="generator_unordered", batch_size=3)(tasks()), Results)
+assert_type(Parallel(on_error="raise")(tasks()), list[float])
+assert_type(Parallel(on_error="skip", retries=2)(tasks()), list[float])
+assert_type(Parallel(on_error="return")(tasks()), list[float | Exception])
+assert_type(
+    Parallel(on_error="return", return_as="generator")(tasks()),
+    Generator[float | Exception, None, None],
+)
+assert_type(Parallel(reduce=add)(tasks()), float)
+assert_type(Parallel(2, reduce=add, reduce_initial=0.0, on_error="skip")(tasks()), float)
+Parallel(reduce=operator.add)(tasks())
+
+
+def on_error(failure: TaskFailure) -> str:
+    return "retry"
+
+
+assert_type(Parallel(on_error=on_error)(tasks()), Any)
+
+with Parallel(n_jobs=2) as kept:
+    assert_type(kept(tasks()), list[float])
+with Parallel(return_as="generator") as kept_generator:
+    assert_type(kept_generator(tasks()), Results)
+    assert_type(next(kept_generator(tasks())), float)
+with parallel_config(n_jobs=2), joblib.parallel_config("threading"):
+    assert_type(joblib.Parallel()(joblib.delayed(half)(i) for i in range(3)), list[float])
+
+
+# What is not known is anything.
+def from_outside(return_as: str, options: dict[str, object], limit: Any) -> None:
+    assert_type(Parallel(return_as=return_as)(tasks()), Any)
+    Parallel(**options)(tasks())
+    Parallel(**{"n_jobs": 2, "backend": "threading"})(tasks())
+    Parallel(**{"n_jobs": 2})(tasks())
+    Parallel("2", "backend", "list", **options)
+    assert_type(Parallel(limit, timeout=limit, pre_dispatch=limit)(tasks()), list[float])
+
+
+# As an annotation, with and without the kind.
+def by_any(parallel: Parallel) -> list[float]:
+    results: list[float] = parallel(tasks())
+    next(parallel(tasks()))
+    return results
+
+
+by_any(Parallel())
+by_any(Parallel(return_as="generator"))
+by_any(Parallel(on_error="return"))
+by_list(Parallel())
+by_list(Parallel(n_jobs=2, on_error="raise"))
+
+
+class Told(Parallel):
+    def __init__(self, jobs: int, **params: Any) -> None:
+        super().__init__(n_jobs=jobs, **params)
+
+    def print_progress(self) -> None:
+        print(self.n_completed_tasks)
+
+
+class Renamed(Parallel):
+    def __call__(self, iterable: Any) -> Any:
+        return super().__call__(iterable)
+
+
+class Listing(Parallel[Literal["list"]]):
+    pass
+
+
+with Told(3) as told:
+    assert_type(told, Told)
+assert_type(told(tasks()), Any)
+by_any(told)
+by_any(Renamed(return_as="generator"))
+by_list(Listing(2))
