@@ -4,6 +4,7 @@
 
             cli            the command line
             compat         others' names for what is here
+            executor       futures over the same workers
             parallel       Parallel: reads parameters, builds one Dispatch, returns its results
             dispatch       pulls tasks, sizes batches, keeps order
             journal        results in a file, for the same call to go on from
@@ -27,7 +28,12 @@ from parallel_core._version import __version__ as __version__
 if TYPE_CHECKING:
     from parallel_core import errors as errors
     from parallel_core.backends.base import Backend as Backend
+    from parallel_core.backends.base import BackendUnavailable as BackendUnavailable
+    from parallel_core.backends.base import Completion as Completion
+    from parallel_core.backends.base import Session as Session
+    from parallel_core.backends.base import WorkerOptions as WorkerOptions
     from parallel_core.backends.cores import cpu_count as cpu_count
+    from parallel_core.backends.futures import FuturesBackend as FuturesBackend
     from parallel_core.backends.registry import (
         register_parallel_backend as register_parallel_backend,
     )
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from parallel_core.context.registered import unregister_context as unregister_context
     from parallel_core.context.seeds import rng as rng
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
+    from parallel_core.errors import BackendError as BackendError
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import ContextError as ContextError
     from parallel_core.errors import InitializerError as InitializerError
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import TaskExitError as TaskExitError
     from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
+    from parallel_core.executor.futures import get_executor as get_executor
     from parallel_core.observe.capturing import TaskOutput as TaskOutput
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
@@ -63,8 +71,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Backend": "backends.base",
+    "BackendError": "errors",
+    "BackendUnavailable": "backends.base",
     "CallTimeoutError": "errors",
+    "Completion": "backends.base",
     "ContextError": "errors",
+    "FuturesBackend": "backends.futures",
     "InitializerError": "errors",
     "InvalidTaskError": "errors",
     "LowMemoryError": "errors",
@@ -75,15 +87,18 @@ _HOMES = {
     "PreloadError": "errors",
     "RemoteError": "errors",
     "SerializationError": "errors",
+    "Session": "backends.base",
     "TaskExitError": "errors",
     "TaskFailure": "dispatch.policy",
     "TaskOutput": "observe.capturing",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
+    "WorkerOptions": "backends.base",
     "cpu_count": "backends.cores",
     "delayed": "tasks.delayed",
     "effective_n_jobs": "parallel.contexts",
     "get_active_backend": "parallel.contexts",
+    "get_executor": "executor.futures",
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
     "register_context": "context.registered",

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "BackendError",
     "CallTimeoutError",
     "ContextError",
     "InitializerError",
@@ -45,6 +46,10 @@ _OUR_PACKAGES = (__name__.partition(".")[0] + ".", "memmapping.")
 
 class ParallelError(Exception):
     """Base of all errors that the library raises on its own account."""
+
+
+class BackendError(ParallelError, TypeError):
+    """A backend does not do what its interface asks of it; the message names class and method."""
 
 
 class InvalidTaskError(ParallelError, TypeError):

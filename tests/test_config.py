@@ -959,6 +959,7 @@ def test_wrapping() -> None:
 
 @core
 def test_names_of_joblib(tmp_path: Path) -> None:
+    from parallel_core.backends import conventions
     from parallel_core.compat import joblib
 
     names = {
@@ -970,7 +971,8 @@ def test_names_of_joblib(tmp_path: Path) -> None:
         "parallel_config": parallel_config,
         "register_parallel_backend": register_parallel_backend,
         "wrap_non_picklable_objects": wrap_non_picklable_objects,
-        "ParallelBackendBase": Backend,
+        "ParallelBackendBase": conventions.ParallelBackendBase,
+        "FallbackToBackend": conventions.FallbackToBackend,
     }
     for name, expected in names.items():
         assert getattr(joblib, name) is expected

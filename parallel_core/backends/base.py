@@ -168,6 +168,12 @@ class Session(ABC):
     n_workers: int
     #: Whether `enforce` knows which task runs; else single tasks are submitted, one to a worker.
     names_running: bool = True
+    #: Says how many tasks the next batch should have; None: what is measured decides.
+    batch_size: Callable[[], int] | None = None
+    #: Whether tasks come as they are, not encoded: its workers share the memory of the caller.
+    holds_tasks: bool = False
+    #: Whether each task is to be answered before the next one of its batch begins.
+    answers_each: bool = False
     #: Which time it is, in seconds; only a simulation has another one.
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -234,6 +240,13 @@ class Session(ABC):
             When no task can be run any more.
         """
 
+    def waker(self) -> Callable[[], None] | None:
+        """Return what has `wait` return at once, now or next time; any thread may call it.
+
+        None where an engine has nothing like it; then it is asked for news again and again.
+        """
+        return None
+
     @abstractmethod
     def enforce(self, limit: float) -> float:
         """Stop tasks that have run for over `limit` seconds; return when to look again.
@@ -270,8 +283,12 @@ class Backend:
         Whether they can be sent descriptors that this process has open.
     aim_seconds : float
         How long a batch should take; the cheaper handing over is, the shorter.
+    can_answer_each : bool
+        Whether its sessions can have each task of a batch answered when it is done.
     inline_when_single : bool
         Whether ``n_jobs=1`` needs no worker: the tasks run in the caller's thread.
+    default_n_jobs : int
+        What ``n_jobs=None`` means here.
     """
 
     name: str = ""
@@ -281,7 +298,9 @@ class Backend:
     tells_surroundings: bool = False
     passes_descriptors: bool = False
     aim_seconds: float = 0.5
+    can_answer_each: bool = False
     inline_when_single: bool = False
+    default_n_jobs: int = 1
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return how many workers a request for `n_jobs` gets here."""
@@ -333,4 +352,16 @@ class Backend:
 
 
 class BackendUnavailable(Exception):
-    """The backend cannot work on this system; the message says why."""
+    """The backend cannot work on this system; the message says why.
+
+    Parameters
+    ----------
+    message : str
+        Why.
+    instead : Backend, optional
+        What to use, without a warning; by default threads are used, with one.
+    """
+
+    def __init__(self, message: str = "", instead: Backend | None = None) -> None:
+        super().__init__(message)
+        self.instead = instead

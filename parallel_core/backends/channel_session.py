@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from memmapping.interrupts import HeldInterrupts
@@ -23,6 +24,7 @@ from parallel_core.backends.losses import died, given_back, note_overrun, return
 from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
+from parallel_core.workers.bell import Bell
 from parallel_core.workers.birth import BirthError, Spawn
 from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
@@ -83,7 +85,7 @@ class ChannelSession(Session):
         self._spawn = spawn
         self._lifespan = lifespan
         self._call = ""
-        self._carry_on = False
+        self._carry_on: int = False
         self._folding: Folding | None = None
         self._context = b""
         self._spins = True
@@ -95,13 +97,14 @@ class ChannelSession(Session):
         self._news: list[Completion] = []
         self._unshown: Exception | None = None  # why what tasks print cannot be shown
         self._is_deaf = False  # the caller knows that it cannot
+        self._bell: Bell | None = None
 
     def begin(
         self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
     ) -> None:
         """Start a call."""
         self._call = call
-        self._carry_on = carry_on
+        self._carry_on = messages.EACH if self.answers_each else carry_on
         self._folding = folding
         self._context = context
         self._news = []
@@ -234,7 +237,9 @@ class ChannelSession(Session):
         for descriptor, event in self._poll(seconds):
             worker = self._team.by_descriptor.get(descriptor)
             if worker is None:
-                continue  # buried by an event before this one
+                if self._bell is not None and descriptor == self._bell.descriptor:
+                    self._bell.hear()
+                continue  # or buried by an event before this one
             if descriptor == worker.pidfd:
                 self._lose(worker)
                 continue
@@ -250,6 +255,13 @@ class ChannelSession(Session):
             raise self._unshown
         news, self._news = self._news, []
         return news
+
+    def waker(self) -> Callable[[], None]:
+        """Return what has `wait` return."""
+        if self._bell is None:
+            self._bell = Bell()
+            self._team.poller.register(self._bell.descriptor, select.POLLIN)
+        return self._bell.ring
 
     def _poll(self, seconds: float | None) -> list[tuple[int, int]]:
         """Wait for a descriptor; without going to sleep while answers come at once."""
@@ -293,6 +305,9 @@ class ChannelSession(Session):
         deadline = time.monotonic() + _GRACE
         while any(worker.sent for worker in busy) and (left := deadline - time.monotonic()) > 0:
             for descriptor, event in self._team.poller.poll(left * 1000):
+                if self._bell is not None and descriptor == self._bell.descriptor:
+                    self._bell.hear()
+                    continue
                 worker = self._team.by_descriptor[descriptor]
                 try:
                     if descriptor == worker.output.fileno():
@@ -328,6 +343,10 @@ class ChannelSession(Session):
             self._give_back(clean)
 
     def _give_back(self, clean: bool) -> None:
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            self._team.ignore(bell.descriptor)
+            bell.close()
         try:
             if not clean:
                 unusable = list(self._workers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import os
 import pickle
 import threading
 from collections import OrderedDict
@@ -25,7 +24,7 @@ from parallel_core.observe.records import note_caller
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
-from parallel_core.workers.board import Board
+from parallel_core.workers.board import PrivateBoard
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
@@ -78,30 +77,36 @@ def _run_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes:
     return run_batch(data)
 
 
-def run_batch(data: bytes) -> bytes:
-    """Run a batch wherever the engine put it; return its answers."""
+def run_batch(data: bytes, nested: bytes | None = None) -> bytes:
+    """Run a batch wherever the engine put it; return its answers.
+
+    `nested` is a pickle of the backend for calls within the tasks, and of their number of jobs.
+    """
     if _initializer_errors:
         return pickle.dumps([(UNUSABLE, *_initializer_errors[0])], 5)
-    return contextvars.copy_context().run(_run_batch, data)
+    return contextvars.copy_context().run(_run_batch, data, nested)
 
 
-def _run_batch(data: bytes) -> bytes:
+def _run_batch(data: bytes, nested: bytes | None) -> bytes:
     home, logs, told = pickle.loads(data)
     if home == whereabouts():
-        return pickle.dumps(_answers(told), 5)
+        return pickle.dumps(_answers(told, nested), 5)
     begin_output(Origin.ENGINE)
     note_caller(logs)
     with batch_output() as output:
-        answers = _answers(told)
+        answers = _answers(told, nested)
     if output.pieces:
         answers.insert(0, (OUTPUT, output.pieces))
     return pickle.dumps(answers, 5)
 
 
-def _answers(told: Any) -> list[Any]:
+def _answers(told: Any, nested: bytes | None) -> list[Any]:
     lifeline, call, level, threads, runs, sent, carry_on, fold, start, context = told
     hold_on(lifeline)
     config.enter_task(level)
+    if nested is not None:
+        backend, n_jobs = pickle.loads(nested)
+        config.push_settings({"backend": backend, "n_jobs": n_jobs}, {})
     if threads is not None:
         _follow(threads)
     where = (call, threading.get_ident())
@@ -111,8 +116,6 @@ def _answers(told: Any) -> list[Any]:
         while len(_received) > _CALLS + threading.active_count():
             _received.popitem(last=False)[1].close()
     definitions.receive(sent, ())
-    board, descriptor = Board.make()
-    os.close(descriptor)
     answers: list[Any] = []
     references = loaded("memmapping.references")
     if references is not None:  # one mapping of each array for all tasks of the batch
@@ -124,10 +127,10 @@ def _answers(told: Any) -> list[Any]:
 
             make = functools.partial(FoldingExecution, fold)
         envelope = SealedEnvelope(Capsule(context, Place.ENGINE)) if context else None
+        board = PrivateBoard()
         execution = make(0, 0, definitions, board, answers.append, start=start, envelope=envelope)
         execution.run(runs, carry_on)
     finally:
-        board.close()
         _let_go()
     return answers
 

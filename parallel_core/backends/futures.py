@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ class FuturesSession(Session):
         self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
-        self._done: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Future[bytes] | None] = queue.SimpleQueue()
         self._news: list[Completion] = []
         self._unshown: Exception | None = None  # why what tasks print cannot be shown
         self._is_deaf = False  # the caller knows that it cannot
@@ -116,6 +117,15 @@ class FuturesSession(Session):
 
     def submit(self, batch: Batch) -> None:
         """Submit `batch` as one future."""
+        data = self._encode(batch)
+        if not self._backend.opens_files:  # it may run the task here and now
+            self._hand_over(batch, data)
+            return
+        with HeldSignals():  # an interrupt amidst it would break a pool of processes
+            self._hand_over(batch, data)
+
+    def _encode(self, batch: Batch) -> bytes:
+        """Return what `run_batch` takes."""
         definitions = {
             token: (definition.data, definition.volatile)
             for token, definition in batch.definitions.items()
@@ -124,16 +134,11 @@ class FuturesSession(Session):
         told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
         fold = None if self._folding is None else tuple(self._folding)
         rest = (self._carry_on, fold, batch.start, self._context)
-        data = pickle.dumps((whereabouts(), caller_handles(), (*told, *rest)), 5)
-        if not self._backend.opens_files:  # it may run the task here and now
-            self._hand_over(batch, data)
-            return
-        with HeldSignals():  # an interrupt amidst it would break a pool of processes
-            self._hand_over(batch, data)
+        return pickle.dumps((whereabouts(), caller_handles(), (*told, *rest)), 5)
 
     def _hand_over(self, batch: Batch, data: bytes) -> None:
         try:
-            future = self._submit(data)
+            future = self._submit(batch, data)
         except Exception as error:
             self._is_aborted = self._backend.abort(self.executor, [])
             raise SessionFailed(self._lost(batch, error)) from error
@@ -149,9 +154,15 @@ class FuturesSession(Session):
             seconds = max(0.0, min(seconds, LONGEST_WAIT))
         try:
             while not news and self._fatal is None and seconds != 0:
-                news += self._take(self._done.get(timeout=seconds))
+                future = self._done.get(timeout=seconds)
+                if future is None:  # somebody wants a look at something else
+                    seconds = 0
+                else:
+                    news += self._take(future)
             while True:
-                news += self._take(self._done.get_nowait())
+                future = self._done.get_nowait()
+                if future is not None:
+                    news += self._take(future)
         except queue.Empty:
             if self._unshown is not None and not self._is_deaf:
                 self._is_deaf = True
@@ -159,6 +170,10 @@ class FuturesSession(Session):
             if self._fatal is not None and not news:
                 raise SessionFailed(self._fatal) from None
             return news
+
+    def waker(self) -> Callable[[], None]:
+        """Return what has `wait` return."""
+        return functools.partial(self._done.put, None)
 
     def enforce(self, limit: float) -> float:
         """Give up futures that were submitted too long ago; each holds a single task."""
@@ -216,7 +231,7 @@ class FuturesSession(Session):
             self.closed = True
             self._backend.release(self.executor)
 
-    def _submit(self, data: bytes) -> Future[bytes]:
+    def _submit(self, batch: Batch, data: bytes) -> Future[Any]:
         """Submit to the engine; one that has lost a worker is replaced where that is possible."""
         try:
             return self._backend.submit(self.executor, data)
@@ -240,7 +255,7 @@ class FuturesSession(Session):
         error: BaseException | None = CancelledError() if future.cancelled() else future.exception()
         if error is None:
             try:
-                answers = pickle.loads(future.result())
+                answers = self._answers(batch, future.result())
             except Exception as broken:
                 error = broken
         if error is not None:
@@ -252,7 +267,15 @@ class FuturesSession(Session):
             return []
         if answers[0][0] == OUTPUT:
             self._show(answers.pop(0)[1])
-        return [read_answer(batch, answer) for answer in answers]
+        return [self._read(batch, answer) for answer in answers]
+
+    def _read(self, batch: Batch, answer: Any) -> Completion:
+        return read_answer(batch, answer)
+
+    def _answers(self, batch: Batch, out: Any) -> list[Any]:
+        """Return the answers in what the engine has brought back of `batch`."""
+        answers: list[Any] = pickle.loads(out)
+        return answers
 
     def _show(self, pieces: list[Piece]) -> None:
         """Show what tasks have printed; where that cannot be shown, this is said once."""

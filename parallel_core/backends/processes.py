@@ -34,7 +34,8 @@ class ProcessesBackend(Backend):
     opens_files = True
     tells_surroundings = True
     passes_descriptors = True
-    aim_seconds = 0.01
+    can_answer_each = True
+    aim_seconds = 0.02
     inline_when_single = True
 
     def __init__(self, context: Any = None) -> None:

@@ -57,8 +57,9 @@ def register_parallel_backend(name: str, factory: Factory, make_default: bool = 
     name : str
         What users will pass as ``backend=``.
     factory : callable
-        Returns a `Backend` or a `concurrent.futures.Executor`; called with the
-        ``backend_params`` of the `parallel_config` block that chose the backend.
+        Returns a `Backend`, a `concurrent.futures.Executor`, or a backend by joblib's
+        conventions; a class will do. Called with the ``backend_params`` of the `parallel_config`
+        block that chose the backend.
     make_default : bool, default False
         Use it wherever no backend is chosen.
 
@@ -103,7 +104,7 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
 
     Parameters
     ----------
-    backend : str, Backend, Executor or multiprocessing context
+    backend : str, Backend, Executor, multiprocessing context or a backend by joblib's conventions
         A registered name, or the thing itself.
     params : dict, optional
         Passed to the factory of a registered name.
@@ -118,7 +119,7 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
     if isinstance(backend, Backend):
         return backend
     if isinstance(backend, str):
-        factory = _factories.get(backend)
+        factory = _factories.get(backend) or _factory_of_joblib(backend)
         if factory in _BUILT_IN and params:
             raise TypeError(
                 f"the backend {backend!r} has no parameters {', '.join(sorted(params))}"
@@ -133,11 +134,27 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
             return made
         if factory is None:
             raise ValueError(_unknown(backend))
-        return _as_backend(factory(**(params or {})), f"the factory of backend {backend!r}")
+        made = factory(**(params or {}))
+        return _as_backend(made, f"the factory of backend {backend!r}", backend)
     return _as_backend(backend, "backend=")
 
 
-def _as_backend(made: Any, source: str) -> Backend:
+def _factory_of_joblib(name: str) -> Factory | None:
+    """Return what is registered with joblib under `name`, where joblib is in use anyway."""
+    joblib = loaded("joblib.parallel")
+    if joblib is None:
+        return None
+    known = joblib.BACKENDS
+    register = getattr(joblib, "EXTERNAL_BACKENDS", {}).get(name)
+    if name not in known and register is not None:
+        register()
+    found: Factory | None = known.get(name)
+    if getattr(found, "__module__", "").startswith("parallel_core."):
+        return None  # this would be a circle
+    return found
+
+
+def _as_backend(made: Any, source: str, name: str | None = None) -> Backend:
     if isinstance(made, Backend):
         return made
     futures = loaded("concurrent.futures")
@@ -149,10 +166,18 @@ def _as_backend(made: Any, source: str) -> Backend:
         from parallel_core.backends.processes import multiprocessing_backend
 
         return multiprocessing_backend(made)
+    from parallel_core.backends import joblib_style
+
+    if joblib_style.is_joblib_style(made):
+        ours = joblib_style.name_of_ours(made)
+        if ours is not None:
+            return find_backend(ours)
+        return joblib_style.JoblibStyleBackend(made, name, find_backend)
+    what = "a class, and no backend yet" if isinstance(made, type) else "no backend"
     raise TypeError(
-        f"{source} gave {made!r}, which is no backend: it must be the name of a registered one "
-        f"({', '.join(sorted(_factories))}), a Backend, a concurrent.futures.Executor or a "
-        "multiprocessing context"
+        f"{source} gave {made!r}, which is {what}: it must be the name of a registered one "
+        f"({', '.join(sorted(_factories))}), a Backend, a concurrent.futures.Executor, a "
+        "multiprocessing context or a backend by joblib's conventions"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from parallel_core import Backend as ParallelBackendBase
 from parallel_core import (
     Parallel,
     cpu_count,
@@ -14,10 +13,21 @@ from parallel_core import (
     wrap_non_picklable_objects,
 )
 from parallel_core import __version__ as __version__
+from parallel_core.backends.conventions import (
+    AutoBatchingMixin,
+    FallbackToBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+    ThreadingBackend,
+)
 
 __all__ = [
+    "AutoBatchingMixin",
+    "FallbackToBackend",
     "Parallel",
     "ParallelBackendBase",
+    "SequentialBackend",
+    "ThreadingBackend",
     "cpu_count",
     "delayed",
     "effective_n_jobs",

@@ -258,11 +258,15 @@ class Configuration(Aspect):
 
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:
         """Have it in force."""
-        level = config.nesting_level()
+        level, mine = config.nesting_level(), self._settings
         if place is Place.WORKER:
-            config.enter_worker(level, self._settings)
-        else:
-            config.enter_task(level, self._settings)
+            config.enter_worker(level, mine)
+            return None
+        known = config.current_settings()  # what the engine has said of calls within tasks
+        values = {**mine.values, **known.values}
+        config.enter_task(
+            level, config.Settings(values, known.backend_params, mine.cores, mine.threads)
+        )
         return None
 
 

@@ -83,11 +83,43 @@ class UnorderedDelivery:
         return sorted(self._waiting, key=lambda chunk: chunk[0])
 
 
-Delivery = ListDelivery | OrderedDelivery | UnorderedDelivery
+class NumberedDelivery:
+    """Chunks as they come, with the position of their first result.
+
+    What is taken is one list of chunks, for the taker to empty: so nothing here refers to a result
+    that somebody else has.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[int, list[Any]]] = []
+
+    def put(self, first: int, values: list[Any]) -> None:
+        """Take in results."""
+        if values:
+            self.waiting.append((first, values))
+
+    def take(self) -> list[Any] | None:
+        """Return a list of the list of all chunks, or None when there are none."""
+        if not self.waiting:
+            return None
+        taken, self.waiting = self.waiting, []
+        return [taken]
+
+    def pass_over(self) -> None:
+        """Do nothing: no result waits for another."""
+
+    def arrived(self) -> list[tuple[int, list[Any]]]:
+        """Return what is there and was not taken."""
+        return sorted(self.waiting, key=lambda chunk: chunk[0])
 
 
-def delivery_for(return_as: ReturnAs) -> Delivery:
-    """Return an empty delivery of the kind that the caller asked for."""
+Delivery = ListDelivery | OrderedDelivery | UnorderedDelivery | NumberedDelivery
+
+
+def delivery_for(return_as: ReturnAs, is_live: bool = False) -> Delivery:
+    """Return an empty delivery of the kind that the caller asked for, or who put live tasks in."""
+    if is_live:
+        return NumberedDelivery()
     if return_as is ReturnAs.LIST:
         return ListDelivery()
     return OrderedDelivery() if return_as is ReturnAs.GENERATOR else UnorderedDelivery()

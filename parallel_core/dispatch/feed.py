@@ -9,6 +9,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
+from parallel_core.dispatch.live import WaitingTasks
 from parallel_core.dispatch.source import close_generator
 from parallel_core.dispatch.thread_work import Chunk, Running
 
@@ -113,7 +114,8 @@ class Feed:
 
     def pull_first(self) -> None:
         """Pull as many tasks as may be ahead, before there are threads."""
-        self._ready.extend(islice(self._iterator, self._most_ahead))
+        if not isinstance(self._iterator, WaitingTasks):  # a thread of ours is to wait there
+            self._ready.extend(islice(self._iterator, self._most_ahead))
 
     def may_take(self) -> bool:
         """Whether a thread may find something here; the lock is held."""

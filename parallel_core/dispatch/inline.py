@@ -90,7 +90,8 @@ class InlineDispatch:
     def _run_into(self, results: Any) -> None:
         """Append the outcomes to `results`."""
         plan = self._plan
-        if not (plan.stop_when or plan.journal or plan.gate or plan.call_timeout or self._aspects):
+        in_between = plan.stop_when or plan.journal or plan.gate or plan.call_timeout
+        if not (in_between or plan.interruption or self._aspects):
             self._run_plainly(results)
             return
         self._has_gaps = True
@@ -167,6 +168,8 @@ class InlineDispatch:
 
     def _pause(self) -> None:
         """Wait until there is memory for the next task; raise when the time of the call is over."""
+        if self._plan.interruption is not None:
+            self._plan.interruption.check()
         if self._deadline.is_over():
             raise self._deadline.error(self.completed)
         gate = self._plan.gate

@@ -13,6 +13,7 @@ from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
     from parallel_core.context.aspect import Aspect
+    from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.dispatch.reduction import Reduction
     from parallel_core.journal.store import Journal
@@ -80,6 +81,8 @@ class CallPlan(NamedTuple):
         How results are folded to the one that the call returns.
     aspects : tuple of Aspect
         What the caller has set up, and that is to hold inside the tasks.
+    interruption : Interruption or None
+        Set by another thread when the call is to end.
     """
 
     n_jobs: int
@@ -97,6 +100,7 @@ class CallPlan(NamedTuple):
     journal: Journal | None = None
     reduction: Reduction | None = None
     aspects: tuple[Aspect, ...] = ()
+    interruption: Interruption | None = None
 
 
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {

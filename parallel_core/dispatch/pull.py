@@ -30,6 +30,7 @@ from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
 from parallel_core.dispatch.feed import Feed, SourceFailed
 from parallel_core.dispatch.gaps import without_gaps
 from parallel_core.dispatch.inline import named
+from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action, Verdict
 from parallel_core.dispatch.thread_work import Chunk, Done, Running
@@ -86,6 +87,9 @@ class PullDispatch:
         self._news = threading.Condition(self._lock)  # for the caller's thread
         self._is_timed = plan.timeout is not None
         self._aspects = aspects_for(plan.aspects, Place.THREAD)
+        is_live = isinstance(tasks, LiveTasks)
+        if isinstance(tasks, LiveTasks):
+            tasks = tasks.waiting()
         self._feed = Feed(
             tasks if plan.journal is None else plan.journal.look_up(tasks),
             1 if self._is_timed else plan.batch_size,
@@ -93,6 +97,8 @@ class PullDispatch:
             self._lock,
         )
         self._deadline = Deadline(plan.call_timeout)
+        if plan.interruption is not None:
+            plan.interruption.wake_by(self._wake)
         self._judging = threading.Lock()
         self._ending = threading.Event()  # for threads that wait before they try again
         self._at_work = 0  # threads that are running tasks; counted for the gate alone
@@ -105,9 +111,23 @@ class PullDispatch:
         self._source_error: BaseException | None = None
         self._alive = 0
         self._waiting_for_news = False
-        self._delivery: Delivery = delivery_for(plan.return_as)
+        self._delivery: Delivery = delivery_for(plan.return_as, is_live)
         self._keeps_results = plan.return_as is ReturnAs.LIST
         self._folded = None if plan.reduction is None else plan.reduction.begin()
+
+    def _wake(self) -> None:
+        """Have the caller's thread look: another one has interrupted the call."""
+        if not self._lock.acquire(blocking=False):  # by this thread itself, if it is a finalizer
+            threading.Thread(target=self._stop_soon, name=f"{_THREAD}-stop").start()
+            return
+        try:
+            self._stop()
+        finally:
+            self._lock.release()
+
+    def _stop_soon(self) -> None:
+        with self._lock:
+            self._stop()
 
     def start(self) -> None:
         """Pull the first tasks, as many as may be ahead, and start the threads."""
@@ -230,6 +250,8 @@ class PullDispatch:
         """Wait for something to do in the caller's thread; the lock is held."""
         if self._ended() or self._failure is not None or self._source_error is not None:
             return
+        if self._plan.interruption is not None and self._plan.interruption.is_set:
+            return
         until = self._deadline.at
         if self._plan.timeout is not None:
             now = monotonic()
@@ -244,6 +266,9 @@ class PullDispatch:
 
     def _check(self) -> None:
         """Raise what has to be raised in the caller."""
+        if self._plan.interruption is not None and self._plan.interruption.is_set:
+            self.abandon()
+            self._plan.interruption.check()
         if self._source_error is not None:
             self.abandon()
             raise self._source_error

@@ -7,6 +7,9 @@ whoever is free first.
 
 A task that failed is judged by the call's `Policy`. What is to be run again, and what a worker has
 left over, goes back to the front of the backlog, as batches of their own.
+
+`LiveTasks` may have nothing now. They are asked only when there is something, and for no more than
+some worker has room for; what arrives in the meantime wakes the session.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from parallel_core.dispatch.aftermath import (
     replay_task,
 )
 from parallel_core.dispatch.deadline import Deadline
-from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
+from parallel_core.dispatch.delivery import Delivery, ListDelivery, NumberedDelivery, delivery_for
 from parallel_core.dispatch.gaps import without_gaps
+from parallel_core.dispatch.interruption import CallInterrupted
+from parallel_core.dispatch.live import REST_SECONDS, LiveTasks
 from parallel_core.dispatch.plan import CallPlan, ReturnAs
 from parallel_core.dispatch.policy import Action
 from parallel_core.dispatch.sizing import BatchSizer
@@ -36,12 +41,14 @@ from parallel_core.dispatch.source import Settled, TaskSource, known_length
 from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch, Call
 from parallel_core.tasks.definitions import Definition, Definitions
-from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.tasks.encoding import BatchBuilder, HeldBuilder
 from parallel_core.tasks.known import Known
 
 if TYPE_CHECKING:
     from parallel_core.tasks.folding import Folding
 
+_LIVE_AIM = 0.001  # seconds: what is behind others in a batch cannot be cancelled any more
+_LOOK_SECONDS = 0.01  # an engine that nobody can wake is asked so often
 _FIRST_SECONDS = 0.001  # a generator this fast is asked for the whole first window at once
 
 
@@ -82,15 +89,23 @@ class PushDispatch:
         self._may_block = type(tasks) not in (list, tuple)
         self._sizer = BatchSizer(
             1 if self._blind else plan.batch_size,
-            aim_seconds,
+            min(aim_seconds, _LIVE_AIM) if isinstance(tasks, LiveTasks) else aim_seconds,
             plan.most_tasks,
             session.n_workers,
             known_length(tasks),
             plan.pre_dispatch_nbytes or sys.maxsize,
+            session.batch_size,
         )
+        self._live = tasks if isinstance(tasks, LiveTasks) else None
+        self._is_deaf = False  # nobody can wake the session
+        self._rests_since = NEVER
+        # what the consumer has not taken is ahead, too
+        self._is_windowed = self._live is None and plan.return_as is not ReturnAs.LIST
         if plan.journal is not None:
             tasks = plan.journal.look_up(tasks)
-        self._source = TaskSource(tasks, BatchBuilder(definitions), self._sizer, self._clock)
+        held = session.holds_tasks and plan.reduction is None  # folding is for encoded ones
+        builder = HeldBuilder(definitions) if held else BatchBuilder(definitions)
+        self._source = TaskSource(tasks, builder, self._sizer, self._clock)
         self._ahead_nbytes = 0  # of arguments
         self._again: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
         self._deadline = Deadline(plan.call_timeout, self._clock)
@@ -107,9 +122,9 @@ class PushDispatch:
         self._failure: BaseException | None = None
         self.dispatched = 0
         self.completed = 0
-        self._delivery: Delivery = delivery_for(plan.return_as)
+        self._delivery: Delivery = delivery_for(plan.return_as, self._live is not None)
         self._deepest = 1 if self._blind else 2
-        if plan.return_as is not ReturnAs.LIST and plan.pre_dispatch and not self._blind:
+        if self._is_windowed and plan.pre_dispatch and not self._blind:
             self._deepest = max(2, -(-plan.pre_dispatch // session.n_workers))
         self._definitions = definitions
         self._folded = None if plan.reduction is None else plan.reduction.begin()
@@ -122,7 +137,16 @@ class PushDispatch:
         if plan.aspects:
             context, needed = seal(plan.aspects, definitions)
             self._needed.update(needed)
+        session.answers_each = self._live is not None
         session.begin(definitions.call, plan.policy.carries_on, folding, context)
+        self._interruption = plan.interruption
+        if self._live is not None or self._interruption is not None:
+            wake = session.waker()
+            self._is_deaf = wake is None
+            if self._live is not None:
+                self._live.wake_by(wake)
+            if self._interruption is not None:
+                self._interruption.wake_by(wake)
 
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
@@ -134,7 +158,7 @@ class PushDispatch:
             if self._clock() > until:
                 break
         self._fill()
-        if self._plan.return_as is not ReturnAs.LIST:
+        if self._is_windowed:
             self._hand_over_all()
 
     def run(self) -> Any:
@@ -157,7 +181,8 @@ class PushDispatch:
         while True:
             values = delivery.take()
             if values is not None:
-                self._hand_over_all()
+                if self._is_windowed:
+                    self._hand_over_all()
                 yield without_gaps(values) if self._has_gaps else values
                 self._note_taken(len(values))
                 if not self._hit:
@@ -203,10 +228,28 @@ class PushDispatch:
     def _may_pull(self) -> bool:
         if self._source.exhausted or self._hit or self._failure is not None:
             return False
+        if self._is_interrupted():
+            return False
         limit, most_nbytes = self._plan.pre_dispatch, self._plan.pre_dispatch_nbytes
         if most_nbytes is not None and self._ahead_nbytes >= most_nbytes:
             return False  # nothing is ahead of a task by itself, so any size gets its turn
+        if self._live is not None and not self._live_is_due():
+            return False
         return limit is None or self._ahead < limit
+
+    def _is_interrupted(self) -> bool:
+        return self._interruption is not None and self._interruption.is_set
+
+    def _live_is_due(self) -> bool:
+        """Whether there is a task to begin now: what is pulled cannot be cancelled any more."""
+        assert self._live is not None
+        if self._live.is_empty():
+            return self._live.is_over()
+        return not self._backlog and self._session.room(self._depth())
+
+    def _has_results(self) -> bool:
+        """Whether somebody waits for results that are here, while there is ever more to pull."""
+        return type(self._delivery) is NumberedDelivery and bool(self._delivery.waiting)
 
     def _is_held_back(self) -> bool:
         """Whether there is something to hand over, and too little memory for it."""
@@ -222,6 +265,8 @@ class PushDispatch:
         size = self._sizer.to_pull()
         if self._folded is not None:
             size = self._folded.aligned(self._source.position, size)
+        if self._live is not None:
+            size = min(size, self._live.count() // self._session.n_workers + 1)
         batch = self._source.pull(size)
         if batch is not None:
             if self._needed:
@@ -241,7 +286,7 @@ class PushDispatch:
         else:
             call: Call = task
             self._judge(Failure(position, error), replay_task(position, call, self._aspects))
-        if self._plan.return_as is not ReturnAs.LIST:
+        if self._is_windowed:
             self._untaken.append(1)
 
     def _fill(self) -> None:
@@ -251,6 +296,8 @@ class PushDispatch:
                 depth = self._depth()
                 while self._backlog and self._session.room(depth):
                     self._submit()
+            if self._live is not None and self._has_results():
+                return
             if not self._may_pull():
                 if not self._take_back():
                     return
@@ -283,7 +330,7 @@ class PushDispatch:
             self._submit()
 
     def _depth(self) -> int:
-        if self._plan.return_as is ReturnAs.LIST and self._sizer.long_tasks:
+        if not self._is_windowed and self._sizer.long_tasks:
             return 1
         return self._deepest
 
@@ -313,6 +360,9 @@ class PushDispatch:
 
     def _advance(self) -> None:
         """Wait for news and act on it."""
+        if self._is_interrupted():
+            self._fail(CallInterrupted())
+            return
         if self._deadline.is_over():
             self._fail(self._deadline.error(self.completed))
             return
@@ -323,10 +373,27 @@ class PushDispatch:
             until = min(until, self._again[0][0])
         if self._plan.gate is not None and self._is_held_back():
             until = min(until, self._plan.gate.again)
+        if self._is_deaf:
+            until = min(until, self._clock() + _LOOK_SECONDS)
+        if self._live is not None:
+            until = min(until, self._live_until(self._live))
         self._take_news(None if until == NEVER else until - self._clock())
         if self._again:
             self._requeue_due()
         self._fill()
+
+    def _live_until(self, live: LiveTasks) -> float:
+        """Return when to look after `live`; note when nothing is to be done any more."""
+        if self._ahead or not live.is_empty():
+            self._rests_since = NEVER
+            return NEVER
+        now = self._clock()
+        self._rests_since = min(self._rests_since, now)
+        over = self._rests_since + REST_SECONDS
+        if live.is_over() or now >= over:
+            self._source.exhausted = True
+            return now
+        return over
 
     def _requeue_due(self) -> None:
         now = self._clock()
@@ -432,7 +499,7 @@ class PushDispatch:
         self._in_flight -= 1
         self.dispatched -= open_tasks
         self._ahead_nbytes -= batch.nbytes - sum(part.nbytes for part in unfinished)
-        if batch.size > open_tasks and self._plan.return_as is not ReturnAs.LIST:
+        if batch.size > open_tasks and self._is_windowed:
             self._untaken.append(batch.size - open_tasks)
             self._note_taken(0)  # all that it had may have been taken before it was finished
         self._backlog.extendleft(reversed(left))

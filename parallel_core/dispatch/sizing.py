@@ -12,6 +12,7 @@ No clock is read here, and nothing is called for each task: what is fed are figu
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 _GROWTH = 16
 _MOST = 1 << 17
@@ -61,6 +62,8 @@ class BatchSizer:
         How many tasks there are, if that is known; it may be wrong.
     most_nbytes : int
         Bytes of arguments in a batch; the task that goes over it is the last.
+    ask : callable, optional
+        Says how large the next batch should be; an engine that knows better.
 
     Attributes
     ----------
@@ -73,6 +76,7 @@ class BatchSizer:
     __slots__ = (
         "_aim",
         "_answers",
+        "_ask",
         "_down",
         "_fixed",
         "_handing_over",
@@ -100,7 +104,9 @@ class BatchSizer:
         n_workers: int = 1,
         total: int | None = None,
         most_nbytes: int = _MOST_NBYTES,
+        ask: Callable[[], int] | None = None,
     ) -> None:
+        self._ask = ask if fixed is None else None
         self._fixed = fixed
         self._aim = self._least_aim = aim_seconds
         self._most = min(most or _MOST, _MOST)
@@ -169,6 +175,8 @@ class BatchSizer:
 
     def to_pull(self) -> int:
         """Return how many tasks to pull for the next batch, at most."""
+        if self._ask is not None:
+            self._fixed = self.size = min(self._ask(), self._most)
         most = self.size
         if self._fixed is not None or most == 1:
             return most

@@ -10,6 +10,7 @@ from time import perf_counter
 from types import GeneratorType
 from typing import Any, NamedTuple
 
+from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import Batch
@@ -76,6 +77,7 @@ class TaskSource:
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._iterator = iter(iterable)
+        self._live = iterable if isinstance(iterable, LiveTasks) else None
         self._builder = builder
         self._sizer = sizer
         self._clock = clock
@@ -110,8 +112,11 @@ class TaskSource:
                 self._settle(ended)
                 return None
             return self._finish(1, began)
-        self.exhausted = True
+        self._note_end()
         return None
+
+    def _note_end(self) -> None:
+        self.exhausted = self._live is None or self._live.is_over()
 
     def _finish(self, pulled: int, began: float) -> Batch | None:
         if not pulled:
@@ -179,7 +184,7 @@ class TaskSource:
                 append = payload.append
             pulled += step
             if len(builder) < pulled:
-                self.exhausted = True
+                self._note_end()
                 return
             step = sizer.look_after(most, pulled, builder.nbytes, clock() - began)
 

@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Self, TypeVar
 
     from memmapping.reducer import ArrayReducer
+    from parallel_core.dispatch.interruption import Interruption
     from parallel_core.journal.store import Journal
+    from parallel_core.parallel.asynchronous import Apart, ResultStream
     from parallel_core.tasks.delayed import TaskLike
 
     _R = TypeVar("_R")
@@ -223,6 +225,9 @@ class Parallel(Generic[_Returns, _Instead]):
     1136.597
     """
 
+    #: Whether the tasks of a call with one job may run in the thread that makes it.
+    _may_run_here = True
+
     if not TYPE_CHECKING:  # here, a type variable has no default
         __class_getitem__ = classmethod(GenericAlias)
 
@@ -364,6 +369,8 @@ class Parallel(Generic[_Returns, _Instead]):
         self._generator: weakref.ref[Generator[Any, None, None]] | None = None
         self._running = False
         self._messages: Messages | None = None
+        self._apart: Apart | None = None  # a call in a thread of its own
+        self._interruption: Interruption | None = None
 
     @property
     def n_tasks(self) -> int | None:
@@ -400,6 +407,8 @@ class Parallel(Generic[_Returns, _Instead]):
         trace: TracebackType | None,
     ) -> None:
         self._managed = False
+        if self._apart is not None:
+            self._apart.join()
         generator = self._generator() if self._generator is not None else None
         if generator is not None:
             generator.close()
@@ -448,10 +457,7 @@ class Parallel(Generic[_Returns, _Instead]):
         the task which failed again, in this process, for a debugger.
         """
         if self._running:
-            raise RuntimeError(
-                "this Parallel instance is running a call already, whose generator has not been "
-                "exhausted or closed: finish that first, or use another instance"
-            )
+            self._check_is_free()
         tasks = _check_iterable(iterable)
         self._running = True
         complete = False
@@ -472,6 +478,66 @@ class Parallel(Generic[_Returns, _Instead]):
             if self._return_as is ReturnAs.LIST or self._generator is None:
                 self._finish(complete)
 
+    def astream(self, iterable: Iterable[Any]) -> ResultStream:
+        """Run all delayed calls of `iterable`, and return an asynchronous iterator over results.
+
+        For ``async for``, in asyncio or trio; the event loop goes on meanwhile. See
+        :doc:`/howto/async`.
+
+        Parameters
+        ----------
+        iterable : iterable
+            Of delayed calls, as for a plain call. It is pulled in another thread.
+
+        Returns
+        -------
+        ResultStream
+            Results in order, or as they come with ``return_as="generator_unordered"``. It starts
+            when the first one is asked for. Where who waits for it is cancelled, or closes it
+            (`aclose`, or the end of an ``async with`` block), the call ends: tasks that run
+            are stopped.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When `iterable` is none, or results are folded by `reduce`.
+
+        Notes
+        -----
+        What a plain call raises is raised where the result is awaited.
+        """
+        from parallel_core.parallel.asynchronous import stream
+
+        return stream(self, _check_iterable(iterable))
+
+    async def acall(self, iterable: Iterable[Any]) -> Any:
+        """Run all delayed calls of `iterable`, and return a list of all results.
+
+        To be awaited, in asyncio or trio; the event loop goes on meanwhile. See
+        :doc:`/howto/async`.
+
+        Parameters
+        ----------
+        iterable : iterable
+            Of delayed calls, as for a plain call. It is pulled in another thread.
+
+        Returns
+        -------
+        list or object
+            The results; or what `reduce` has made of them. Where who waits for them is cancelled,
+            the call ends: tasks that run are stopped.
+        """
+        from parallel_core.parallel.asynchronous import call
+
+        return await call(self, _check_iterable(iterable))
+
+    def _check_is_free(self) -> None:
+        if self._running or self._apart is not None:
+            raise RuntimeError(
+                "this Parallel instance is running a call already, whose generator has not been "
+                "exhausted or closed: finish that first, or use another instance"
+            )
+
     def _attach_aftermath(self, error: BaseException) -> None:
         """Have `error`, which ends the call, carry what was done."""
         if self._dispatch is not None and not isinstance(self._dispatch, Counters):
@@ -480,18 +546,21 @@ class Parallel(Generic[_Returns, _Instead]):
     def _generate(self, dispatch: Any) -> Generator[Any, None, None]:
         from parallel_core.parallel.generators import result_generator
 
-        generator = result_generator(
-            dispatch.chunks(), self._finish, self._attach_aftermath, repr(self)
-        )
+        chunks = dispatch.chunks()
+        if self._apart is not None:
+            chunks = ([chunk] for chunk in chunks)  # it takes them whole
+        generator = result_generator(chunks, self._finish, self._attach_aftermath, repr(self))
         self._generator = weakref.ref(generator)
         return generator
 
     def _start(self, tasks: Iterable[Any]) -> Any:
         """Return a started dispatch on the chosen backend, or on threads where it cannot work."""
         backend = self._backend
-        n_jobs = backend.effective_n_jobs(1 if self.n_jobs is None else self.n_jobs)
+        wanted = backend.default_n_jobs if self.n_jobs is None else self.n_jobs
+        n_jobs = backend.effective_n_jobs(wanted)
         self._dispatch = None
-        if (n_jobs == 1 and backend.inline_when_single) or sys.is_finalizing():
+        is_single = n_jobs == 1 and backend.inline_when_single and self._may_run_here
+        if is_single or sys.is_finalizing():
             backend = find_backend("sequential")  # the end: no import, no thread any more
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         if backend.style is Style.PUSH:
@@ -499,12 +568,13 @@ class Parallel(Generic[_Returns, _Instead]):
             try:
                 session = self._open(n_jobs)
             except BackendUnavailable as error:
-                _warn_once(
-                    backend.name,
-                    f"the backend {backend.name!r} cannot be used here ({error}); threads are used "
-                    "instead",
-                )
-                backend = find_backend("threading")
+                if error.instead is None:
+                    _warn_once(
+                        backend.name,
+                        f"the backend {backend.name!r} cannot be used here ({error}); threads are "
+                        "used instead",
+                    )
+                backend = error.instead or find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
         options = self._call_options
         seeded = seed_of_call(options.seed)
@@ -530,6 +600,7 @@ class Parallel(Generic[_Returns, _Instead]):
                 *options.aspects(),
                 *aspects_of_call(place, seeded, settings, backend.opens_files),
             ),
+            self._interruption,
         )
         dispatch: Any
         if backend.style is Style.INLINE:
@@ -676,6 +747,8 @@ def _check_iterable(iterable: Any) -> Iterable[Any]:
     hint = ""
     if callable(iterable):
         hint = ": write Parallel(...)(delayed(f)(x) for x in xs), not Parallel(...)(f)"
+    elif hasattr(kind, "__aiter__"):
+        hint = ", which is asynchronous: submit its items to get_executor() instead"
     raise TypeError(
         f"Parallel takes an iterable of delayed calls, not {iterable!r} of type "
         f"{type(iterable).__name__!r}{hint}"

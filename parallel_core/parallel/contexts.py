@@ -204,7 +204,7 @@ def get_active_backend(
     backend, n_jobs, remark = choose_backend(None, None, prefer, require, {})
     if remark is not None and verbose >= MESSAGE_OF_OVERRIDES:
         Messages(verbose, "get_active_backend()").say(remark)
-    return backend, 1 if n_jobs is None else n_jobs
+    return backend, backend.default_n_jobs if n_jobs is None else n_jobs
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task; where buffers of
 #: it lie in shared memory, a tuple of the pickle and the list of their references.
 PICKLED = -1
+#: `arity` of a run whose payload are the tasks themselves, for workers that share our memory.
+HELD = -2
 #: `token` of a run whose pickles are ``(function, args, kwargs)``: no function in common.
 NO_TOKEN = -1
 
@@ -106,7 +108,8 @@ class Batch:
         if arity >= 0:
             return describe_call(function, payload[offset * arity : (offset + 1) * arity], {})
         try:
-            *called, args, kwargs = preview(payload[offset])
+            held = arity == HELD
+            *called, args, kwargs = payload[offset] if held else preview(payload[offset])
         except Exception:
             return f"{function_name(function)}(...), of which the arguments cannot be shown"
         return describe_call(called[0] if called else function, args, kwargs)
@@ -117,7 +120,7 @@ class Batch:
             function: Any = self.definitions[token].obj if token != NO_TOKEN else None
             if arity >= 0:
                 return function, tuple(payload[:arity]), {}
-            *called, args, kwargs = loads_task(payload[0])
+            *called, args, kwargs = payload[0] if arity == HELD else loads_task(payload[0])
             leave_opened()
             return called[0] if called else function, args, kwargs
         raise IndexError(f"the batch has no task {index}")

@@ -32,7 +32,7 @@ from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.memory import MemoryWatch
-from parallel_core.workers.messages import ANSWER, PARCEL_ANSWER
+from parallel_core.workers.messages import ANSWER, EACH, PARCEL_ANSWER
 
 FLUSH_SECONDS = 0.02
 
@@ -122,13 +122,16 @@ class Execution:
         self._pickled: list[int] = []
         self._flushed = monotonic()
         self._cut = False
+        self._flush_seconds = FLUSH_SECONDS
         self._failed_call: str | None = None
 
-    def run(self, runs: list[Run], carry_on: bool = False) -> None:
+    def run(self, runs: list[Run], carry_on: int = False) -> None:
         """Run the tasks until the end or the limit; answers go out through `send`.
 
-        Unless it is to `carry_on`, the first failure is the end, too.
+        Unless it is to `carry_on` (see `workers.messages`), the first failure is the end, too.
         """
+        if carry_on == EACH:
+            self._flush_seconds = -1.0
         self._runs = runs
         self._board.times[SINCE] = self._flushed
         if self._envelope is None:
@@ -142,7 +145,7 @@ class Execution:
         """Return the position in the call of the task that is running."""
         return self._start_position + self._board.words[STARTED] - self._base - 1
 
-    def _run_within(self, envelope: Envelope, runs: list[Run], carry_on: bool) -> Any:
+    def _run_within(self, envelope: Envelope, runs: list[Run], carry_on: int) -> Any:
         """Do `_run_all` within the `envelope`."""
         words = self._board.words
         words[PHASE] = _CONTEXT
@@ -157,7 +160,7 @@ class Execution:
             data, text = pack(failed.error, self._definitions.dumps)
             return 0, _CONTEXT, data, text, "it was to hold inside the tasks of the call"
 
-    def _run_all(self, runs: list[Run], carry_on: bool) -> Any:
+    def _run_all(self, runs: list[Run], carry_on: int) -> Any:
         """Run the tasks; return the failure of the last one, if it is one that ends the batch."""
         failure = None
         for run in runs:
@@ -241,7 +244,7 @@ class Execution:
         words, times, clock = self._board.words, self._board.times, monotonic
         values, small, scalars = self._values, SMALL, SCALARS
         append = values.append
-        task, flushed = self._task, self._flushed
+        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
         call = self._bound(function)
         words[PHASE] = _RUNNING
         try:
@@ -253,7 +256,7 @@ class Execution:
                     task -= 1
                     self._cut = True
                     break
-                if now - flushed > FLUSH_SECONDS:
+                if now - flushed > flush_seconds:
                     if values:
                         self._answer(False, None)
                         values = self._values
@@ -288,7 +291,7 @@ class Execution:
         """Run tasks whose arguments were pickled one by one; see `_run_plain`."""
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
-        task, flushed = self._task, self._flushed
+        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
         call = self._bound(_apply)
         function: Any = None
         args: Any = ()
@@ -303,7 +306,7 @@ class Execution:
                     task -= 1
                     self._cut = True
                     break
-                if now - flushed > FLUSH_SECONDS:
+                if now - flushed > flush_seconds:
                     flushed = self._flush(now)
                 if token == NO_TOKEN:
                     function, args, kwargs = loads(data)
@@ -375,7 +378,7 @@ class Execution:
             self._task -= 1
             self._cut = True
             return False
-        if now - self._flushed > FLUSH_SECONDS:
+        if now - self._flushed > self._flush_seconds:
             self._flush(now)
         return True
 

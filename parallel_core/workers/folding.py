@@ -73,7 +73,7 @@ class FoldingExecution(Execution):
         self._fold = self._make_fold(max)  # until it is known with what
         self._seconds = math.inf if parcels is None else FOLD_SECONDS
 
-    def run(self, runs: list[Run], carry_on: bool = False) -> None:
+    def run(self, runs: list[Run], carry_on: int = False) -> None:
         """Run and fold until the end or the limit; when the function raises, that is the end."""
         try:
             self._fold = self._make_fold(self._resolve())

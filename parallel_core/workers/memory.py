@@ -6,7 +6,7 @@ import os
 
 from parallel_core.workers.board import LIMIT, MEMORY, Board
 
-_LOOK_SECONDS = 0.02  # reading it costs some microseconds
+_LOOK_SECONDS = 0.1  # reading it costs 20 µs after a task that has slept
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

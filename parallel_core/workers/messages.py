@@ -34,9 +34,13 @@ and logged, see `observe.pieces`. Workers of ours have a connection of their own
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
 objects were closed, by their `tokens`. EXPECT announces descriptors; then DESCRIPTORS comes before
 a BATCH that needs them, with as many beside it as `numbers` name. See `workers.passing`.
+
+To `carry on` (true or false) is to go on with the next task after one that failed; EACH is to do
+so, and to answer each task before the next begins, since somebody may wait for just that one.
 """
 
 from __future__ import annotations
 
 SETUP, BATCH, LEAVE, RELEASE, EXPECT, DESCRIPTORS = 0, 1, 2, 3, 4, 5
 BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING, OUTPUT = 10, 11, 12, 13, 14, 15, 16
+EACH = 2

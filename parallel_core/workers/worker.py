@@ -216,13 +216,13 @@ class Worker:
         self,
         batch: Batch,
         call: str,
-        carry_on: bool,
+        carry_on: int,
         folding: Folding | None = None,
         context: bytes = b"",
     ) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
-        It may `carry_on` with the next task when one fails, and is to fold the results if so asked.
+        It may `carry_on` as `workers.messages` say, and is to fold the results if so asked.
         The `context` goes along if it is not what the worker was told last.
 
         Returns whether some of it still waits to be sent.

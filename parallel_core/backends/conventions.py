@@ -1,0 +1,212 @@
+"""Base classes for backends by joblib's conventions, without joblib.
+
+Who derives from joblib's own classes needs none of these: `joblib_style` goes by the methods that
+an object has. Where these classes leave a method as it is, ours is used in its place: batches are
+sized by our own sizer, nested calls follow our own policy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class ParallelBackendBase(ABC):
+    """What a backend by joblib's conventions has; derive from it, and give it two methods at least.
+
+    These are `effective_n_jobs` and `submit`, or `apply_async` by its older name. Further ones are
+    called if they are there: see :doc:`/howto/write-a-backend`.
+
+    Parameters
+    ----------
+    nesting_level : int, optional
+        How many parallel calls surround those that it will run; found out if not given.
+    inner_max_num_threads : int, optional
+        Threads that numeric libraries may use in each worker.
+    **backend_kwargs
+        Kept as `backend_kwargs`.
+
+    Attributes
+    ----------
+    default_n_jobs : int
+        How many jobs, where the user does not say.
+    supports_retrieve_callback : bool
+        Whether the callback gets what `retrieve_result_callback` makes the result of. Else the
+        callback says only that the job is done, and `retrieve_result` is asked for its result.
+    supports_inner_max_num_threads : bool
+        Whether it does something about `inner_max_num_threads`.
+    supports_sharedmem, uses_threads : bool
+        Whether its workers share the memory of the caller, and are threads.
+    """
+
+    default_n_jobs: int = 1
+    supports_retrieve_callback: bool = False
+    supports_inner_max_num_threads: bool = False
+    supports_sharedmem: bool = False
+    uses_threads: bool = False
+    nesting_level: int | None = None
+    inner_max_num_threads: int | None = None
+
+    def __init__(
+        self,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        **backend_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.nesting_level = nesting_level
+        self.inner_max_num_threads = inner_max_num_threads
+        self.backend_kwargs = backend_kwargs
+
+    @property
+    def supports_return_generator(self) -> bool:
+        """Whether joblib gives generators with it; here every backend can."""
+        return self.supports_retrieve_callback
+
+    @property
+    def supports_timeout(self) -> bool:
+        """Whether joblib applies `timeout` with it; here every backend can."""
+        return self.supports_retrieve_callback
+
+    @abstractmethod
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Return how many batches run at a time when the user asks for `n_jobs`."""
+
+    def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Any:
+        """Start ``func()`` somewhere, have `callback` called when it is done, return the job."""
+        return self.apply_async(func, callback)
+
+    def apply_async(self, func: Any, callback: Callable[..., Any] | None = None) -> Any:
+        """Do what `submit` does; the older name."""
+        raise NotImplementedError(f"{type(self).__name__} has no submit")
+
+    def retrieve_result_callback(self, out: Any) -> Any:
+        """Return what the batch returned, from what the callback was called with, or raise."""
+        raise NotImplementedError(f"{type(self).__name__} has no retrieve_result_callback")
+
+    def retrieve_result(self, out: Any, timeout: float | None = None) -> Any:
+        """Return what the batch returned, from the job that is done, or raise."""
+        return out.get() if timeout is None else out.get(timeout=timeout)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **backend_kwargs: Any) -> int:
+        """Prepare for a call, and return how many jobs it gets.
+
+        Raises
+        ------
+        FallbackToBackend
+            Where another backend had better be used.
+        """
+        self.parallel = parallel
+        return self.effective_n_jobs(n_jobs)
+
+    def start_call(self) -> None:  # noqa: B027 - for those who want it
+        """Do what a call needs before its first batch."""
+
+    def stop_call(self) -> None:  # noqa: B027
+        """Do what a call needs after its last batch."""
+
+    def terminate(self) -> None:  # noqa: B027
+        """Let go of what `configure` took."""
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: B027
+        """End what runs; more may be submitted afterwards if it is to `ensure_ready`."""
+
+    def compute_batch_size(self) -> int:
+        """Return how many tasks the next batch should have."""
+        return 1
+
+    def batch_completed(self, batch_size: int, duration: float) -> None:  # noqa: B027
+        """Take in that a batch was answered `duration` seconds after it had been submitted."""
+
+    def get_nested_backend(self) -> tuple[Any, int | None]:
+        """Return the backend for calls within its tasks, and their number of jobs."""
+        level = (self.nesting_level or 0) + 1
+        if level > 1:
+            return SequentialBackend(nesting_level=level), None
+        return ThreadingBackend(nesting_level=level), None
+
+    @contextmanager
+    def retrieval_context(self) -> Iterator[None]:
+        """Surround the time in which a call waits for its results."""
+        yield
+
+
+class AutoBatchingMixin:
+    """Says that batches may be of any size; ours are sized by what is measured.
+
+    Attributes
+    ----------
+    MIN_IDEAL_BATCH_DURATION : float
+        Seconds that a batch should take at least.
+    MAX_IDEAL_BATCH_DURATION : float
+        Seconds that it should take at most; only `compute_batch_size` itself goes by it.
+    """
+
+    MIN_IDEAL_BATCH_DURATION: float = 0.2
+    MAX_IDEAL_BATCH_DURATION: float = 2.0
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reset_batch_stats()
+
+    def reset_batch_stats(self) -> None:
+        """Forget how long batches took."""
+        self._size = 1
+        self._seconds: float | None = None  # what a task takes
+
+    def compute_batch_size(self) -> int:
+        """Return how many tasks the next batch should have."""
+        if self._seconds is not None:
+            least = self.MIN_IDEAL_BATCH_DURATION / max(self._seconds, 1e-9)
+            most = self.MAX_IDEAL_BATCH_DURATION / max(self._seconds, 1e-9)
+            self._size = int(max(1, min(max(self._size, min(least, 2 * self._size)), most)))
+        return self._size
+
+    def batch_completed(self, batch_size: int, duration: float) -> None:
+        """Take in how long a batch took."""
+        latest = duration / max(1, batch_size)
+        self._seconds = latest if self._seconds is None else (self._seconds + latest) / 2
+
+
+class _OfOurs(ParallelBackendBase):
+    """Stands for a backend of ours where one by the conventions is expected."""
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Return what the backend of ours says."""
+        from parallel_core.backends.registry import find_backend
+
+        return find_backend(self).effective_n_jobs(n_jobs)
+
+    def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Any:
+        """Raise RuntimeError: nobody submits to it."""
+        raise RuntimeError(f"{type(self).__name__} only stands for a backend")
+
+
+class SequentialBackend(_OfOurs):
+    """Stands for ``"sequential"``, as in ``raise FallbackToBackend(SequentialBackend())``."""
+
+    supports_sharedmem = True
+    uses_threads = True
+
+
+class ThreadingBackend(_OfOurs):
+    """Stands for ``"threading"``."""
+
+    supports_sharedmem = True
+    uses_threads = True
+
+
+class FallbackToBackend(Exception):
+    """Raised by `configure`: another backend had better be used for this call.
+
+    Parameters
+    ----------
+    backend : object
+        That.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        super().__init__(backend)
+        self.backend = backend

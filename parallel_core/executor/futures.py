@@ -1,0 +1,213 @@
+"""`get_executor`, and the executor that it returns."""
+
+from __future__ import annotations
+
+import operator
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from itertools import islice
+from typing import Any, TypeVar
+
+from parallel_core.executor.chunks import run_chunk
+from parallel_core.executor.manager import Calls, Manager, Work
+
+_T = TypeVar("_T")
+
+#: Parameters of `Parallel` about a call as a whole, of which an executor knows nothing.
+_OF_A_CALL = {
+    "call_timeout": "give futures a time: future.result(timeout=...)",
+    "journal": "its results are those of one call",
+    "on_error": "each future has its own result or exception",
+    "pre_dispatch": "submit() takes what it is given; see buffersize of map()",
+    "pre_dispatch_nbytes": "submit() takes what it is given; see buffersize of map()",
+    "reduce": "each future has its own result",
+    "reduce_initial": "each future has its own result",
+    "reduce_ordered": "each future has its own result",
+    "return_as": "it returns futures",
+    "stop_when": "look at the futures, and cancel() them",
+    "verbose": "look at the futures",
+}
+
+
+def get_executor(n_jobs: Any = None, **params: Any) -> ParallelExecutor:
+    """Return a `concurrent.futures.Executor` over the workers of `Parallel`.
+
+    Parameters
+    ----------
+    n_jobs : int, optional
+        Number of workers, as for `Parallel`; None means what the surrounding `parallel_config`
+        says, else all cores.
+    **params
+        As for `Parallel`: `backend`, `prefer`, `require`, `initializer` and `initargs`, `timeout`
+        (seconds for each task), `retries`, `retry_on`, `retry_backoff`, `max_nbytes`,
+        `temp_folder`, `mmap_mode`, `inner_max_num_threads`, `idle_worker_timeout`,
+        `worker_lifespan`, `max_worker_memory`, `min_free_memory`, `preload`.
+        A future gets its outcome when its task is done, whatever the `batch_size`; on engines that
+        answer whole batches (loky, other executors) it is therefore 1, unless given.
+
+    Returns
+    -------
+    ParallelExecutor
+        With ``submit``, ``map`` and ``shutdown`` as the standard library has them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For parameters that make no sense.
+
+    Notes
+    -----
+    A future whose worker dies fails with a `WorkerDiedError`, which is a `BrokenExecutor`, too; the
+    executor goes on with a new worker. Functions may be lambdas or come from ``__main__``, and
+    large arrays go to the workers in shared memory. As in the standard library, arguments are
+    pickled some time after ``submit``: what is changed before may be changed for the task.
+
+    An executor that has nothing to do has no workers: they wait in the pool, for whoever comes.
+
+    Examples
+    --------
+    >>> from parallel_core import get_executor
+    >>> with get_executor(2) as executor:
+    ...     future = executor.submit(pow, 2, 5)
+    ...     print(future.result(), list(executor.map(abs, [-1, -2])))
+    32 [1, 2]
+    """
+    for name, why in _OF_A_CALL.items():
+        if name in params:
+            raise TypeError(f"get_executor has no parameter {name!r}, which is about a call: {why}")
+    return ParallelExecutor(Calls(n_jobs, params))
+
+
+class ParallelExecutor(Executor):
+    """What `get_executor` returns."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._max_workers = calls.n_workers
+        self._pid = os.getpid()
+        self._manager = Manager(calls, "executor")
+        # When nobody has it any more, nothing can come, and the thread need not wait for it.
+        weakref.finalize(self, self._manager.tasks.close).atexit = False
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        """Return the future of ``fn(*args, **kwargs)``, which a worker will call.
+
+        Raises
+        ------
+        RuntimeError
+            After `shutdown`, when the program is ending, and in a process that was forked.
+        """
+        if not callable(fn):
+            raise TypeError(f"submit() takes a function and its arguments, not {fn!r}")
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"this executor belongs to process {self._pid}, of which this one is a fork: "
+                "make another one here"
+            )
+        future: Future[_T] = Future()
+        self._manager.submit(Work(future, (fn, args, kwargs)))
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., _T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[_T]:
+        """Return an iterator over ``fn(*items)`` for the items of `iterables`, in order.
+
+        Parameters
+        ----------
+        fn : callable
+            Called in the workers.
+        *iterables : iterable
+            Its arguments, as for the builtin `map`.
+        timeout : float, optional
+            Seconds, from now on, after which a result that has not come is a `TimeoutError`.
+        chunksize : int, default 1
+            How many calls make a task.
+        buffersize : int, optional
+            How many tasks may be ahead of who takes the results; by default all are submitted now.
+        """
+        size = _check_positive("chunksize", chunksize)
+        most = None if buffersize is None else _check_positive("buffersize", buffersize)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables)  # noqa: B905 - as long as the shortest, like the builtin
+        futures: Iterator[Future[Any]]
+        if size == 1:
+            futures = (self.submit(fn, *args) for args in calls)
+        else:
+            chunks = iter(lambda: list(islice(calls, size)), [])
+            futures = (self.submit(run_chunk, fn, chunk) for chunk in chunks)
+        first = deque(islice(futures, most))
+        return _results(first, None if most is None else futures, deadline, size > 1)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take in nothing more.
+
+        Parameters
+        ----------
+        wait : bool, default True
+            Whether to return only when everything that was submitted is done.
+        cancel_futures : bool, default False
+            Whether to cancel the futures whose tasks have not been taken yet.
+        """
+        if os.getpid() != self._pid:
+            self._manager.disown()
+        else:
+            self._manager.shutdown(wait, cancel_futures)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._max_workers} workers>"
+
+
+def _check_positive(name: str, given: Any) -> int:
+    try:
+        number = operator.index(given)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {given!r}") from None
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, not {given!r}")
+    return number
+
+
+def _results(
+    waiting: deque[Future[Any]],
+    more: Iterator[Future[Any]] | None,
+    deadline: float | None,
+    are_chunks: bool,
+) -> Iterator[Any]:
+    """Yield the results of `waiting`, and of `more`; nothing here keeps what was yielded."""
+    try:
+        while waiting:
+            result = _result_of(waiting, deadline)
+            if more is not None:
+                waiting.extend(islice(more, 1))
+            if not are_chunks:
+                yield result.pop()
+                continue
+            chunk = result.pop()
+            while chunk:
+                yield chunk.pop()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _result_of(waiting: deque[Future[Any]], deadline: float | None) -> list[Any]:
+    """Return the result of the first future, alone in a list, and forget the future."""
+    future = waiting.popleft()
+    try:
+        left = None if deadline is None else deadline - time.monotonic()
+        return [future.result(left)]
+    except BaseException:
+        future.cancel()
+        raise
+    finally:
+        del future  # an exception that it holds refers to this frame

@@ -1,0 +1,262 @@
+"""The thread that runs calls until nothing is to be done.
+
+It is no daemon, so a program that ends waits for it, and so for its tasks. It never refers to the
+executor: one that is dropped is done when its tasks are.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, NamedTuple
+
+from parallel_core.backends.base import Failure, Style
+from parallel_core.backends.registry import find_backend
+from parallel_core.dispatch.live import LiveTasks
+from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
+from parallel_core.parallel.call import Parallel
+from parallel_core.parallel.options import CallOptions
+
+_numbers = itertools.count()
+
+
+class Work(NamedTuple):
+    """A task, and the future of its outcome."""
+
+    future: Future[Any]
+    task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class Raised:
+    """Stands in the place of a result for what a task has raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class FutureTasks(LiveTasks):
+    """The queue of an executor, and the futures of what was taken from it.
+
+    A future is running from when its task is taken: then it is on its way to a worker.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: dict[int, Future[Any]] = {}
+        self._position = 0
+
+    def begin(self) -> None:
+        """Start a call, which counts its tasks from 0."""
+        self._position = 0
+
+    def accept(self, item: Work) -> Any:
+        """Return the task, unless its future was cancelled."""
+        try:
+            if not item.future.set_running_or_notify_cancel():
+                return None
+        except Exception:
+            return None  # somebody has given it a result by hand
+        self._running[self._position] = item.future
+        self._position += 1
+        return item.task
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether every future that runs has its outcome."""
+        return not self._running
+
+    def settle(self, chunks: list[tuple[int, list[Any]]]) -> None:
+        """Give each future its outcome; what is in `chunks` is taken out of them."""
+        chunks.reverse()
+        while chunks:
+            position, values = chunks.pop()
+            values.reverse()
+            while values:
+                self._settle(position, values.pop())
+                position += 1
+        if not self._running and self.is_waited_for:
+            self.nudge()
+
+    def _settle(self, position: int, value: Any) -> None:
+        future = self._running.pop(position)
+        try:
+            if type(value) is Raised:
+                future.set_exception(value.error)
+            else:
+                future.set_result(value)
+        except InvalidStateError:
+            pass  # somebody has given it one by hand
+
+    def fail_all(self, error: BaseException) -> None:
+        """Have every future fail with `error`, those in the queue too."""
+        while self._running:
+            self._running.popitem()[1].set_exception(error)
+        for work in self._drain():
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_exception(error)
+
+    def cancel_all(self) -> None:
+        """Cancel every future in the queue."""
+        for work in self._drain():
+            work.future.cancel()
+            work.future.set_running_or_notify_cancel()
+
+    def _drain(self) -> list[Work]:
+        found = []
+        while (item := self.take_item()) is not None:
+            found.append(item)
+        return found
+
+
+class _FuturePolicy(Policy):
+    """Whatever a task raises is the outcome of its future; no task ends the call."""
+
+    def __init__(self, options: CallOptions) -> None:
+        kinds = options.retry_on
+        super().__init__(
+            _as_outcome,
+            options.retries,
+            tuple(kinds) if isinstance(kinds, (tuple, list)) else (kinds,),
+            options.retry_backoff,
+        )
+
+    def judge(self, failure: Failure, may_retry: bool = True) -> Verdict:
+        """Return what to do: try again, or deliver the exception."""
+        if isinstance(failure.error, Exception):
+            return super().judge(failure, may_retry)
+        return Verdict(Action.DELIVER, Raised(failure.error))
+
+
+def _as_outcome(failure: TaskFailure) -> Any:
+    return failure.instead(Raised(failure.error))
+
+
+class _Options(CallOptions):
+    """Those of a call of an executor."""
+
+    __slots__ = ()
+
+    def policy(self) -> Policy:
+        """Return the policy for one call."""
+        return _FuturePolicy(self)
+
+
+class Calls(Parallel):
+    """Calls that are fed by an executor, with `FutureTasks`; never in the thread that makes them.
+
+    What such a call yields are lists of chunks of results, each with the position of its first.
+    """
+
+    _may_run_here = False
+
+    def __init__(self, n_jobs: Any, params: dict[str, Any]) -> None:
+        super().__init__(
+            n_jobs, verbose=0, return_as="generator_unordered", pre_dispatch="all", **params
+        )
+        if self.n_jobs is None:
+            self.n_jobs = -1
+        if self._backend.style is Style.INLINE:  # deep within tasks, or asked for by name
+            self._backend = find_backend("threading")
+            self.n_jobs = 1
+        if "batch_size" not in params and not self._backend.can_answer_each:
+            self._batch_size = 1
+        self._call_options = _Options(*self._call_options)
+
+    @property
+    def n_workers(self) -> int:
+        """How many workers there are."""
+        return self._backend.effective_n_jobs(self.n_jobs or -1)
+
+
+class Manager:
+    """Runs what is in the queue, in a thread, while there is something in it.
+
+    Parameters
+    ----------
+    calls : Calls
+        Runs it.
+    name : str
+        Of the thread.
+
+    Attributes
+    ----------
+    tasks : FutureTasks
+        The queue.
+    """
+
+    def __init__(self, calls: Calls, name: str) -> None:
+        self._calls = calls
+        self._name = f"parallel-core-{name}-{next(_numbers)}"
+        self._context = contextvars.copy_context()
+        self.tasks = FutureTasks()
+        self._lock = threading.Lock()
+        self._is_shut_down = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, work: Work) -> None:
+        """Take in `work`.
+
+        Raises
+        ------
+        RuntimeError
+            After `shutdown`, or when the program is ending.
+        """
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown of the executor")
+            if not threading.main_thread().is_alive():
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            self.tasks.put(work)
+            if self._thread is None:
+                self._start(work)
+
+    def _start(self, work: Work) -> None:
+        thread = threading.Thread(
+            target=self._context.copy().run, args=(self._serve,), name=self._name, daemon=False
+        )
+        self._thread = thread
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None
+            work.future.cancel()  # so nobody will run it
+            raise
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        """Take in nothing more; `wait` until everything is done."""
+        with self._lock:
+            self._is_shut_down = True
+            thread = self._thread
+        if cancel_futures:
+            self.tasks.cancel_all()
+        self.tasks.close()
+        if wait and thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def disown(self) -> None:
+        """In a forked child: nothing that is under way is ours."""
+        self._is_shut_down = True
+
+    def _serve(self) -> None:
+        """Make one call after the other until there is nothing to be done."""
+        tasks = self.tasks
+        while True:
+            tasks.begin()
+            try:
+                for chunks in self._calls(tasks):
+                    tasks.settle(chunks)
+            except BaseException as error:
+                tasks.wake_by(None)
+                tasks.expel()
+                tasks.fail_all(error)
+                del error
+            tasks.wake_by(None)
+            with self._lock:
+                if tasks.is_empty():
+                    self._thread = None
+                    return
