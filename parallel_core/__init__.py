@@ -11,7 +11,7 @@
             backends       one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
             context        what the caller has set up, and that holds inside tasks
-            observe        what happened, for whoever wants to know
+            observe        what happened, for whoever wants to know; what tasks print
             tasks  config  errors
 
 A room imports only from rooms below it. Everything public is in this namespace, and is imported
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
     from parallel_core.executor.futures import get_executor as get_executor
+    from parallel_core.observe.capturing import TaskOutput as TaskOutput
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
@@ -89,6 +90,7 @@ _HOMES = {
     "Session": "backends.base",
     "TaskExitError": "errors",
     "TaskFailure": "dispatch.policy",
+    "TaskOutput": "observe.capturing",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
     "WorkerOptions": "backends.base",

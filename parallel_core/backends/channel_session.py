@@ -95,6 +95,8 @@ class ChannelSession(Session):
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
         self._news: list[Completion] = []
+        self._unshown: Exception | None = None  # why what tasks print cannot be shown
+        self._is_deaf = False  # the caller knows that it cannot
         self._bell: Bell | None = None
 
     def begin(
@@ -106,6 +108,7 @@ class ChannelSession(Session):
         self._folding = folding
         self._context = context
         self._news = []
+        self._unshown, self._is_deaf = None, False
         for worker in self._workers:
             worker.has_answered = False
         if self._lifespan is not None:
@@ -240,10 +243,16 @@ class ChannelSession(Session):
             if descriptor == worker.pidfd:
                 self._lose(worker)
                 continue
+            if descriptor == worker.output.fileno():
+                self._hear(worker)
+                continue
             if event & select.POLLOUT:
                 self._flush(worker)
             if event & ~select.POLLOUT:
                 self._read(worker)
+        if self._unshown is not None and not self._is_deaf:
+            self._is_deaf = True
+            raise self._unshown
         news, self._news = self._news, []
         return news
 
@@ -301,6 +310,9 @@ class ChannelSession(Session):
                     continue
                 worker = self._team.by_descriptor[descriptor]
                 try:
+                    if descriptor == worker.output.fileno():
+                        self._hear(worker)
+                        continue
                     if event & select.POLLOUT:
                         self._flush(worker)
                     self._discard_answers(worker)
@@ -313,6 +325,8 @@ class ChannelSession(Session):
         self._pool.discard(stuck)
         for worker in self._workers:
             worker.allow(None)
+            if worker.has_said:
+                self._hear(worker)
         self._news = []
 
     def close(self) -> None:
@@ -361,6 +375,13 @@ class ChannelSession(Session):
             return  # what it had sent is still to be read; its pidfd says the rest
         self._team.want_to_send(worker, waits)
 
+    def _hear(self, worker: Worker) -> None:
+        """Show what tasks have printed; where that cannot be shown, this is said once."""
+        try:
+            worker.hear()
+        except Exception as error:
+            self._unshown = self._unshown or error
+
     def _read(self, worker: Worker) -> bool:
         """Take in answers that are there; return whether there may be more."""
         try:
@@ -377,6 +398,8 @@ class ChannelSession(Session):
 
     def _take(self, worker: Worker, message: Any) -> None:
         kind = message[0]
+        if worker.has_said:
+            self._hear(worker)
         if kind == messages.READY:
             worker.ready = True
             self._stillborn = 0

@@ -1,6 +1,15 @@
-"""What happened in a call, for whoever wants to know.
+"""What happened in a call, for whoever wants to know; what its tasks print and log.
 
 ::
 
     dispatch ──progress()──▶ Parallel.print_progress ──▶ messages.Messages (``verbose``)
+
+    a worker ──pieces: text──────▶ outlet ──▶ sys.stdout, sys.stderr
+             └─pieces: records ──▶ records ─▶ logging
+
+    a task's print ──▶ capturing ──▶ TaskOutput, or nowhere
+
+- `pieces`: what travels; `outlet`: where it appears.
+- `records`: log records, on both ends.
+- `capturing`: what is printed goes elsewhere while somebody wants that.
 """

@@ -170,6 +170,10 @@ class Parallel(Generic[_Returns, _Instead]):
         Gives each task random numbers of its own, which depend on it and the position of the task
         alone: by `rng`, and, but in threads, by `random` and `numpy.random` as well; see
         :doc:`/howto/random-numbers`.
+    output : {"pass", "capture", "discard"}, default "pass"
+        What becomes of what tasks write to ``sys.stdout`` and ``sys.stderr``: it appears where the
+        caller's own output would; or comes with the results, each of which is a `TaskOutput`; or
+        is dropped. See :doc:`/howto/output-and-logging`.
     **backend_params
         Further parameters of the backend, such as `inner_max_num_threads`; see `parallel_config`.
 
@@ -607,7 +611,10 @@ class Parallel(Generic[_Returns, _Instead]):
             options.gate(),
             None if options.journal is None else self._open_journal(seeded),
             options.reduction(),
-            aspects_of_call(place, seeded, settings, backend.opens_files),
+            (
+                *options.aspects(),
+                *aspects_of_call(place, seeded, settings, backend.opens_files),
+            ),
             self._interruption,
         )
         dispatch: Any

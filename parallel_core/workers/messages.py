@@ -28,6 +28,9 @@ Where results are folded, `fold` is ``(token, in order or not)``, and the `value
 what came of `folded` tasks from `first` on; else both are None. Then a failure whose leg is
 `Phase.FOLDING` is that of the function that folds, with words for `call`.
 
+``(OUTPUT, pieces)`` comes in front of the answers from an engine that is not ours: what was printed
+and logged, see `observe.pieces`. Workers of ours have a connection of their own for that: `output`.
+
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
 objects were closed, by their `tokens`. EXPECT announces descriptors; then DESCRIPTORS comes before
 a BATCH that needs them, with as many beside it as `numbers` name. See `workers.passing`.
@@ -39,5 +42,5 @@ so, and to answer each task before the next begins, since somebody may wait for 
 from __future__ import annotations
 
 SETUP, BATCH, LEAVE, RELEASE, EXPECT, DESCRIPTORS = 0, 1, 2, 3, 4, 5
-BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING = 10, 11, 12, 13, 14, 15
+BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING, OUTPUT = 10, 11, 12, 13, 14, 15, 16
 EACH = 2
