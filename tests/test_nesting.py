@@ -26,7 +26,9 @@ from parallel_core import (
 )
 from parallel_core.backends import cores
 from parallel_core.backends.local import ThreadingBackend
+from parallel_core.backends.registry import find_backend
 from parallel_core.config import current_settings, task_settings
+from parallel_core.parallel.nesting import settings_of_tasks
 
 core = pytest.mark.core
 
@@ -378,3 +380,12 @@ def test_numbers_at_two_levels_are_given() -> None:
 
     got = Parallel(3, prefer="threads")(delayed(outer)() for _ in range(3))
     assert got == [[before + 3 + 6] * 2] * 3
+
+
+def test_what_tasks_of_any_backend_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "cpu_count", lambda: 12)
+    with parallel_config("processes", inner_max_num_threads=2, max_nbytes=77):
+        told = settings_of_tasks(find_backend("processes"), 3)
+        assert (told.values, told.cores, told.threads) == ({"max_nbytes": 77}, 4, 2)
+    own = settings_of_tasks(WithOwnNested(), 24)
+    assert (own.values["backend"].name, own.values["n_jobs"], own.cores) == ("own", 3, 1)

@@ -345,6 +345,26 @@ def say_all(socks: list[socket.socket]) -> int:
     return sum(sock.send(b"x") for sock in socks)
 
 
+def read_and_fail(file: Any, sock: socket.socket) -> None:
+    with file, sock:  # here, nobody else closes them
+        sock.sendall(b"x")
+        raise ValueError(file.read())
+
+
+def test_a_task_that_failed_is_replayed_here(text_file: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with open(text_file, newline="") as file:
+            file.readline()
+            with pytest.raises(ValueError, match="two") as caught:
+                Parallel(2)([delayed(read_and_fail)(file, theirs)])
+        theirs.close()
+        with pytest.raises(ValueError, match="two") as again:
+            caught.value.replay()  # type: ignore[attr-defined]
+        assert again.value.args == caught.value.args
+        assert ours.recv(10) == b"xx"
+
+
 # --- here -----------------------------------------------------------------------------------------
 
 
@@ -391,6 +411,6 @@ def test_what_cannot_cross_is_named_with_what_to_do(text_file: Path) -> None:
 
 @pytest.mark.parametrize("backend", PROCESSES)
 def test_an_open_file_is_no_result(text_file: Path, backend: str) -> None:
-    words = r"result of io.open\(.*the file '.*/text' is open in the worker alone; return what"
+    words = r"result of _?io.open\(.*the file '.*/text' is open in the worker alone; return what"
     with pytest.raises(SerializationError, match=words):
         Parallel(2, backend)([delayed(open)(str(text_file))])

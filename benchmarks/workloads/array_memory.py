@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from benchmarks import doors
 from benchmarks.array_payloads import Array, hold
 from benchmarks.arrays import right_total, warm_up, whole_numbers
 from benchmarks.bars import AtMost
+from benchmarks.looking import Onlooker
 from benchmarks.memory import proportional_bytes, shared_memory_bytes
 from benchmarks.workload import Figure, Sample, Workload, register
 
@@ -59,7 +59,10 @@ class ArrayMemory(Workload):
     def measured(self, call: doors.StarMap, array: tuple[Array, ...]) -> Sample:
         """Have tasks hold what they inherited, or the `array`, and return what was seen."""
         before = shared_memory_bytes()
-        with tempfile.TemporaryDirectory() as folder, Onlooker(folder, self.n_jobs) as onlooker:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            MemoryOnlooker(folder, self.n_jobs) as onlooker,
+        ):
             totals = call(hold, ((*array, number, folder) for number in range(self.n_tasks)))
         if totals != [right_total(self.size)] * self.n_tasks:
             raise AssertionError("wrong sums")
@@ -74,7 +77,7 @@ class ArrayMemory(Workload):
         }
 
 
-class Onlooker:
+class MemoryOnlooker(Onlooker):
     """Looks at memory, in a thread, whenever all workers stand still, and lets their tasks go on.
 
     A task that waits for too long, as the last one may, is let go without a look.
@@ -93,19 +96,10 @@ class Onlooker:
     """
 
     def __init__(self, folder: str, n_jobs: int) -> None:
+        super().__init__()
         self.seen: list[tuple[int, int]] = []
         self._folder = Path(folder)
         self._n_jobs = n_jobs
-        self._thread = threading.Thread(target=self._look_on)
-        self._ended = threading.Event()
-
-    def __enter__(self) -> Onlooker:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def _look_on(self) -> None:
         let_go: set[str] = set()

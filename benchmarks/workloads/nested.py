@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from contextlib import suppress
 from time import sleep
 
 from benchmarks.bars import AtMostTimes
 from benchmarks.contestants import JOBLIB
+from benchmarks.looking import Onlooker
 from benchmarks.measure import median_seconds
 from benchmarks.workload import Figure, Sample, Workload, register
 
@@ -82,7 +82,7 @@ class Nested(Workload):
         return {"time": time * 1e3, "threads": counter.most, "looks": counter.looks}
 
 
-class ThreadCounter:
+class ThreadCounter(Onlooker):
     """Looks how many threads this process and its descendants have, again and again.
 
     Attributes
@@ -94,17 +94,8 @@ class ThreadCounter:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.most = self.looks = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look_on)
-
-    def __enter__(self) -> ThreadCounter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def _look_on(self) -> None:
         import psutil

@@ -13,6 +13,7 @@
 - `call`: `Parallel` itself.
 - `checks`: every parameter is checked when it is given, not when it first matters.
 - `choice`: which backend, from hints, constraints, context and nesting.
+- `nesting`: what the tasks of a call are told of it, for calls of their own.
 - `contexts`: `parallel_config`, `parallel_backend` and questions about what is in force.
 - `generators`: what ``return_as="generator"`` returns.
 """

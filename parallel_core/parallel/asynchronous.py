@@ -23,12 +23,13 @@ import warnings
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from parallel_core.dispatch.interruption import CallInterrupted, Interruption
 from parallel_core.dispatch.plan import ReturnAs, check_return_as
 from parallel_core.parallel.loops import Signal, new_signal
 
+_T = TypeVar("_T")
 _numbers = itertools.count()
 
 
@@ -182,7 +183,7 @@ class Apart:
                 signal.set()
 
 
-class ResultStream:
+class ResultStream(Generic[_T]):
     """What `Parallel.astream` returns: an asynchronous iterator over results.
 
     It ends when the results do, when it is closed (`aclose`, or the end of an ``async with``),
@@ -192,15 +193,15 @@ class ResultStream:
     def __init__(self, parallel: Any, tasks: Iterable[Any], return_as: ReturnAs) -> None:
         self._call = Apart(parallel, tasks, return_as)
         self._name = repr(parallel)
-        self._results: deque[Any] = deque()
+        self._results: deque[_T] = deque()
         self._has_started = False
         self._is_asked = False
         self._is_closed = False
 
-    def __aiter__(self) -> ResultStream:
+    def __aiter__(self) -> ResultStream[_T]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> _T:
         while not self._results:
             if self._is_closed:
                 raise StopAsyncIteration
@@ -233,7 +234,7 @@ class ResultStream:
         self._results.clear()
         await self._call.close()
 
-    async def __aenter__(self) -> ResultStream:
+    async def __aenter__(self) -> ResultStream[_T]:
         return self
 
     async def __aexit__(
@@ -255,7 +256,7 @@ class ResultStream:
             )
 
 
-def stream(parallel: Any, tasks: Iterable[Any]) -> ResultStream:
+def stream(parallel: Any, tasks: Iterable[Any]) -> ResultStream[Any]:
     """Return the results of a call of `parallel` as they come."""
     if parallel._call_options.reduce is not None:
         raise ValueError("a call with reduce has one value: await acall() instead of astream()")

@@ -478,7 +478,9 @@ class Parallel(Generic[_Returns, _Instead]):
             if self._return_as is ReturnAs.LIST or self._generator is None:
                 self._finish(complete)
 
-    def astream(self, iterable: Iterable[Any]) -> ResultStream:
+    def astream(
+        self: Parallel[Any, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> ResultStream[_R | _Instead]:
         """Run all delayed calls of `iterable`, and return an asynchronous iterator over results.
 
         For ``async for``, in asyncio or trio; the event loop goes on meanwhile. See
@@ -510,6 +512,19 @@ class Parallel(Generic[_Returns, _Instead]):
 
         return stream(self, _check_iterable(iterable))
 
+    # As for a plain call.
+    @overload
+    async def acall(self: Parallel[_Unknown, Never], iterable: Iterable[TaskLike[Any]]) -> Any: ...
+    @overload
+    async def acall(
+        self: Parallel[_List, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    async def acall(
+        self: Parallel[_Generator, _Instead], iterable: Iterable[TaskLike[_R]]
+    ) -> list[_R | _Instead]: ...
+    @overload
+    async def acall(self: Parallel[_Value, Never], iterable: Iterable[TaskLike[_R]]) -> _R: ...
     async def acall(self, iterable: Iterable[Any]) -> Any:
         """Run all delayed calls of `iterable`, and return a list of all results.
 

@@ -24,7 +24,8 @@
 - `worker`: the parent's handle on one worker, and how it ends.
 - `main`, `execute`: what runs in the child; `folding`: the same where results are folded; `memory`:
   how much it holds; `forks`: what it forks is cut off.
-- `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries.
+- `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries;
+  `thread_pools`: of those here, while threads of this process run tasks.
 - `output`: the connection for what tasks print and log; `streams`: their ``sys.stdout``.
 - `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
   `messages`: what is said.

@@ -329,11 +329,11 @@ class Execution:
                     return True
             return False
         except BaseException as error:
-            if opened:
-                abandon_opened()
             if args is not None and function is not None and words[PHASE] != _UNPICKLING:
                 self._failed_call = describe_call(function, args, kwargs)
                 note_read_only(error, function, args, kwargs)
+            if opened:
+                abandon_opened()
             raise
         finally:
             self._task = task
@@ -355,10 +355,10 @@ class Execution:
                     close_opened()
                 self._keep(value, function, args, {})
             except BaseException as error:
-                if opened:
-                    abandon_opened()
                 self._failed_call = describe_call(function, args, {})
                 note_read_only(error, function, args, {})
+                if opened:
+                    abandon_opened()
                 raise
             del function, value
             self._definitions.restore()

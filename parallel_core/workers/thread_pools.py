@@ -20,6 +20,7 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from memmapping.interrupts import HeldInterrupts
@@ -42,12 +43,12 @@ class _Libraries(NamedTuple):
     shared : list
         Libraries with one number for the process, each with the variable that it goes by.
     own : list
-        Those with a number for each thread.
+        Those with a number for each thread, each with its variable, and with what sets it.
     """
 
     modules: int
     shared: list[tuple[Any, bytes]]
-    own: list[tuple[Any, bytes]]
+    own: list[tuple[Any, bytes, Callable[[int], object]]]
 
 
 class _Lowered:
@@ -84,7 +85,7 @@ class PoolLimit:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._own: list[tuple[Any, int]] = []
+        self._own: list[tuple[Callable[[int], object], int]] = []
 
     def begin(self) -> None:
         """Lower what is lowered for the whole process; called in the caller's thread."""
@@ -93,9 +94,9 @@ class PoolLimit:
             return
         users = users_variables(process_environment())
         threads = self._threads
-        for library, variable in found.own:
+        for library, variable, setter in found.own:
             if variable not in users:
-                self._own.append((library, min(threads, library.get_num_threads())))
+                self._own.append((setter, min(threads, library.get_num_threads())))
         with _lock:
             _limits[id(self)] = threads
             for library, variable in found.shared:
@@ -104,8 +105,8 @@ class PoolLimit:
 
     def enter(self) -> None:
         """Lower what is lowered for the thread that this is called in."""
-        for library, number in self._own:
-            library.set_num_threads(number)
+        for setter, number in self._own:
+            setter(number)
 
     def end(self) -> None:
         """Put back what no other call needs; once or several times, whatever `begin` has done."""
@@ -158,10 +159,26 @@ def _look() -> _Libraries:
                 libraries = []
         for library in libraries:
             if library.internal_api == "openmp":
-                own.append((library, variable_of(library)))
+                own.append((library, variable_of(library), _setter_of_thread(library)))
             elif getattr(library, "threading_layer", "") != "openmp":  # else OpenMP's number counts
                 shared.append((library, variable_of(library)))
     return _Libraries(len(sys.modules), shared, own)
+
+
+def _setter_of_thread(library: Any) -> Callable[[int], object]:
+    """Return what sets the number of OpenMP in the thread that calls it.
+
+    It keeps the interpreter's lock, for the time of an assignment: in a thread that has just begun,
+    giving it away and waiting for it takes longer than all the rest of a call.
+    """
+    import ctypes
+
+    fallback: Callable[[int], object] = library.set_num_threads
+    try:
+        same = ctypes.PyDLL(library.filepath, handle=library.dynlib._handle)
+        return same.omp_set_num_threads
+    except (AttributeError, TypeError):
+        return fallback
 
 
 def _forget_in_child() -> None:

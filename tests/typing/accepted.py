@@ -9,7 +9,7 @@ from typing import Any, Literal
 from subjects import Model, add, by_list, half, twice
 from typing_extensions import assert_type
 
-from parallel_core import Parallel, TaskFailure, delayed, parallel_config
+from parallel_core import Parallel, TaskFailure, delayed, get_executor, parallel_config
 from parallel_core.compat import joblib
 
 # What is called.
@@ -118,3 +118,25 @@ assert_type(told(tasks()), Any)
 by_any(told)
 by_any(Renamed(return_as="generator"))
 by_list(Listing(2))
+
+
+# What is awaited, and futures.
+async def awaited() -> None:
+    assert_type(await plain.acall(tasks()), list[float])
+    assert_type(await Parallel(return_as="generator").acall(tasks()), list[float])
+    assert_type(await Parallel(reduce=add).acall(tasks()), float)
+    assert_type(await by_any_kind().acall(tasks()), Any)
+    async for result in plain.astream(tasks()):
+        assert_type(result, float)
+    async with Parallel(on_error="return").astream(tasks()) as stream:
+        assert_type([result async for result in stream], list[float | Exception])
+    await stream.aclose()
+
+
+def by_any_kind() -> Parallel:
+    return Parallel()
+
+
+with get_executor(2, timeout=1) as executor:
+    assert_type(executor.submit(half, 1).result(), float)
+    assert_type(list(executor.map(half, [1, 2], chunksize=2)), list[float])

@@ -41,3 +41,4 @@ next(Parallel()([task]))  # error: call-overload, reportArgumentType
 Parallel(return_as="generator")([task])[0]  # error: index, reportIndexIssue
 Parallel(reduce=add)([task]).append()  # error: attr-defined, reportAttributeAccessIssue
 by_list(Parallel(return_as="generator"))  # error: arg-type, reportArgumentType
+print(Parallel().acall(half(i) for i in range(3)))  # error: arg-type, reportArgumentType
