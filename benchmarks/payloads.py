@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from time import perf_counter, sleep
 
 sqrt = math.sqrt
+variable: ContextVar[str] = ContextVar("variable")
 
 
 def halve_each(values: list[float]) -> list[float]:

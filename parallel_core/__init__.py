@@ -11,7 +11,8 @@
             journal        results in a file, for the same call to go on from
             backends       one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
-            observe        what happened, for whoever wants to know
+            context        what the caller has set up, and that holds inside tasks
+            observe        what happened, for whoever wants to know; what tasks print
             tasks  config  errors
 
 A room imports only from rooms below it. Everything public is in this namespace, and is imported
@@ -39,9 +40,13 @@ if TYPE_CHECKING:
     )
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
     from parallel_core.bridge.backend import register_joblib as register_joblib
+    from parallel_core.context.registered import register_context as register_context
+    from parallel_core.context.registered import unregister_context as unregister_context
+    from parallel_core.context.seeds import rng as rng
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
     from parallel_core.errors import BackendError as BackendError
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
+    from parallel_core.errors import ContextError as ContextError
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
     from parallel_core.errors import JournalError as JournalError
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
     from parallel_core.executor.futures import get_executor as get_executor
+    from parallel_core.observe.capturing import TaskOutput as TaskOutput
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
@@ -71,6 +77,7 @@ _HOMES = {
     "BackendUnavailable": "backends.base",
     "CallTimeoutError": "errors",
     "Completion": "backends.base",
+    "ContextError": "errors",
     "FuturesBackend": "backends.futures",
     "InitializerError": "errors",
     "InvalidTaskError": "errors",
@@ -85,6 +92,7 @@ _HOMES = {
     "Session": "backends.base",
     "TaskExitError": "errors",
     "TaskFailure": "dispatch.policy",
+    "TaskOutput": "observe.capturing",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
     "WorkerOptions": "backends.base",
@@ -95,9 +103,12 @@ _HOMES = {
     "get_executor": "executor.futures",
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
+    "register_context": "context.registered",
     "register_joblib": "bridge.backend",
     "register_parallel_backend": "backends.registry",
+    "rng": "context.seeds",
     "shutdown_workers": "backends.shutdown",
+    "unregister_context": "context.registered",
     "wrap_non_picklable_objects": "tasks.wrapping",
 }
 

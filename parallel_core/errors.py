@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 __all__ = [
     "BackendError",
     "CallTimeoutError",
+    "ContextError",
     "InitializerError",
     "InvalidTaskError",
     "JournalError",
@@ -53,6 +54,10 @@ class BackendError(ParallelError, TypeError):
 
 class InvalidTaskError(ParallelError, TypeError):
     """An item of the iterable is not a delayed call ``(function, args, kwargs)``."""
+
+
+class ContextError(ParallelError):
+    """What the caller had set up could not be captured, or not be restored where tasks run."""
 
 
 class JournalError(ParallelError):

@@ -10,7 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,6 +106,20 @@ def nothing_left_behind() -> Iterator[None]:
         time.sleep(0.02)
         gc.collect()
     assert not found, "left behind: " + "; ".join(found)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Yield what `engines` has named."""
+    name = request.param
+    if name == "thread executor":
+        with ThreadPoolExecutor(2) as executor:
+            yield executor
+    elif name == "process executor":
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+            yield executor
+    else:
+        yield get_context("fork") if name == "fork" else name
 
 
 @pytest.fixture

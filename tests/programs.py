@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -10,8 +11,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from watching import HOME, LIMIT, descendants, running, wait_until
 
@@ -151,6 +155,32 @@ class Terminal:
         if not self.ended():
             os.waitpid(self.pid, 0)
         os.close(self._end)
+
+
+@contextlib.contextmanager
+def kernel(folder: Path) -> Iterator[Callable[[str, Callable[[Any], None]], object]]:
+    """Start the kernel of a notebook; give what executes a cell, and a hook for its messages."""
+    pytest.importorskip("ipykernel", reason="a kernel needs ipykernel, of the extra 'test'")
+    manager_module = pytest.importorskip(
+        "jupyter_client.manager", reason="a kernel needs jupyter_client, of the extra 'test'"
+    )
+    manager = manager_module.KernelManager()
+    manager.kernel_spec.argv[0] = sys.executable
+    manager.start_kernel(
+        cwd=str(folder), env={**environment(), "IPYTHONDIR": str(folder / "ipython")}
+    )
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=LIMIT)
+        yield lambda cell, hear: client.execute_interactive(cell, timeout=LIMIT, output_hook=hear)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
+        context = getattr(manager, "context", None)
+        if context is not None:
+            context.destroy(linger=0)
 
 
 def are_gone(pids: set[int] | list[int], what: str) -> None:

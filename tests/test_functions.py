@@ -6,7 +6,6 @@ import functools
 import importlib
 import itertools
 import operator
-import os
 import subprocess
 import sys
 import textwrap
@@ -16,17 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from programs import environment, kernel
 
-import parallel_core
 from parallel_core import Parallel, delayed
-
-HOME = Path(parallel_core.__file__).parents[1]
-LIMIT = 50  # seconds after which a child is given up; nothing takes nearly as long
-
-
-def environment() -> dict[str, str]:
-    path = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+from watching import LIMIT
 
 
 class Scripts:
@@ -914,10 +906,6 @@ def test_names_that_the_worker_has_in_its_own_main(script: Scripts) -> None:
 
 @pytest.mark.timeout(120)
 def test_cells_of_a_notebook(tmp_path: Path) -> None:
-    pytest.importorskip("ipykernel", reason="a kernel needs ipykernel, of the extra 'test'")
-    manager_module = pytest.importorskip(
-        "jupyter_client.manager", reason="a kernel needs jupyter_client, of the extra 'test'"
-    )
     cells = [
         "from parallel_core import Parallel, delayed\nimport dataclasses",
         "offset = 1\ndef f(x):\n    return x + offset",
@@ -934,33 +922,18 @@ def test_cells_of_a_notebook(tmp_path: Path) -> None:
         "try:\n    Parallel(2)([delayed(g)()])\n"
         "except KeyError as error:\n    print(error, 'in g' in str(error.__cause__))",
     ]
-    manager = manager_module.KernelManager()
-    manager.kernel_spec.argv[0] = sys.executable
-    manager.start_kernel(
-        cwd=str(tmp_path), env={**environment(), "IPYTHONDIR": str(tmp_path / "ipython")}
-    )
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=LIMIT)
-        output: list[str] = []
+    output: list[str] = []
 
-        def hear(message: dict[str, Any]) -> None:
-            content = message["content"]
-            if message["msg_type"] == "stream":
-                output.append(content["text"])
-            elif message["msg_type"] == "error":
-                output.append("\n".join(content["traceback"]))
+    def hear(message: dict[str, Any]) -> None:
+        content = message["content"]
+        if message["msg_type"] == "stream":
+            output.append(content["text"])
+        elif message["msg_type"] == "error":
+            output.append("\n".join(content["traceback"]))
 
+    with kernel(tmp_path) as execute:
         for cell in cells:
-            client.execute_interactive(cell, timeout=LIMIT, output_hook=hear)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
-        context = getattr(manager, "context", None)
-        if context is not None:
-            context.destroy(linger=0)
+            execute(cell, hear)
     assert "".join(output).splitlines() == [
         "[1, 2, 3]",
         "[10, 11, 12]",

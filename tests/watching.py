@@ -25,6 +25,12 @@ def some(backends: list[str]) -> list[Any]:
     ]
 
 
+def engines(*names: str, fast: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Run a test with each of these as its `engine`: backends, and executors of its own."""
+    params = [pytest.param(name, marks=pytest.mark.core if name in fast else ()) for name in names]
+    return pytest.mark.parametrize("engine", params, indirect=True)
+
+
 #: All that these tests know of processes rests on it; without it they fail here.
 Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 

@@ -76,7 +76,9 @@ class SimulatedSession(Session):
         for at, number in model.deaths:
             self._at(at, partial(self._kill, number))
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         assert folding is None, "nothing is folded here"
         self._carry_on = carry_on
         for worker in self._workers.values():

@@ -15,7 +15,8 @@
 
 - `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
-- `engine_worker`: what runs in the workers of engines that are not ours.
+- `engine_worker`: what runs in the workers of engines that are not ours; `engine_output`: what
+  tasks print there.
 - `joblib_style`, with `joblib_engine`, `joblib_session`, `joblib_job`, `joblib_batch` and
   `joblib_held`: classes by joblib's conventions; `conventions`: base classes for more of them.
 - `registry`: names, and what else may be passed as ``backend=``.

@@ -28,10 +28,17 @@ def read_answer(batch: Batch, answer: Any) -> Completion:
             values[index] = None
             add_note(error, batch.describe(first + index))
             failures.append(Failure(start + first + index, error))
-    if failure is not None and failure[0] >= first + len(values):  # else its result came after all
+    broken = None
+    if failure is not None and failure[1] == Phase.CONTEXT:
+        broken = unpack(*failure[2:])
+    elif failure is not None and failure[0] >= first + len(
+        values
+    ):  # else its result came after all
         failures.append(Failure(start + failure[0], _task_error(batch, *failure)))
         values.append(None)
-    return Completion(batch, start + first, values, seconds, finished, failures)
+    completion = Completion(batch, start + first, values, seconds, finished, failures)
+    completion.broken = broken
+    return completion
 
 
 def _read_folded(batch: Batch, answer: Any) -> Completion:
@@ -49,7 +56,7 @@ def _read_folded(batch: Batch, answer: Any) -> Completion:
     if failure is None:
         return completion
     index, leg, data, text, words = failure
-    if leg == Phase.FOLDING:
+    if leg in (Phase.FOLDING, Phase.CONTEXT):
         completion.broken = unpack(data, text, words)
     elif index >= first + folded:  # else its result came after all
         failed = Failure(batch.start + index, _task_error(batch, *failure))

@@ -95,7 +95,8 @@ class Completion:
     folded : int or None
         How many results the `values` were folded from; None where nothing is folded.
     broken : BaseException or None
-        What ends the call, when it was no task that failed but the folding of results.
+        What ends the call, when it was no task that failed but the folding of results, or what
+        was to hold inside the tasks.
     """
 
     __slots__ = (
@@ -177,7 +178,9 @@ class Session(ABC):
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call.
 
         Parameters
@@ -188,6 +191,8 @@ class Session(ABC):
             Whether a batch goes on after a task that failed.
         folding : Folding, optional
             How results are to be folded where they are made.
+        context : bytes
+            What is to hold inside the tasks, as `context.envelope.seal` returned it.
         """
 
     def end(self) -> None:  # noqa: B027 - most engines have nothing to do
@@ -272,6 +277,8 @@ class Backend:
     opens_files : bool
         Whether its workers can open what this process has open: large arrays go to them in
         shared memory.
+    tells_surroundings : bool
+        Whether its workers are ours alone, and told of the caller's folder and import path.
     passes_descriptors : bool
         Whether they can be sent descriptors that this process has open.
     aim_seconds : float
@@ -288,6 +295,7 @@ class Backend:
     style: Style = Style.PUSH
     supports_sharedmem: bool = False
     opens_files: bool = False
+    tells_surroundings: bool = False
     passes_descriptors: bool = False
     aim_seconds: float = 0.5
     can_answer_each: bool = False

@@ -87,6 +87,7 @@ class ChannelSession(Session):
         self._call = ""
         self._carry_on: int = False
         self._folding: Folding | None = None
+        self._context = b""
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._stillborn = 0  # workers that ended before they were ready, since one last was
@@ -94,14 +95,20 @@ class ChannelSession(Session):
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
         self._news: list[Completion] = []
+        self._unshown: Exception | None = None  # why what tasks print cannot be shown
+        self._is_deaf = False  # the caller knows that it cannot
         self._bell: Bell | None = None
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = messages.EACH if self.answers_each else carry_on
         self._folding = folding
+        self._context = context
         self._news = []
+        self._unshown, self._is_deaf = None, False
         for worker in self._workers:
             worker.has_answered = False
         if self._lifespan is not None:
@@ -160,7 +167,9 @@ class ChannelSession(Session):
             if batch.uses:
                 self._pool.listen()
             try:
-                waits = worker.submit(batch, self._call, self._carry_on, self._folding)
+                waits = worker.submit(
+                    batch, self._call, self._carry_on, self._folding, self._context
+                )
             except ChannelClosed:
                 if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
                     worker.sent.pop()
@@ -234,10 +243,16 @@ class ChannelSession(Session):
             if descriptor == worker.pidfd:
                 self._lose(worker)
                 continue
+            if descriptor == worker.output.fileno():
+                self._hear(worker)
+                continue
             if event & select.POLLOUT:
                 self._flush(worker)
             if event & ~select.POLLOUT:
                 self._read(worker)
+        if self._unshown is not None and not self._is_deaf:
+            self._is_deaf = True
+            raise self._unshown
         news, self._news = self._news, []
         return news
 
@@ -295,6 +310,9 @@ class ChannelSession(Session):
                     continue
                 worker = self._team.by_descriptor[descriptor]
                 try:
+                    if descriptor == worker.output.fileno():
+                        self._hear(worker)
+                        continue
                     if event & select.POLLOUT:
                         self._flush(worker)
                     self._discard_answers(worker)
@@ -307,6 +325,8 @@ class ChannelSession(Session):
         self._pool.discard(stuck)
         for worker in self._workers:
             worker.allow(None)
+            if worker.has_said:
+                self._hear(worker)
         self._news = []
 
     def close(self) -> None:
@@ -355,6 +375,13 @@ class ChannelSession(Session):
             return  # what it had sent is still to be read; its pidfd says the rest
         self._team.want_to_send(worker, waits)
 
+    def _hear(self, worker: Worker) -> None:
+        """Show what tasks have printed; where that cannot be shown, this is said once."""
+        try:
+            worker.hear()
+        except Exception as error:
+            self._unshown = self._unshown or error
+
     def _read(self, worker: Worker) -> bool:
         """Take in answers that are there; return whether there may be more."""
         try:
@@ -371,6 +398,8 @@ class ChannelSession(Session):
 
     def _take(self, worker: Worker, message: Any) -> None:
         kind = message[0]
+        if worker.has_said:
+            self._hear(worker)
         if kind == messages.READY:
             worker.ready = True
             self._stillborn = 0

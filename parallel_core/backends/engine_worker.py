@@ -11,13 +11,23 @@ from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core import config
+from parallel_core.backends.engine_output import (
+    Origin,
+    batch_output,
+    begin_output,
+    first_output,
+    whereabouts,
+)
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import Capsule, SealedEnvelope
+from parallel_core.observe.records import note_caller
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
 from parallel_core.workers.board import PrivateBoard
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on
-from parallel_core.workers.messages import UNUSABLE
+from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.setup import run_initializer
 from parallel_core.workers.system import hear_interrupts
 from parallel_core.workers.threads import ThreadLimit, follow
@@ -47,12 +57,14 @@ def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
     """
     hold_on(lifeline)
     hear_interrupts()
+    begin_output(Origin.OURS)
     if data is None:
         return
-    try:
-        _state.update(run_initializer(data))
-    except BaseException as error:
-        _initializer_errors.append(pack(error, dumps))
+    with first_output():
+        try:
+            _state.update(run_initializer(data))
+        except BaseException as error:
+            _initializer_errors.append(pack(error, dumps))
 
 
 def run_batch_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes:
@@ -76,7 +88,20 @@ def run_batch(data: bytes, nested: bytes | None = None) -> bytes:
 
 
 def _run_batch(data: bytes, nested: bytes | None) -> bytes:
-    lifeline, hooks, call, level, threads, runs, sent, carry_on, fold = pickle.loads(data)
+    home, logs, told = pickle.loads(data)
+    if home == whereabouts():
+        return pickle.dumps(_answers(told, nested), 5)
+    begin_output(Origin.ENGINE)
+    note_caller(logs)
+    with batch_output() as output:
+        answers = _answers(told, nested)
+    if output.pieces:
+        answers.insert(0, (OUTPUT, output.pieces))
+    return pickle.dumps(answers, 5)
+
+
+def _answers(told: Any, nested: bytes | None) -> list[Any]:
+    lifeline, hooks, call, level, threads, runs, sent, carry_on, fold, start, context = told
     hold_on(lifeline)
     config.run_hooks(hooks)
     config.enter_task(level)
@@ -102,10 +127,13 @@ def _run_batch(data: bytes, nested: bytes | None) -> bytes:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
-        make(0, 0, definitions, PrivateBoard(), answers.append).run(runs, carry_on)
+        envelope = SealedEnvelope(Capsule(context, Place.ENGINE)) if context else None
+        board = PrivateBoard()
+        execution = make(0, 0, definitions, board, answers.append, start=start, envelope=envelope)
+        execution.run(runs, carry_on)
     finally:
         _let_go()
-    return pickle.dumps(answers, 5)
+    return answers
 
 
 def _let_go() -> None:

@@ -33,14 +33,18 @@ from parallel_core.backends.base import (
     WorkerOptions,
     all_failed,
 )
+from parallel_core.backends.engine_output import whereabouts
 from parallel_core.backends.engine_worker import (
     run_batch,
     run_batch_within,
     surrounding_engines,
 )
+from parallel_core.observe.outlet import show
+from parallel_core.observe.pieces import Piece
+from parallel_core.observe.records import caller_handles
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
-from parallel_core.workers.messages import UNUSABLE
+from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.threads import ThreadLimit
 
 if TYPE_CHECKING:
@@ -83,20 +87,27 @@ class FuturesSession(Session):
         self._call = ""
         self._carry_on = False
         self._folding: Folding | None = None
+        self._context = b""
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
         self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
         self._done: queue.SimpleQueue[Future[bytes] | None] = queue.SimpleQueue()
         self._news: list[Completion] = []
+        self._unshown: Exception | None = None  # why what tasks print cannot be shown
+        self._is_deaf = False  # the caller knows that it cannot
         self.closed = False
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call."""
         self._call = call
         self._carry_on = carry_on
         self._folding = folding
+        self._context = context
         self._news = []
+        self._unshown, self._is_deaf = None, False
         if self._is_aborted:
             self._renew()
         self._threads = self._backend.thread_limit(self.n_workers, self._options)
@@ -123,8 +134,9 @@ class FuturesSession(Session):
         lifeline = own_lifeline() if self._backend.opens_files else None
         hooks = config.worker_hooks
         told = (lifeline, hooks, self._call, self._level, self._threads, batch.runs, definitions)
-        fold = None if self._folding is None else (*self._folding, batch.start)
-        return pickle.dumps((*told, self._carry_on, fold), 5)
+        fold = None if self._folding is None else tuple(self._folding)
+        rest = (self._carry_on, fold, batch.start, self._context)
+        return pickle.dumps((whereabouts(), caller_handles(), (*told, *rest)), 5)
 
     def _hand_over(self, batch: Batch, data: bytes) -> None:
         try:
@@ -154,6 +166,9 @@ class FuturesSession(Session):
                 if future is not None:
                     news += self._take(future)
         except queue.Empty:
+            if self._unshown is not None and not self._is_deaf:
+                self._is_deaf = True
+                raise self._unshown from None
             if self._fatal is not None and not news:
                 raise SessionFailed(self._fatal) from None
             return news
@@ -252,6 +267,8 @@ class FuturesSession(Session):
             self._in_flight.clear()
             self._backend.abort(self.executor, [])
             return []
+        if answers[0][0] == OUTPUT:
+            self._show(answers.pop(0)[1])
         return [self._read(batch, answer) for answer in answers]
 
     def _read(self, batch: Batch, answer: Any) -> Completion:
@@ -261,6 +278,13 @@ class FuturesSession(Session):
         """Return the answers in what the engine has brought back of `batch`."""
         answers: list[Any] = pickle.loads(out)
         return answers
+
+    def _show(self, pieces: list[Piece]) -> None:
+        """Show what tasks have printed; where that cannot be shown, this is said once."""
+        try:
+            show(pieces)
+        except Exception as error:
+            self._unshown = self._unshown or error
 
     def _lost(self, batch: Batch, error: BaseException, index: int = 0) -> BaseException:
         """Return what to raise for a task of `batch` when the engine failed with `error`."""

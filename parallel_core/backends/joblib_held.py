@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from parallel_core import config
 from parallel_core.backends.base import Backend, Completion, Failure
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import Capsule, ContextFailed, Envelope, SealedEnvelope
 from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.failure import exited
@@ -46,6 +48,8 @@ class HeldCall:
         Whether to go on after a task that failed.
     nested : tuple, optional
         The backend for calls within the tasks, and their number of jobs.
+    context : bytes
+        What is to hold inside them.
     """
 
     def __init__(
@@ -55,12 +59,14 @@ class HeldCall:
         level: int,
         carry_on: bool,
         nested: tuple[Backend | str, int | None] | None,
+        context: bytes = b"",
     ) -> None:
         self.__name__ = self.__qualname__ = name
         self._batch = batch
         self._level = level
         self._carry_on = carry_on
         self._nested = nested
+        self._context = context
 
     def __call__(self) -> list[Outcomes]:
         """Run the tasks."""
@@ -81,13 +87,30 @@ class HeldCall:
         config.enter_task(self._level)
         if self._nested is not None:
             config.push_settings({"backend": self._nested[0], "n_jobs": self._nested[1]}, {})
+        running = [self._batch.start + first]
+        if not self._context:
+            return self._run_within(Envelope((), Place.THREAD), first, end, running)
+        envelope = SealedEnvelope(Capsule(self._context, Place.ENGINE))
+        try:
+            envelope.begin(lambda: running[0])
+            try:
+                return self._run_within(envelope, first, end, running)
+            finally:
+                envelope.end()
+        except ContextFailed as failed:
+            raise failed.error from failed.error.__cause__
+
+    def _run_within(self, envelope: Envelope, first: int, end: int, running: list[int]) -> Outcomes:
+        """Run tasks within the `envelope`; the position of each is noted in `running`."""
         values: list[Any] = []
         failures: list[tuple[int, BaseException]] = []
         began = monotonic()
         for index in range(first, end):
             function, args, kwargs = self._batch.call(index)
+            running[0] = self._batch.start + index
             try:
-                values.append(function(*args, **kwargs))
+                called = envelope.bind(function, running[0])
+                values.append(contextvars.copy_context().run(called, *args, **kwargs))
             except BaseException as error:
                 values.append(None)
                 failures.append((index, _named(error, self._batch.describe(index))))

@@ -52,9 +52,11 @@ class JoblibStyleSession(FuturesSession):
             self.batch_size = backend.wanted_batch_size
         self._notes_batches = overrides(self._raw, "batch_completed")
 
-    def begin(self, call: str, carry_on: bool, folding: Folding | None = None) -> None:
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
         """Start a call."""
-        super().begin(call, carry_on, folding)
+        super().begin(call, carry_on, folding, context)
         nested = None
         if config.current_settings().values.get("nested") is None:  # the user's word goes first
             nested = self._backend.nested(self._level)
@@ -125,7 +127,9 @@ class JoblibStyleSession(FuturesSession):
         """Submit to the backend."""
         call: BatchCall | HeldCall
         if _is_held(batch):
-            call = HeldCall(_name_of(batch), batch, self._level, self._carry_on, self._nested)
+            call = HeldCall(
+                _name_of(batch), batch, self._level, self._carry_on, self._nested, self._context
+            )
         else:
             run = TaskRun(_name_of(batch), self._nested_data)
             split = functools.partial(self._split, batch, self._call)

@@ -32,6 +32,7 @@ class ProcessesBackend(Backend):
 
     style = Style.PUSH
     opens_files = True
+    tells_surroundings = True
     passes_descriptors = True
     can_answer_each = True
     aim_seconds = 0.02

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any
 
+from parallel_core.context.aspect import Aspect
+from parallel_core.context.envelope import call_within
 from parallel_core.dispatch.gaps import Gap
 from parallel_core.tasks.batch import Batch, Call
 from parallel_core.tasks.definitions import Definitions
@@ -65,18 +68,33 @@ class Replay:
         Which task it is.
     call : callable
         Returns its function and arguments, as they were when the task was yielded.
+    position : int
+        Its position in the call.
+    aspects : sequence of Aspect
+        What holds inside it.
     """
 
-    def __init__(self, words: str, call: Callable[[], Call] | None = None) -> None:
+    def __init__(
+        self,
+        words: str,
+        call: Callable[[], Call] | None = None,
+        position: int = 0,
+        aspects: Sequence[Aspect] = (),
+    ) -> None:
         self._words = words
         self._call = call
+        self._position = position
+        self._aspects = aspects
 
     def __call__(self) -> Any:
         """Return what the task returns; raise what it raises."""
         if self._call is None:
             raise RuntimeError(f"{self._words}: it was part of a call in another process")
         function, args, kwargs = self._call()
-        return function(*args, **kwargs)
+        if not self._aspects:
+            return function(*args, **kwargs)
+        context = copy_context()
+        return context.run(call_within, self._aspects, self._position, function, args, kwargs)
 
     def __reduce__(self) -> Any:
         return Replay, (self._words,)
@@ -85,18 +103,21 @@ class Replay:
         return f"<replay of {self._words}>"
 
 
-def replay_task(position: int, task: Call) -> Replay:
+def replay_task(position: int, task: Call, aspects: Sequence[Aspect] = ()) -> Replay:
     """Return the replay of a task whose arguments are the caller's own."""
-    return Replay(describe_task(position, describe_call(*task)), lambda: task)
+    words = describe_task(position, describe_call(*task))
+    return Replay(words, lambda: task, position, aspects)
 
 
-def replay_from(batch: Batch, index: int, definitions: Definitions) -> Replay:
+def replay_from(
+    batch: Batch, index: int, definitions: Definitions, aspects: Sequence[Aspect] = ()
+) -> Replay:
     """Return the replay of a task whose arguments were pickled."""
 
     def call(_alive: Definitions = definitions) -> Call:  # what its pickle refers to
         return batch.call(index)
 
-    return Replay(batch.describe(index), call)
+    return Replay(batch.describe(index), call, batch.start + index, aspects)
 
 
 def attach(error: BaseException, results: ArrivedResults, replay: Replay | None) -> None:

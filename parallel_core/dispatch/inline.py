@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from _contextvars import copy_context
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.base import Failure
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import ContextFailed, aspects_for, call_within
 from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.gaps import Gap, without_gaps
@@ -39,6 +42,7 @@ class InlineDispatch:
     def __init__(self, tasks: Iterable[Any], plan: CallPlan) -> None:
         self._tasks = tasks if plan.journal is None else plan.journal.look_up(tasks)
         self._plan = plan
+        self._aspects = aspects_for(plan.aspects, Place.CALLER)
         self._progress = plan.progress
         self._deadline = Deadline(plan.call_timeout)
         self._results: Any = []  # or what folds them
@@ -87,7 +91,7 @@ class InlineDispatch:
         """Append the outcomes to `results`."""
         plan = self._plan
         in_between = plan.stop_when or plan.journal or plan.gate or plan.call_timeout
-        if not (in_between or plan.interruption):
+        if not (in_between or plan.interruption or self._aspects):
             self._run_plainly(results)
             return
         self._has_gaps = True
@@ -119,7 +123,7 @@ class InlineDispatch:
             try:
                 if "memmapping.sharing" in modules:
                     args, kwargs = to_call(args, kwargs)
-                append(function(*args, **kwargs))
+                append(copy_context().run(function, *args, **kwargs))
             except BaseException as error:
                 append(self._after(error, len(results), item))
                 self._has_gaps = True
@@ -184,7 +188,12 @@ class InlineDispatch:
             function, args, kwargs = check_task(item, position)
             try:
                 args, kwargs = to_call(args, kwargs)
-                return function(*args, **kwargs), True
+                run = copy_context().run
+                if not self._aspects:
+                    return run(function, *args, **kwargs), True
+                return run(call_within, self._aspects, position, function, args, kwargs), True
+            except ContextFailed as failed:
+                raise failed.error from failed.error.__cause__
             except BaseException as error:
                 verdict = self._judge(error, position, item)
             if verdict.action is Action.DELIVER:
@@ -209,7 +218,7 @@ class InlineDispatch:
             return verdict._replace(value=self._folded.leaf(verdict.value, renamed))
         if verdict.action is not Action.RAISE:
             return verdict
-        self._replay = replay_task(position, check_task(item, position))
+        self._replay = replay_task(position, check_task(item, position), self._aspects)
         if renamed is error:
             raise error
         raise renamed from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
+    from parallel_core.context.aspect import Aspect
     from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.dispatch.reduction import Reduction
@@ -78,6 +79,8 @@ class CallPlan(NamedTuple):
         Where results are kept.
     reduction : Reduction or None
         How results are folded to the one that the call returns.
+    aspects : tuple of Aspect
+        What the caller has set up, and that is to hold inside the tasks.
     interruption : Interruption or None
         Set by another thread when the call is to end.
     """
@@ -96,6 +99,7 @@ class CallPlan(NamedTuple):
     gate: MemoryGate | None = None
     journal: Journal | None = None
     reduction: Reduction | None = None
+    aspects: tuple[Aspect, ...] = ()
     interruption: Interruption | None = None
 
 

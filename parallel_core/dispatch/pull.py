@@ -12,16 +12,18 @@ ends; and when the task runs out of time, the thread is disowned, and another ta
 
 from __future__ import annotations
 
-import contextvars
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
 from parallel_core.backends.base import NEVER, Failure
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import ContextFailed, Envelope, aspects_for
 from parallel_core.dispatch.aftermath import ArrivedResults, Replay, replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import Delivery, ListDelivery, delivery_for
@@ -84,6 +86,7 @@ class PullDispatch:
         self._lock = threading.Lock()  # for everything but the iterable, and never for long
         self._news = threading.Condition(self._lock)  # for the caller's thread
         self._is_timed = plan.timeout is not None
+        self._aspects = aspects_for(plan.aspects, Place.THREAD)
         is_live = isinstance(tasks, LiveTasks)
         if isinstance(tasks, LiveTasks):
             tasks = tasks.waiting()
@@ -146,7 +149,7 @@ class PullDispatch:
             When the system has no thread at all for us.
         """
         running = Running()
-        context = contextvars.copy_context()
+        context = copy_context()
         with self._lock:
             self._feed.takers.append(running)
             self._alive += 1
@@ -310,7 +313,8 @@ class PullDispatch:
         with self._judging:
             verdict = self._plan.policy.judge(Failure(position, error))
         if verdict.action is Action.RAISE:
-            self._replay = replay_task(position, check_task(item, position))
+            aspects = aspects_for(self._plan.aspects, Place.CALLER)
+            self._replay = replay_task(position, check_task(item, position), aspects)
         elif verdict.action is Action.DELIVER and self._folded is not None:
             return verdict._replace(value=self._folded.leaf(verdict.value, error))
         return verdict
@@ -323,26 +327,15 @@ class PullDispatch:
         """Take and run tasks until there are no more: what each thread does."""
         config.enter_task(self._level, self._settings)
         self._pools.enter()
-        gate = self._plan.gate
         try:
             if self._initializer is not None:
                 self._initialize()
-            if again is not None:
-                seconds, start, item = again
-                self._ending.wait(seconds)
-                self._run_and_finish(Chunk(start, deque([item])), running)
-            while not running.is_disowned:
-                chunk = self._feed.take(running)
-                if chunk is None:
-                    return
-                if gate is not None:
-                    self._hold_back(gate)
-                    if self._feed.stopped:
-                        return
-                self._run_and_finish(chunk, running)
-                if gate is not None:
-                    with self._lock:
-                        self._at_work -= 1
+            if self._aspects:
+                self._work_within(Envelope(self._aspects, Place.THREAD), running, again)
+            else:
+                self._take_and_run(running, again)
+        except ContextFailed as failed:
+            self._fail(Failure(-1, failed.error))
         except SourceFailed as failed:
             with self._lock:
                 self._source_error = failed.error
@@ -358,6 +351,35 @@ class PullDispatch:
                     self._news.notify_all()
             if is_last and self._is_over:  # another may have been in the way of its closing
                 self._feed.close()
+
+    def _work_within(
+        self, envelope: Envelope, running: Running, again: tuple[float, int, Any] | None
+    ) -> None:
+        envelope.begin(running.current)
+        running.envelope = envelope
+        try:
+            self._take_and_run(running, again)
+        finally:
+            envelope.end()
+
+    def _take_and_run(self, running: Running, again: tuple[float, int, Any] | None) -> None:
+        gate = self._plan.gate
+        if again is not None:
+            seconds, start, item = again
+            self._ending.wait(seconds)
+            self._run_and_finish(Chunk(start, deque([item])), running)
+        while not running.is_disowned:
+            chunk = self._feed.take(running)
+            if chunk is None:
+                return
+            if gate is not None:
+                self._hold_back(gate)
+                if self._feed.stopped:
+                    return
+            self._run_and_finish(chunk, running)
+            if gate is not None:
+                with self._lock:
+                    self._at_work -= 1
 
     def _initialize(self) -> None:
         assert self._initializer is not None
@@ -383,6 +405,7 @@ class PullDispatch:
         began = monotonic()
         start = chunk.start
         done = Done(start, [] if self._folded is None else self._folded.fold(start))
+        running.done = done
         try:
             self._run(chunk, running, done)
         finally:
@@ -390,14 +413,24 @@ class PullDispatch:
             self._finish(done, running, monotonic() - began)
 
     def _run(self, chunk: Chunk, running: Running, done: Done) -> None:
+        """Run the tasks of a chunk; none sees what one before it has set in its context."""
+        base = running.base = copy_context()
+        while True:
+            context = base.copy()
+            if not context.run(self._run_alike, chunk, running, done, context):
+                return
+
+    def _run_alike(self, chunk: Chunk, running: Running, done: Done, context: Context) -> bool:
+        """Run tasks until one has changed the `context`; return whether that is so."""
         feed, append, next_task = self._feed, done.values.append, chunk.tasks.popleft
         timed = self._is_timed
         may_share = "memmapping.sharing" in sys.modules
+        envelope, base = running.envelope, running.base
         while not feed.stopped:
             try:
                 item = next_task()
             except IndexError:
-                return
+                return False
             if timed:
                 running.since = 0.0
                 running.item, running.position = item, done.next
@@ -414,10 +447,18 @@ class PullDispatch:
                     function, args, kwargs = check_task(item, done.next)
                 if may_share:
                     args, kwargs = to_call(args, kwargs)
+                if envelope is not None:
+                    function = envelope.bind(function, done.next)
                 append(function(*args, **kwargs) if kwargs else function(*args))
             except BaseException as error:
                 if not self._after(error, item, running, done):
-                    return
+                    return False
+            try:
+                if context != base:
+                    return True
+            except Exception:  # values that cannot be compared are others
+                return True
+        return False
 
     def _take_known(self, item: Known, done: Done) -> None:
         done.not_results.append(done.next)
@@ -459,7 +500,9 @@ class PullDispatch:
         try:
             function, args, kwargs = check_task(item, done.next)
             args, kwargs = to_call(args, kwargs)
-            done.values.append(function(*args, **kwargs))
+            if running.envelope is not None:
+                function = running.envelope.bind(function, done.next)
+            done.values.append(running.base.copy().run(function, *args, **kwargs))
         except BaseException as error:
             return error
         return None

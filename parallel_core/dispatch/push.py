@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import aspects_for, seal
 from parallel_core.dispatch.aftermath import (
     ArrivedResults,
     Replay,
@@ -130,8 +132,13 @@ class PushDispatch:
         self._needed: dict[int, Definition] = {}  # by every batch
         if self._folded is not None:
             folding, self._needed = self._folded.define(definitions)
+        self._aspects = aspects_for(plan.aspects, Place.CALLER)  # of what is run again here
+        context = b""
+        if plan.aspects:
+            context, needed = seal(plan.aspects, definitions)
+            self._needed.update(needed)
         session.answers_each = self._live is not None
-        session.begin(definitions.call, plan.policy.carries_on, folding)
+        session.begin(definitions.call, plan.policy.carries_on, folding, context)
         self._interruption = plan.interruption
         if self._live is not None or self._interruption is not None:
             wake = session.waker()
@@ -262,7 +269,7 @@ class PushDispatch:
             size = min(size, self._live.count() // self._session.n_workers + 1)
         batch = self._source.pull(size)
         if batch is not None:
-            if self._folded is not None:
+            if self._needed:
                 batch.definitions.update(self._needed)
             self._ahead_nbytes += batch.nbytes
             self._backlog.append(batch)
@@ -278,7 +285,7 @@ class PushDispatch:
             self._deliver(position, [task.value])
         else:
             call: Call = task
-            self._judge(Failure(position, error), replay_task(position, call))
+            self._judge(Failure(position, error), replay_task(position, call, self._aspects))
         if self._is_windowed:
             self._untaken.append(1)
 
@@ -421,14 +428,15 @@ class PushDispatch:
         if self._folded is not None:
             self._record_folded(completion)
             return
-        if not completion.failures:
-            self._deliver(first, values)
-            return
         done = 0
-        for position in sorted(failure.position for failure in completion.failures):
-            self._deliver(first + done, values[done : position - first])
-            done = position - first + 1
-        self._deliver(first + done, values[done:])
+        if completion.failures:
+            for position in sorted(failure.position for failure in completion.failures):
+                self._deliver(first + done, values[done : position - first])
+                done = position - first + 1
+            values = values[done:]
+        self._deliver(first + done, values)
+        if completion.broken is not None:
+            self._fail(completion.broken)
 
     def _record_folded(self, completion: Completion) -> None:
         assert self._folded is not None
@@ -454,7 +462,8 @@ class PushDispatch:
     def _judge_all(self, failures: list[tuple[Failure, Completion]]) -> None:
         for failure, completion in sorted(failures, key=lambda entry: entry[0].position):
             batch = completion.batch
-            replay = replay_from(batch, failure.position - batch.start, self._definitions)
+            index = failure.position - batch.start
+            replay = replay_from(batch, index, self._definitions, self._aspects)
             self._judge(failure, replay, batch)
             if self._failure is not None:
                 return

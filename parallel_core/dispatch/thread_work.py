@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextvars import Context
 from typing import Any
 
 from parallel_core.backends.base import Failure
+from parallel_core.context.envelope import Envelope
 
 
 class Chunk:
@@ -58,9 +60,15 @@ class Running:
         When it began; 0 between two tasks.
     is_disowned : bool
         Whether nobody waits for the thread any more, since its task ran out of time.
+    envelope : Envelope or None
+        What surrounds its tasks.
+    done : Done or None
+        What has come of the chunk.
+    base : Context
+        In which each of its tasks begins.
     """
 
-    __slots__ = ("chunk", "is_disowned", "item", "position", "since")
+    __slots__ = ("base", "chunk", "done", "envelope", "is_disowned", "item", "position", "since")
 
     def __init__(self) -> None:
         self.chunk = Chunk(0, deque())
@@ -68,6 +76,13 @@ class Running:
         self.position = 0
         self.since = 0.0
         self.is_disowned = False
+        self.envelope: Envelope | None = None
+        self.done: Done | None = None
+        self.base = Context()
+
+    def current(self) -> int:
+        """Return the position of the task that it is on."""
+        return -1 if self.done is None else self.done.next
 
 
 class Done:

@@ -21,6 +21,9 @@ from parallel_core.backends.base import (
 from parallel_core.backends.cores import check_n_jobs, threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.config import UNSET, Unset, setting
+from parallel_core.context.aspect import Place
+from parallel_core.context.capturing import aspects_of_call
+from parallel_core.context.seeds import Seeded, seed_of_call
 from parallel_core.dispatch.aftermath import attach
 from parallel_core.dispatch.inline import InlineDispatch
 from parallel_core.dispatch.plan import (
@@ -164,6 +167,14 @@ class Parallel(Generic[_Returns, _Instead]):
         bit whatever `n_jobs`, the backend and the batch size. Else results are folded as they come.
     reduce_initial : object, optional
         What is returned where there are no results; else the leftmost value.
+    seed : int, sequence of int or numpy.random.SeedSequence, optional
+        Gives each task random numbers of its own, which depend on it and the position of the task
+        alone: by `rng`, and, but in threads, by `random` and `numpy.random` as well; see
+        :doc:`/howto/random-numbers`.
+    output : {"pass", "capture", "discard"}, default "pass"
+        What becomes of what tasks write to ``sys.stdout`` and ``sys.stderr``: it appears where the
+        caller's own output would; or comes with the results, each of which is a `TaskOutput`; or
+        is dropped. See :doc:`/howto/output-and-logging`.
     **backend_params
         Further parameters of the backend, such as `inner_max_num_threads`; see `parallel_config`.
 
@@ -581,6 +592,10 @@ class Parallel(Generic[_Returns, _Instead]):
                 backend = error.instead or find_backend("threading")
         progress = self._prepare_messages(backend, n_jobs)
         options = self._call_options
+        seeded = seed_of_call(options.seed)
+        place, settings = _place_of(backend), None
+        if backend.style is Style.PUSH:
+            settings = settings_of_tasks(backend, n_jobs)
         plan = CallPlan(
             n_jobs,
             options.policy(),
@@ -594,8 +609,12 @@ class Parallel(Generic[_Returns, _Instead]):
             options.pre_dispatch_nbytes,
             self._options.lifespan,
             options.gate(),
-            None if options.journal is None else self._open_journal(),
+            None if options.journal is None else self._open_journal(seeded),
             options.reduction(),
+            (
+                *options.aspects(),
+                *aspects_of_call(place, seeded, settings, backend.opens_files),
+            ),
             self._interruption,
         )
         dispatch: Any
@@ -629,14 +648,17 @@ class Parallel(Generic[_Returns, _Instead]):
             self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
         return self._session
 
-    def _open_journal(self) -> Journal:
+    def _open_journal(self, seeded: Seeded | None) -> Journal:
         """Return the journal; within a ``with`` block one for all its calls."""
         if self._journal is None:
             from parallel_core.journal.store import Journal
 
             given = self._call_options.journal
             own = stored_globals(self._options.initializer)
-            self._journal = given if isinstance(given, Journal) else Journal.open(given, own=own)
+            seed = None if seeded is None else tuple(seeded.seed)
+            self._journal = (
+                given if isinstance(given, Journal) else Journal.open(given, seed=seed, own=own)
+            )
             self.n_resumed_tasks = self._journal.taken_over
         return self._journal
 
@@ -719,6 +741,15 @@ class Parallel(Generic[_Returns, _Instead]):
 
 
 _print_progress = Parallel.print_progress
+
+
+def _place_of(backend: Backend) -> Place:
+    """Return where the tasks of a call on `backend` run, seen from here."""
+    if backend.style is Style.INLINE:
+        return Place.CALLER
+    if backend.style is Style.PULL:
+        return Place.THREAD
+    return Place.WORKER if backend.tells_surroundings else Place.ENGINE
 
 
 def _of_call(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

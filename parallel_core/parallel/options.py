@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memmapping.sizes import parse_nbytes
 from parallel_core.backends.base import WorkerOptions
+from parallel_core.context.seeds import check_seed
 from parallel_core.dispatch.gaps import Gap
 from parallel_core.dispatch.plan import ReturnAs, check_timeout
 from parallel_core.dispatch.policy import check_policy, make_policy
 from parallel_core.parallel.checks import check_idle_seconds, check_initializer, check_preload
 
 if TYPE_CHECKING:
+    from parallel_core.context.aspect import Aspect
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.dispatch.policy import Policy
     from parallel_core.dispatch.reduction import Reduction
@@ -85,6 +87,16 @@ class CallOptions(NamedTuple):
     reduce: Callable[[Any, Any], Any] | None = None
     reduce_ordered: bool = True
     reduce_initial: Any = Gap.MISSING
+    seed: Any = None
+    output: str = "pass"
+
+    def aspects(self) -> tuple[Aspect, ...]:
+        """Return what is to surround the tasks, the outermost first."""
+        if self.output == "pass":
+            return ()
+        from parallel_core.context.printed import CapturesOutput, DiscardsOutput
+
+        return (CapturesOutput() if self.output == "capture" else DiscardsOutput(),)
 
     def policy(self) -> Policy:
         """Return the policy for one call."""
@@ -129,12 +141,14 @@ def call_options(given: dict[str, Any], return_as: ReturnAs) -> CallOptions:
         raise TypeError(f"stop_when must be a function of a result, not {options.stop_when!r}")
     if options.journal is not None:
         _check_journal(options.journal)
+    _check_output(options)
     _check_reduction(options, return_as)
     return options._replace(
         call_timeout=check_timeout(options.call_timeout, "call_timeout"),
         pre_dispatch_nbytes=_check_size(options.pre_dispatch_nbytes, "pre_dispatch_nbytes"),
         min_free_memory=_check_size(options.min_free_memory, "min_free_memory"),
         memory_patience=check_timeout(options.memory_patience, "memory_patience"),
+        seed=check_seed(options.seed),
     )
 
 
@@ -156,6 +170,20 @@ def _check_reduction(options: CallOptions, return_as: ReturnAs) -> None:
     ):
         if is_given:
             raise ValueError(f"reduce does not go together with {name}: {why}")
+
+
+def _check_output(options: CallOptions) -> None:
+    """Raise ValueError unless what becomes of the output of tasks makes sense with the rest."""
+    if options.output not in ("pass", "capture", "discard"):
+        raise ValueError(f"output must be 'pass', 'capture' or 'discard', not {options.output!r}")
+    if options.output != "capture":
+        return
+    for name, given, why in (
+        ("reduce", options.reduce, "what is folded are the results alone"),
+        ("journal", options.journal, "it keeps results, for calls that may not capture"),
+    ):
+        if given is not None:
+            raise ValueError(f"output='capture' does not go together with {name}: {why}")
 
 
 def _check_journal(journal: Any) -> None:

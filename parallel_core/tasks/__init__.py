@@ -15,6 +15,7 @@
 - `encoding`: arguments are taken at the moment when the task is yielded.
 - `batch`: consecutive tasks in encoded form.
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
+- `variables`: context variables, known again in another process.
 - `results`: how results are pickled; `buffers`: what of them travels beside the pickle, and
   `memory`, which that is received into.
 - `folding`: folding results along one tree over their positions.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -39,6 +40,7 @@ BY_REFERENCE = (
     GetSetDescriptorType,
     MemberDescriptorType,
     re.Pattern,
+    ContextVar,
 )
 _MACHINERY = frozenset(
     {

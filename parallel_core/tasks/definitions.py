@@ -37,6 +37,8 @@ from parallel_core.tasks.pickling import (
     needs_value,
 )
 
+from parallel_core.tasks import variables as variables  # isort: skip - so that they are pickled
+
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
     from parallel_core.tasks.open_files import Held, OpenFiles
@@ -185,6 +187,17 @@ class Definitions:
             pass
         data, requires, uses = self._apart(lambda: dumps_by_value(obj, self._reduce))
         return Definition(next(self._tokens), obj, data, requires, None, uses)
+
+    def dumps_apart(self, obj: object) -> tuple[bytes, tuple[Definition, ...]]:
+        """Pickle `obj`, which belongs to no task; return the definitions that it refers to, too."""
+        try:
+            data = pickle.dumps(obj, PROTOCOL)
+            if not needs_value(data):
+                return data, ()
+        except PICKLING_ERRORS:
+            pass
+        data, requires, _ = self._apart(lambda: dumps_by_value(obj, self._reduce_class))
+        return data, requires
 
     def _by_name(self, obj: object) -> Definition:
         return Definition(next(self._tokens), obj, pickle.dumps(obj, PROTOCOL), (), None)
@@ -352,6 +365,9 @@ class Definitions:
         kind = type(obj)
         if kind in forms and id(obj) not in self._making:
             return forms[kind](self, obj)
+        return self._reduce_class(obj)
+
+    def _reduce_class(self, obj: object) -> Any:
         if isinstance(obj, type) and id(obj) not in self._making and goes_by_value(obj):
             return self._refer(self.define(obj))
         return NotImplemented

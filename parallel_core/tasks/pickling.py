@@ -40,6 +40,9 @@ PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ImportError)
 Reducer = Callable[[object], Any]
 HandOver = Callable[[pickle.PickleBuffer], bool]
 
+#: How objects of types that nobody else can pickle are reduced; modules put theirs here.
+REDUCERS: dict[type, Reducer] = {}
+
 
 def needs_value(data: bytes) -> bool:
     """Whether `data`, written by the C pickler, may name what a worker does not have."""
@@ -99,6 +102,9 @@ def _reducing_pickler() -> type[CloudPickler]:
                 self.reduce_first = reduce_first
 
             def reducer_override(self, obj: Any) -> Any:
+                reduce = REDUCERS.get(type(obj))
+                if reduce is not None:
+                    return reduce(obj)
                 if isinstance(obj, _wrappers):
                     reduced = _reduce_wrapper(obj)
                     if reduced is not NotImplemented:

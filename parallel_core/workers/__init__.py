@@ -6,7 +6,9 @@
     ┌──────────────────────────┐      socket pair      ┌─────────────────────────┐
     │ WorkerPool ─lease─▶      │ ───── batches ──────▶ │ main: receive, answer   │
     │   Worker (handle) ───────│ ◀──── answers ─────── │   execute: run a batch  │
-    │      │    ▲              │                       │                         │
+    │      │    ▲              │                       │      │                  │
+    │   observe.outlet ◀───────│ ◀──── output ──────── │   streams: print, log   │
+    │      │    │              │   whole messages      │                         │
     │      │    └── pidfd: it has ended ───────────────│                         │
     │      │                   │     shared page       │                         │
     │      └── Board ──────────│ ─ LIMIT STOP STARTED ─│ Board                   │
@@ -24,6 +26,7 @@
   how much it holds; `forks`: what it forks is cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries;
   `thread_pools`: of those here, while threads of this process run tasks.
+- `output`: the connection for what tasks print and log; `streams`: their ``sys.stdout``.
 - `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
   `messages`: what is said.
 - `lifeline`: for workers that another engine starts.

@@ -21,6 +21,7 @@ from memmapping.interrupts import HeldInterrupts
 from parallel_core import config
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import ChannelClosed
+from parallel_core.workers.output import output_pair
 from parallel_core.workers.passing import Sender
 from parallel_core.workers.setup import Surroundings, WorkerKey, birth_settings
 from parallel_core.workers.system import (
@@ -52,7 +53,8 @@ class BirthError(OSError):
     """No worker process could be started; the message says why."""
 
 
-Spawn = Callable[[int, int, int, WorkerKey], Process]
+#: Starts a process, given the child's descriptors (channel, board, lifeline, output) and its kind.
+Spawn = Callable[[tuple[int, int, int, int], WorkerKey], Process]
 
 #: What a child forked during a birth must not keep: its own lifeline would never end.
 _our_ends: set[int] = set()
@@ -118,7 +120,7 @@ def give_birth(key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None =
     surroundings : Surroundings
         What is true here now.
     spawn : callable, optional
-        Starts the process, given the child's three descriptors and the key.
+        Starts the process, given the child's descriptors and the key.
 
     Raises
     ------
@@ -140,12 +142,14 @@ def _start(key: WorkerKey, spawn: Spawn) -> Worker:
         opened += [theirs.close, ours.close]
         read_end, lifeline = os.pipe()
         opened += [lambda: os.close(read_end), lambda: os.close(lifeline)]
-        our_ends = {ours.fileno(), lifeline}
+        output, their_output = output_pair()
+        opened += [lambda: os.close(their_output), output.close]
+        our_ends = {ours.fileno(), lifeline, output.fileno()}
         _our_ends.update(our_ends)
         board, page = Board.make()
         opened += [lambda: os.close(page), board.close]
-        process = spawn(theirs.fileno(), page, read_end, key)
-        worker = Worker(process, Sender(ours), board, lifeline)
+        process = spawn((theirs.fileno(), page, read_end, their_output), key)
+        worker = Worker(process, Sender(ours), board, lifeline, output)
     except BaseException as error:
         _our_ends.difference_update(our_ends)
         for close in opened:
@@ -156,8 +160,8 @@ def _start(key: WorkerKey, spawn: Spawn) -> Worker:
             raise BirthError(f"{type(error).__name__}: {error}") from error
         raise
     theirs.close()
-    os.close(read_end)
-    os.close(page)
+    for descriptor in (read_end, page, their_output):
+        os.close(descriptor)
     return worker
 
 
@@ -181,9 +185,9 @@ def settle(worker: Worker) -> None:
     _our_ends.difference_update(worker.ends())
 
 
-def spawn_subprocess(connection: int, board: int, lifeline: int, key: WorkerKey) -> Process:
+def spawn_subprocess(descriptors: tuple[int, ...], key: WorkerKey) -> Process:
     """Start an interpreter of its own."""
-    return start_interpreter("main", (connection, board, lifeline), key)
+    return start_interpreter("main", descriptors, key)
 
 
 def start_interpreter(module: str, descriptors: tuple[int, ...], key: WorkerKey) -> Interpreter:
@@ -285,11 +289,11 @@ def _received(duplicate: Any) -> PassedDescriptor:
 def spawn_from(context: Any) -> Spawn:
     """Return a `Spawn` that uses the `multiprocessing` (or loky) context `context`."""
 
-    def spawn(connection: int, board: int, lifeline: int, key: WorkerKey) -> Process:
+    def spawn(descriptors: tuple[int, ...], key: WorkerKey) -> Process:
         from parallel_core.workers.context_child import run
 
         check_descriptors(_FOR_CONTEXT)
-        arguments = [PassedDescriptor(number) for number in (connection, board, lifeline)]
+        arguments = [PassedDescriptor(number) for number in descriptors]
         process = context.Process(target=run, args=(arguments, key.environment), daemon=True)
         mask = block_interrupts()
         try:

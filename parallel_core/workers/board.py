@@ -2,22 +2,23 @@
 
 ::
 
-    word   0        1      2      3       4          8      9     behind the page
-         STARTED  SINCE  PHASE  MEMORY  FENCED     LIMIT  STOP    STACK
-         ◀──────── written by the worker ────▶     ◀─ parent ─▶   the worker, as it dies
+    word   0        1      2      3       4      5        8      9     behind the page
+         STARTED  SINCE  PHASE  MEMORY  FENCED  SAID     LIMIT  STOP    STACK
+         ◀──────────── written by the worker ──────▶     ◀─ parent ─▶   the worker, as it dies
 
 Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the
 time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the
 batch ends there. The parent lowers ``LIMIT`` to cancel or to take tasks back (see `taking`), and
 raises it again only when every batch that it had sent has been answered, so a limit never meets a
-task that it was not meant for. ``FENCED`` says that the worker takes part in memory barriers.
+task that it was not meant for. ``FENCED`` says that the worker takes part in memory barriers, and
+``SAID`` that it has sent output (see `output`) since the parent cleared it.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
 how a task that ran out of time, or whose worker was killed, is known by name; what happens while
-results are folded is no task's. ``STOP`` is the number of a task that the parent wants interrupted:
-the worker's handler of SIGINT raises only while it is on that very task, so that a signal which
-comes late never meets the next one. ``MEMORY`` is how many bytes the worker held when it looked
-last; over its limit, it lowers its own ``LIMIT``.
+results are folded, or around all tasks of a batch, is no task's. ``STOP`` is the number of a task
+that the parent wants interrupted: the worker's handler of SIGINT raises only while it is on that
+very task, so that a signal which comes late never meets the next one. ``MEMORY`` is how many bytes
+the worker held when it looked last; over its limit, it lowers its own ``LIMIT``.
 `faulthandler` writes the ``STACK`` into the same file.
 """
 
@@ -31,7 +32,7 @@ from parallel_core.workers.system import memory_file
 
 PAGE_SIZE = 4096
 SIZE = 16 * PAGE_SIZE
-STARTED, SINCE, PHASE, MEMORY, FENCED, LIMIT, STOP = 0, 1, 2, 3, 4, 8, 9
+STARTED, SINCE, PHASE, MEMORY, FENCED, SAID, LIMIT, STOP = 0, 1, 2, 3, 4, 5, 8, 9
 NO_LIMIT = 1 << 62
 
 
@@ -45,6 +46,7 @@ class Phase(enum.IntEnum):
     SENDING = 4
     LOADING = 5  #: the function of the next task, with the modules that it needs
     FOLDING = 6  #: results, whatever task comes next
+    CONTEXT = 7  #: setting up what is to hold inside the tasks, or putting it back
 
 
 class Board:

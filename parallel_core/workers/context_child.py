@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from parallel_core.observe.records import forget_handlers, handlers
 from parallel_core.workers.main import main
 
 
@@ -16,7 +17,7 @@ def run(descriptors: list[Any], environment: tuple[tuple[str, str], ...]) -> Non
     Parameters
     ----------
     descriptors : list of PassedDescriptor
-        Socket, board and lifeline.
+        Those of `main`.
     environment : tuple of (str, str)
         Variables to set first.
     """
@@ -24,6 +25,7 @@ def run(descriptors: list[Any], environment: tuple[tuple[str, str], ...]) -> Non
     # multiprocessing forbids children to its daemons; tasks may have some.
     process: Any = multiprocessing.current_process()
     process._config["daemon"] = False  # there is no public way
+    forget_handlers(handlers())  # of the caller, or made as his were: those get the records
     try:
         main(*(passed.descriptor for passed in descriptors))
     finally:

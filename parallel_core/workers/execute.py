@@ -11,11 +11,13 @@ others; large ones are sent from where they lie, so they leave before the next t
 from __future__ import annotations
 
 import pickle
+from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from time import monotonic
 from typing import Any
 
+from parallel_core.context.envelope import ContextFailed, Envelope
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import NO_TOKEN, Run, loads_task, run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
@@ -36,7 +38,7 @@ FLUSH_SECONDS = 0.02
 
 Send = Callable[[Any], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
-_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _ = map(int, Phase)
+_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _, _CONTEXT = map(int, Phase)
 
 
 class TaskStopped(KeyboardInterrupt):
@@ -79,6 +81,10 @@ class Execution:
         Takes each answer that has buffers; without it there are none.
     memory : MemoryWatch, optional
         Looks at what this process holds, with each answer.
+    start : int
+        Position in the call of its first task.
+    envelope : Envelope, optional
+        Surrounds the tasks.
 
     Attributes
     ----------
@@ -95,8 +101,12 @@ class Execution:
         send: Send,
         parcels: Parcels | None = None,
         memory: MemoryWatch | None = None,
+        start: int = 0,
+        envelope: Envelope | None = None,
     ) -> None:
         self.was_stopped = False
+        self._start_position = start
+        self._envelope = envelope
         self._memory = memory
         self._number = number
         self._base = self._task = base
@@ -124,6 +134,34 @@ class Execution:
             self._flush_seconds = -1.0
         self._runs = runs
         self._board.times[SINCE] = self._flushed
+        if self._envelope is None:
+            failure = self._run_all(runs, carry_on)
+        else:
+            failure = self._run_within(self._envelope, runs, carry_on)
+        self._answer(True, failure)
+        self._board.words[PHASE] = _IDLE
+
+    def position(self) -> int:
+        """Return the position in the call of the task that is running."""
+        return self._start_position + self._board.words[STARTED] - self._base - 1
+
+    def _run_within(self, envelope: Envelope, runs: list[Run], carry_on: int) -> Any:
+        """Do `_run_all` within the `envelope`."""
+        words = self._board.words
+        words[PHASE] = _CONTEXT
+        try:
+            envelope.begin(self.position)
+            try:
+                return self._run_all(runs, carry_on)
+            finally:
+                words[PHASE] = _CONTEXT
+                envelope.end()
+        except ContextFailed as failed:
+            data, text = pack(failed.error, self._definitions.dumps)
+            return 0, _CONTEXT, data, text, "it was to hold inside the tasks of the call"
+
+    def _run_all(self, runs: list[Run], carry_on: int) -> Any:
+        """Run the tasks; return the failure of the last one, if it is one that ends the batch."""
         failure = None
         for run in runs:
             tasks = _tasks_of(run)
@@ -133,8 +171,13 @@ class Execution:
                 self._answer(False, failure)
             if failure is not None or self._cut:
                 break
-        self._answer(True, failure)
-        self._board.words[PHASE] = _IDLE
+        return failure
+
+    def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is to be called for the tasks that follow, instead of `function`."""
+        if self._envelope is None:
+            return function
+        return self._envelope.bind(function, self._start_position + self._task - self._base)
 
     def _run(self, run: Run, tasks: Iterator[Any]) -> Any:
         """Run what is left of the `tasks` of `run`, or up to one that fails; return its failure."""
@@ -142,14 +185,25 @@ class Execution:
         try:
             function: Any = None if token == NO_TOKEN else self._load(token, tasks)
             if arity < 0:
-                self._run_pickled(token, tasks)
+                self._isolate(self._run_pickled, token, tasks)
             elif self._definitions.volatile:
-                self._run_volatile(token, tasks)
+                self._isolate(self._run_volatile, token, tasks)
             else:
-                self._run_plain(function, tasks)
+                self._isolate(self._run_plain, function, tasks)
         except BaseException as error:
             return self._failure(error)
         return None
+
+    def _isolate(self, loop: Callable[..., bool], what: Any, tasks: Iterator[Any]) -> None:
+        """Run `tasks` in a `loop`, so that none sees what one before it has set in its context.
+
+        A copy of the context for each would take longer than a look at whether it is as it was.
+        """
+        base = copy_context()
+        while True:
+            context = base.copy()
+            if not context.run(loop, what, tasks, context, base):
+                return
 
     def _load(self, token: int, tasks: Iterator[Any]) -> Any:
         """Return the function of the `tasks`; the first of them fails if it cannot be had."""
@@ -179,11 +233,19 @@ class Execution:
             self._definitions.restore()
         return max(self._task - self._base, 1) - 1, leg, data, text, call
 
-    def _run_plain(self, function: Callable[..., Any], argument_lists: Iterable[Any]) -> None:
+    def _run_plain(
+        self,
+        function: Callable[..., Any],
+        argument_lists: Iterable[Any],
+        context: Context,
+        base: Context,
+    ) -> bool:
+        """Run tasks until a `context` is not like `base` any more; return whether that is so."""
         words, times, clock = self._board.words, self._board.times, monotonic
         values, small, scalars = self._values, SMALL, SCALARS
         append = values.append
         task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
+        call = self._bound(function)
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -200,7 +262,7 @@ class Execution:
                         values = self._values
                         append = values.append
                     flushed = self._flushed = now
-                value = function(*args)
+                value = call(*args)
                 kind = type(value)
                 if kind in small or (kind in scalars and len(value) < BESIDE):
                     append(value)
@@ -211,17 +273,26 @@ class Execution:
                         values, flushed = self._values, self._flushed
                         append = values.append
                     words[PHASE] = _RUNNING
+                try:
+                    if context != base:
+                        return True
+                except Exception:  # values that cannot be compared are others
+                    return True
+            return False
         except BaseException:
             self._failed_call = describe_call(function, args, {})
             raise
         finally:
             self._task = task
 
-    def _run_pickled(self, token: int, payload: Iterable[Any]) -> None:
-        """Run tasks whose arguments were pickled one by one."""
+    def _run_pickled(
+        self, token: int, payload: Iterable[Any], context: Context, base: Context
+    ) -> bool:
+        """Run tasks whose arguments were pickled one by one; see `_run_plain`."""
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
         task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
+        call = self._bound(_apply)
         function: Any = None
         args: Any = ()
         kwargs: Any = {}
@@ -243,7 +314,7 @@ class Execution:
                     function = definitions.resolve(token)
                     args, kwargs = loads(data)
                 words[PHASE] = _RUNNING
-                value = function(*args, **kwargs)
+                value = call(function, args, kwargs)
                 if opened:
                     close_opened()
                 self._keep(value, function, args, kwargs)
@@ -251,6 +322,9 @@ class Execution:
                 flushed = self._flushed
                 if definitions.volatile:
                     definitions.restore()
+                if _differ(context, base):
+                    return True
+            return False
         except BaseException as error:
             if args is not None and function is not None and words[PHASE] != _UNPICKLING:
                 self._failed_call = describe_call(function, args, kwargs)
@@ -261,16 +335,19 @@ class Execution:
         finally:
             self._task = task
 
-    def _run_volatile(self, token: int, argument_lists: Iterable[Any]) -> None:
+    def _run_volatile(
+        self, token: int, argument_lists: Iterable[Any], context: Context, base: Context
+    ) -> bool:
         words = self._board.words
+        call = self._bound(_apply)
         for args in argument_lists:
             if not self._start():
-                return
+                return False
             words[PHASE] = _UNPICKLING
             function = self._definitions.resolve(token)
             words[PHASE] = _RUNNING
             try:
-                value = function(*args)
+                value = call(function, args, {})
                 if opened:
                     close_opened()
                 self._keep(value, function, args, {})
@@ -282,6 +359,9 @@ class Execution:
                 raise
             del function, value
             self._definitions.restore()
+            if _differ(context, base):
+                return True
+        return False
 
     def _start(self) -> bool:
         now = monotonic()
@@ -372,6 +452,18 @@ class Execution:
         else:
             self._send(answer)
         words[PHASE] = phase
+
+
+def _differ(context: Context, base: Context) -> bool:
+    """Whether a task has set a variable; the hottest loops say so themselves."""
+    try:
+        return context != base
+    except Exception:  # values that cannot be compared are others
+        return True
+
+
+def _apply(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
 
 
 def _tasks_of(run: Run) -> Iterator[Any]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import functools
 import math
+from _contextvars import Context
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
 from memmapping.modules import loaded
+from parallel_core.context.envelope import Envelope
 from parallel_core.tasks.batch import Run
 from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
@@ -47,15 +49,15 @@ class FoldingExecution(Execution):
 
     Parameters
     ----------
-    fold : tuple of (int, bool, int)
-        Token of the function, whether order counts, and the position of the first task.
-    number, base, definitions, board, send, parcels, memory
+    fold : tuple of (int, bool)
+        Token of the function, and whether order counts.
+    number, base, definitions, board, send, parcels, memory, start, envelope
         As for `Execution`.
     """
 
     def __init__(
         self,
-        fold: tuple[int, bool, int],
+        fold: tuple[int, bool],
         number: int,
         base: int,
         definitions: ReceivedDefinitions,
@@ -63,9 +65,11 @@ class FoldingExecution(Execution):
         send: Send,
         parcels: Parcels | None = None,
         memory: MemoryWatch | None = None,
+        start: int = 0,
+        envelope: Envelope | None = None,
     ) -> None:
-        super().__init__(number, base, definitions, board, send, parcels, memory)
-        self._token, self._is_ordered, self._position = fold
+        super().__init__(number, base, definitions, board, send, parcels, memory, start, envelope)
+        self._token, self._is_ordered = fold
         self._fold = self._make_fold(max)  # until it is known with what
         self._seconds = math.inf if parcels is None else FOLD_SECONDS
 
@@ -81,7 +85,7 @@ class FoldingExecution(Execution):
             self._board.words[PHASE] = _IDLE
 
     def _make_fold(self, function: Callable[[Any, Any], Any]) -> Fold | LooseFold:
-        return make_fold(function, self._is_ordered, self._position)
+        return make_fold(function, self._is_ordered, self._start_position)
 
     def _resolve(self) -> Callable[[Any, Any], Any]:
         try:
@@ -96,13 +100,20 @@ class FoldingExecution(Execution):
             raise error
         return super()._failure(error)
 
-    def _run_plain(self, function: Callable[..., Any], argument_lists: Iterable[Any]) -> None:
+    def _run_plain(
+        self,
+        function: Callable[..., Any],
+        argument_lists: Iterable[Any],
+        context: Context,
+        base: Context,
+    ) -> bool:
         words, times, clock = self._board.words, self._board.times, monotonic
         small, most, patience = SMALL, BLOCK, self._seconds
         fold = self._fold
         pending = fold.pending
         append = pending.append
         task, flushed = self._task, self._flushed
+        call = self._bound(function)
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
@@ -115,18 +126,24 @@ class FoldingExecution(Execution):
                     break
                 if now - flushed > patience:
                     flushed = self._flush(now)
-                value = function(*args)
+                value = call(*args)
                 if type(value) in small:
                     append(value)
-                    if len(pending) < most:
-                        continue
-                    words[PHASE] = _FOLDING
-                    fold.settle()
+                    if len(pending) >= most:
+                        words[PHASE] = _FOLDING
+                        fold.settle()
+                        words[PHASE] = _RUNNING
                 else:
                     words[PHASE] = _FOLDING
                     fold.append(value)
                     del value
-                words[PHASE] = _RUNNING
+                    words[PHASE] = _RUNNING
+                try:
+                    if context != base:
+                        return True
+                except Exception:  # values that cannot be compared are others
+                    return True
+            return False
         except BaseException:
             self._failed_call = describe_call(function, args, {})
             raise
@@ -150,7 +167,7 @@ class FoldingExecution(Execution):
         for value in self._fold.take():
             self._pack(value, tasks)
         self._send_answer(finished, failure, tasks, tasks)
-        self._fold.restart(self._position + self._first)
+        self._fold.restart(self._start_position + self._first)
         words[PHASE] = phase
 
     def _pack(self, value: Any, tasks: int) -> None:
@@ -163,7 +180,7 @@ class FoldingExecution(Execution):
         try:
             pickled = pickler.dumps_flat(value) if is_flat else pickler.dumps(value)
         except Exception as error:
-            first = self._position + self._first
+            first = self._start_position + self._first
             what = f"what reduce made of tasks {first} to {first + tasks - 1} of the call"
             failed = self._explain(what, value, "the value", error)
             raise FoldFailed(failed, "it was to leave the worker that made it") from error

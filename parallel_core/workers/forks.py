@@ -2,8 +2,8 @@
 
 A child that should have ended, but came back out of its task (returned, or raised on the way to
 its ``os._exit``), would go on with the worker's batch: run tasks twice, and send answers in its
-name. So in a child the channel is closed, and in the place of the status board there is a page of
-its own that allows no further task.
+name. So in a child the channel is closed, and the connection for output, and in the place of the
+status board there is a page of its own that allows no further task.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import os
 
 from parallel_core.workers.board import SIZE, Board
 from parallel_core.workers.channel import Channel
+from parallel_core.workers.output import OutputWriter
 
 _MAP_FIXED = 0x10  # sys/mman.h, on Linux and macOS alike; Python does not name it
 
 
-def cut_off_children(board: Board, channel: Channel) -> None:
-    """Have every child that this process forks lose its hold of `board` and `channel`.
+def cut_off_children(board: Board, channel: Channel, output: OutputWriter) -> None:
+    """Have every child that this process forks lose its hold of what is the worker's.
 
     See `mmap(2)`: a new mapping at the place of an old one replaces it, in the child alone.
     """
@@ -30,6 +31,7 @@ def cut_off_children(board: Board, channel: Channel) -> None:
 
     def after_in_child() -> None:
         channel.close()
+        output.close()
         replace_by_private(board)
 
     os.register_at_fork(before=before, after_in_child=after_in_child)

@@ -5,6 +5,7 @@ An answer is sent while the parent reads it; when the parent rests, the next tas
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import gc
 import os
@@ -15,6 +16,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from parallel_core.context.aspect import Place
+from parallel_core.context.envelope import Capsule, SealedEnvelope
+from parallel_core.observe.capturing import note_worker
+from parallel_core.observe.pieces import RECORD
+from parallel_core.observe.records import pack_record, relay_records
 from parallel_core.tasks.batch import run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.definitions import ReceivedDefinitions
@@ -24,37 +30,49 @@ from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
+from parallel_core.workers.output import OutputWriter, output_writer
 from parallel_core.workers.passing import Receiver
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
+from parallel_core.workers.streams import replace_streams
 from parallel_core.workers.system import arm_lifeline, hear_interrupts, write_stacks
 
 
-def main(connection: int, board: int, lifeline: int, told: Surroundings | None = None) -> None:
+def main(
+    connection: int, board: int, lifeline: int, output: int, told: Surroundings | None = None
+) -> None:
     """Serve the parent at the other end of `connection`.
 
     Parameters
     ----------
-    connection, board, lifeline : int
+    connection, board, lifeline, output : int
         Descriptors: a stream socket, the file of the status board, the read end of a pipe that
-        the parent never writes to.
+        the parent never writes to, a datagram socket for what tasks print.
     told : Surroundings, optional
         What this process has made so already, as the template that it was forked from.
     """
-    for descriptor in (connection, board, lifeline):
+    for descriptor in (connection, board, lifeline, output):
         os.set_inheritable(descriptor, False)
     arm_lifeline(lifeline)
     page = Board(board)
-    hear_interrupts(functools.partial(_stop_if_wanted, page))
+    stop_if_wanted = functools.partial(_stop_if_wanted, page)
+    hear_interrupts(stop_if_wanted)
     os.lseek(board, PAGE_SIZE, os.SEEK_SET)  # the stack follows the page
     write_stacks(board)
     channel = Receiver(socket.socket(fileno=connection))
     channel.set_send_patience(_REST_SECONDS)
-    cut_off_children(page, channel)
+    writer = output_writer(output, page, stop_if_wanted)
+    cut_off_children(page, channel, writer)
+    note_worker()
+    finish_lines = replace_streams(writer)
+    relay_records(functools.partial(_send_record, writer))
     try:
-        _Server(channel, page, told).serve()
+        server = _Server(channel, page, told, finish_lines)
+        # A forked child has its parent's context of the fork; what is to hold of it is told.
+        contextvars.Context().run(server.serve)
     except ChannelClosed:
         pass
     finally:
+        writer.leave(_LAST_SECONDS)
         channel.close()
 
 
@@ -65,6 +83,10 @@ def _stop_if_wanted(board: Board) -> None:
         raise TaskStopped  # in another phase, a frame would be torn apart
 
 
+def _send_record(writer: OutputWriter, record: Any, is_handled: bool) -> bool:
+    return writer.send(RECORD, pack_record(record, is_handled))
+
+
 def _mappings() -> Any:
     """Return what keeps memory maps open between two tasks, in a worker that has any."""
     references: Any = sys.modules.get("memmapping.references")
@@ -72,14 +94,22 @@ def _mappings() -> Any:
 
 
 _FIRST_PATIENCE = 10.0  # seconds that a new worker waits for its first batch, at least
+_LAST_SECONDS = 0.5  # that what is printed at the end waits for a parent that reads it
 _REST_SECONDS = 0.02  # a parent that has read nothing for so long is doing something else
 
 
 class _Server:
     """The state of a worker between messages."""
 
-    def __init__(self, channel: Receiver, board: Board, told: Surroundings | None) -> None:
+    def __init__(
+        self,
+        channel: Receiver,
+        board: Board,
+        told: Surroundings | None,
+        finish_lines: Callable[[], None],
+    ) -> None:
         self._channel = channel
+        self._finish_lines = finish_lines
         self._board = board
         self._memory = MemoryWatch(board)
         self._leaves = False
@@ -87,6 +117,7 @@ class _Server:
         self._inbox: deque[Any] = deque()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
+        self._context: Capsule | None = None
         self._state: dict[str, Any] = {}
         self._refused = False
         self._told = told
@@ -164,7 +195,7 @@ class _Server:
             self._channel.flush()
 
     def _run(self, message: Any) -> None:
-        _, number, call, base, runs, definitions, forget, carry_on, fold = message
+        _, number, call, base, runs, definitions, forget, carry_on, fold, start, context = message
         if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
             self._is_fenced = True
             self._board.words[FENCED] = barrier.join()
@@ -178,6 +209,8 @@ class _Server:
             self._call = call
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
+        if context is not None:
+            self._context = Capsule(context, Place.WORKER) if context else None
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
@@ -186,11 +219,20 @@ class _Server:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
+        envelope = None if self._context is None else SealedEnvelope(self._context)
         execution = make(
-            number, base, self._definitions, self._board, self._send, self._parcels, self._memory
+            number,
+            base,
+            self._definitions,
+            self._board,
+            self._send,
+            self._parcels,
+            self._memory,
+            start=start,
+            envelope=envelope,
         )
         try:
-            execution.run(runs, carry_on)
+            contextvars.copy_context().run(execution.run, runs, carry_on)
         finally:
             if self._end_batch is not None:
                 self._end_batch()
@@ -209,7 +251,7 @@ class _Server:
             if self._definitions is not None:
                 self._definitions.close()
                 captured = self._definitions.volatile
-                self._definitions, self._call = None, ""
+                self._definitions, self._call, self._context = None, "", None
                 if captured:  # by functions that go by value, which are parts of cycles
                     gc.collect()
             mappings = _mappings()
@@ -222,6 +264,7 @@ class _Server:
 
     def _send(self, answer: Any) -> None:
         """Send an answer; wait while the parent reads it, but not for a parent that is at rest."""
+        self._finish_lines()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
         if channel.send(answer) and not rests:
@@ -229,6 +272,7 @@ class _Server:
 
     def _send_parcel(self, answer: Any, buffers: list[Buffer]) -> None:
         """Send an answer with buffers likewise; what a resting parent leaves over is copied."""
+        self._finish_lines()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
         if channel.send_parcel(answer, buffers) and (rests or channel.flush_patiently()):

@@ -5,7 +5,8 @@
     to the worker                                     to the parent
     (SETUP, surroundings, birth settings or None)     (BORN,), then (READY,)
     (BATCH, number, call, base, runs,                 (ANSWER, number, first, values, pickled,
-     definitions, forget, carry on, fold)              seconds, finished, failure, folded)
+     definitions, forget, carry on, fold,              seconds, finished, failure, folded)
+     start, context)
     (LEAVE,)                                          (UNUSABLE, data, text)
     (RELEASE, of a call, tokens)
     (EXPECT,)                                         (EXPECTING,)
@@ -19,9 +20,16 @@ its end, or a task failed and it was not to carry on, or a limit cut it short. P
 ANSWER with buffers: a value whose pickle has some beside it is a tuple of the pickle and those;
 see `tasks.results.Parcel`.
 
-Where results are folded, `fold` is ``(token, in order or not, position of the first task)``, and
-the `values` of an answer are what came of `folded` tasks from `first` on; else both are None. Then
-a failure whose leg is `Phase.FOLDING` is that of the function that folds, with words for `call`.
+`start` is the position of the first task in the call. `context` is the capsule of the call, empty
+where there is nothing in it; None: the one that this worker was told last. A failure whose leg is
+`Phase.CONTEXT` is no task's.
+
+Where results are folded, `fold` is ``(token, in order or not)``, and the `values` of an answer are
+what came of `folded` tasks from `first` on; else both are None. Then a failure whose leg is
+`Phase.FOLDING` is that of the function that folds, with words for `call`.
+
+``(OUTPUT, pieces)`` comes in front of the answers from an engine that is not ours: what was printed
+and logged, see `observe.pieces`. Workers of ours have a connection of their own for that: `output`.
 
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
 objects were closed, by their `tokens`. EXPECT announces descriptors; then DESCRIPTORS comes before
@@ -34,5 +42,5 @@ so, and to answer each task before the next begins, since somebody may wait for 
 from __future__ import annotations
 
 SETUP, BATCH, LEAVE, RELEASE, EXPECT, DESCRIPTORS = 0, 1, 2, 3, 4, 5
-BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING = 10, 11, 12, 13, 14, 15
+BORN, READY, ANSWER, UNUSABLE, PARCEL_ANSWER, EXPECTING, OUTPUT = 10, 11, 12, 13, 14, 15, 16
 EACH = 2

@@ -149,7 +149,9 @@ class WorkerPool:
         while True:
             for descriptor, event in team.poller.poll():
                 worker = team.by_descriptor[descriptor]
-                if event & select.POLLOUT:  # a large initializer, on its way
+                if descriptor == worker.output.fileno():  # of the initializer
+                    worker.hear()
+                elif event & select.POLLOUT:  # a large initializer, on its way
                     try:
                         team.want_to_send(worker, worker.channel.flush())
                     except ChannelClosed:

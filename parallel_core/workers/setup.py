@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from memmapping.modules import loaded
 from parallel_core import config
+from parallel_core.observe.records import caller_handles, note_caller
 from parallel_core.tasks.definitions import stored_globals
 from parallel_core.workers.threads import limited_environment, process_environment, tell_loaded
 
@@ -39,6 +40,8 @@ class Surroundings(NamedTuple):
         How many threads numeric libraries may use; None: as the environment says.
     most_memory : int or None
         How many bytes it may hold between two tasks.
+    logs : bool
+        Whether the root logger has handlers.
     """
 
     path: tuple[str, ...]
@@ -49,6 +52,7 @@ class Surroundings(NamedTuple):
     environment: dict[bytes, bytes]
     threads: int | None = None
     most_memory: int | None = None
+    logs: bool = False
 
 
 class BirthSettings(NamedTuple):
@@ -95,6 +99,7 @@ def surroundings(
         dict(process_environment()),
         threads,
         most_memory,
+        caller_handles(),
     )
 
 
@@ -124,6 +129,7 @@ def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]
         except OSError:
             pass
     config.enter_worker(now.level)
+    note_caller(now.logs)
 
 
 def _apply_environment(

@@ -17,7 +17,7 @@ class Team:
     workers : list of Worker
         Its members.
     poller : select.poll
-        Waits for their channels and pidfds.
+        Waits for their channels, output and pidfds.
     by_descriptor : dict of int to Worker
         Whose each descriptor is.
     reloads : int
@@ -57,14 +57,15 @@ class Team:
         events = select.POLLIN | (select.POLLOUT if worker.channel.pending else 0)
         self.poller.register(worker.channel, events)
         self.by_descriptor[worker.channel.fileno()] = worker
-        if worker.pidfd is not None:
-            self.poller.register(worker.pidfd, select.POLLIN)
-            self.by_descriptor[worker.pidfd] = worker
+        for descriptor in (worker.output.fileno(), worker.pidfd):
+            if descriptor is not None:
+                self.poller.register(descriptor, select.POLLIN)
+                self.by_descriptor[descriptor] = worker
 
     def remove(self, worker: Worker) -> None:
         """Let `worker` go."""
         self.workers.remove(worker)
-        for descriptor in (worker.channel.fileno(), worker.pidfd):
+        for descriptor in (worker.channel.fileno(), worker.output.fileno(), worker.pidfd):
             if descriptor is not None:
                 self.ignore(descriptor)
                 self.by_descriptor.pop(descriptor, None)

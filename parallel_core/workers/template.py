@@ -219,11 +219,11 @@ class Template:
         """Whether it is of no use any more."""
         return reloads != self._reloads or self._process.poll() is not None
 
-    def spawn(self, connection: int, board: int, lifeline: int, key: WorkerKey) -> Process:
+    def spawn(self, of_worker: tuple[int, ...], key: WorkerKey) -> Process:
         """Have a worker forked; a `Spawn`."""
         check_descriptors(1)
         streams = tuple(number for number in (1, 2) if _is_open(number))
-        descriptors = (connection, board, lifeline, *streams)
+        descriptors = (*of_worker, *streams)
         with HeldSignals(), self._lock:
             if self._is_asked:
                 raise LinkClosed("the template is just being asked, by what was interrupted")

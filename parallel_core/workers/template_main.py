@@ -3,7 +3,7 @@
 ::
 
     (PREPARE, …) ─▶ the environment, as in a worker ─▶ the modules ─▶ (READY,)
-    (FORK, …) with socket, board, lifeline ─▶ fork ─▶ (BORN, pid) with the pidfd
+    (FORK, …) with its descriptors ─▶ fork ─▶ (BORN, pid) with the pidfd
                                                 └─▶ child: closes what is the template's, `main`
     (OUTCOME, pid) ─▶ wait4 ─▶ (ENDED, …)
 
@@ -40,6 +40,7 @@ class _Birth(NamedTuple):
     connection: int
     board: int
     lifeline: int
+    output: int
     told: Surroundings
 
 
@@ -145,7 +146,7 @@ class _Template:
     ) -> _Birth | None:
         assert self._told is not None
         self._idle_seconds = idle_seconds
-        connection, board, lifeline, *files = descriptors
+        (connection, board, lifeline, output), files = descriptors[:4], descriptors[4:]
         _flush()
         try:
             with warnings.catch_warnings():  # of threads, which are those of native libraries
@@ -159,7 +160,7 @@ class _Template:
                     os.dup2(file, number)
                     os.close(file)
                 _seed()
-                return _Birth(connection, board, lifeline, self._told)
+                return _Birth(connection, board, lifeline, output, self._told)
             self._children.add(pid)
             answer, pidfd = (words.BORN, pid, ""), open_pidfd(pid)
         for descriptor in descriptors:

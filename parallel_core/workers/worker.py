@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -10,11 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from parallel_core.observe.outlet import show
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
 from parallel_core.workers import messages
-from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, SINCE, STARTED, Board
+from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, SAID, SINCE, STARTED, Board
 from parallel_core.workers.channel import ChannelClosed
+from parallel_core.workers.output import OutputReader
 from parallel_core.workers.passing import MOST, Sender
 from parallel_core.workers.setup import BirthSettings, Surroundings
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
@@ -29,6 +33,7 @@ _ASKED_SECONDS = (
 _STACK_SECONDS = 0.02  # for a worker that is to be killed, to write its stack
 #: What `Process.poll` returns of a process that has ended, nobody knows how.
 NOT_KNOWN = 1 << 16
+_numbers = itertools.count(1)
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
 
@@ -142,9 +147,25 @@ class Worker:
         Its page.
     lifeline : int
         The write end of the pipe whose closing kills it.
+    output : OutputReader
+        Our end of the connection for what its tasks print and log.
+
+    Attributes
+    ----------
+    name : str
+        For people; it has it for life.
     """
 
-    def __init__(self, process: Process, channel: Sender, board: Board, lifeline: int) -> None:
+    def __init__(
+        self,
+        process: Process,
+        channel: Sender,
+        board: Board,
+        lifeline: int,
+        output: OutputReader,
+    ) -> None:
+        self.name = f"parallel-core-{next(_numbers)}"
+        self.output = output
         self.process = process
         self.pid = process.pid
         handed: int | None = getattr(process, "pidfd", None)  # by who can open it in safety
@@ -167,6 +188,7 @@ class Worker:
         self._tasks = 0
         self._call = ""
         self._known: dict[int, None] = {}
+        self._context = b""  # the capsule that it was told
 
     def tell(self, now: Surroundings, birth: BirthSettings | None = None) -> None:
         """Send what the worker should know about the caller's process, if that is news."""
@@ -177,7 +199,7 @@ class Worker:
     def release_memory(self) -> None:
         """Have the worker let go of what belongs to a call that has ended."""
         if self.holds_memory:
-            self._call, self._known = "", {}
+            self._call, self._known, self._context = "", {}, b""
         self._release(self.holds_memory)
         self.holds_memory = False
 
@@ -191,11 +213,17 @@ class Worker:
             self.channel.send((messages.RELEASE, of_call, closed))
 
     def submit(
-        self, batch: Batch, call: str, carry_on: int, folding: Folding | None = None
+        self,
+        batch: Batch,
+        call: str,
+        carry_on: int,
+        folding: Folding | None = None,
+        context: bytes = b"",
     ) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
         It may `carry_on` as `workers.messages` say, and is to fold the results if so asked.
+        The `context` goes along if it is not what the worker was told last.
 
         Returns whether some of it still waits to be sent.
         """
@@ -216,16 +244,20 @@ class Worker:
         if batch.uses:
             self.holds_memory = True
             self._pass_descriptors(batch.uses)
+        told: bytes | None = None
+        if context != self._context:
+            self._context = told = context
+            if len(context) > _LARGE:
+                self.holds_memory = True
         if len(known) > _KNOWN:
             forget = self._forget(batch.definitions)
         sent = SentBatch(batch, self._batches, self._tasks)
         self._batches += 1
         self._tasks += batch.size
         self.sent.append(sent)
-        fold = None if folding is None else (*folding, batch.start)
-        return self.channel.send(
-            (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on, fold)
-        )
+        fold = None if folding is None else tuple(folding)
+        what = (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on)
+        return self.channel.send((*what, fold, batch.start, told))
 
     def _pass_descriptors(self, uses: list[Any]) -> None:
         """Send the descriptors among what a batch uses, which is about to follow."""
@@ -296,6 +328,18 @@ class Worker:
         """How many bytes it held when it looked last; 0 if it never did."""
         return self.board.words[MEMORY]
 
+    @property
+    def has_said(self) -> bool:
+        """Whether it has printed or logged something, since `hear` was called."""
+        return bool(self.board.words[SAID])
+
+    def hear(self) -> None:
+        """Show what it has printed and logged; raises what that raises."""
+        self.board.words[SAID] = 0  # what comes from here on sets it again
+        said = self.output.read()
+        if said:
+            show(said, self.name)
+
     def stop_task(self, sent: SentBatch, index: int, limit: float) -> float:
         """Ask a task to end that has run for over `limit` seconds; return when to `press` it."""
         number = sent.base + index + 1
@@ -331,9 +375,9 @@ class Worker:
         except OSError:
             pass  # it has just ended
 
-    def ends(self) -> tuple[int, int]:
-        """Return our ends of the channel and of the lifeline."""
-        return self.channel.fileno(), self._lifeline
+    def ends(self) -> tuple[int, int, int]:
+        """Return our ends of the channel, of the lifeline and of the output."""
+        return self.channel.fileno(), self._lifeline, self.output.fileno()
 
     @property
     def gone(self) -> bool:
@@ -363,6 +407,9 @@ class Worker:
         if not wait_for_end(self, seconds):
             self.kill()
             wait_for_end(self, 1.0)
+        if not self.gone:
+            with contextlib.suppress(Exception):  # nobody waits for it who could be told
+                self.hear()
         self.abandon()
 
     def abandon(self) -> None:
@@ -371,6 +418,7 @@ class Worker:
             return
         self.sent.clear()
         self.channel.close()
+        self.output.close()
         self.board.close()
         lifeline, self._lifeline = self._lifeline, -1
         os.close(lifeline)

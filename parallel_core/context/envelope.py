@@ -1,0 +1,226 @@
+"""All aspects of a call around the tasks of one batch, and how they travel."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from parallel_core.context.aspect import Aspect, Part, Place
+from parallel_core.errors import ContextError
+
+if TYPE_CHECKING:
+    from parallel_core.tasks.definitions import Definition, Definitions
+
+_BORN = os.urandom(8)  # a process that was forked has the same, and another number
+
+
+def _this_process() -> tuple[int, bytes]:
+    return os.getpid(), _BORN
+
+
+class ContextFailed(Exception):
+    """Something that was to hold inside tasks could not be brought about, or not be ended.
+
+    Parameters
+    ----------
+    error : BaseException
+        What is to end the call.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Envelope:
+    """Aspects around the tasks of one batch, in one thread.
+
+    Parameters
+    ----------
+    aspects : sequence of Aspect
+        Those that are needed here.
+    place : Place
+        Where this is.
+    """
+
+    def __init__(self, aspects: Sequence[Aspect], place: Place) -> None:
+        self._aspects = aspects
+        self._place = place
+        self._begun: list[tuple[str, Part]] = []
+
+    def begin(self, position: Callable[[], int]) -> None:
+        """Begin the batch; `position` returns the position of the task that is running.
+
+        Raises
+        ------
+        ContextFailed
+            When that cannot be done; what was begun is ended.
+        """
+        for aspect in self._aspects:
+            try:
+                part = aspect.begin(position, self._place)
+            except BaseException as error:
+                self._abandon()
+                raise failed(aspect.name, "could not be restored", error) from error
+            if part is not None:
+                self._begun.append((aspect.name, part))
+
+    def bind(self, function: Callable[..., Any], position: int) -> Callable[..., Any]:
+        """Return what is to be called instead of `function`, once a task from `position` on."""
+        for _, part in reversed(self._begun):
+            function = part.bind(function, position)
+        return function
+
+    def end(self) -> None:
+        """End the batch, all of it; raise `ContextFailed` for the first that fails."""
+        first: ContextFailed | None = None
+        while self._begun:
+            name, part = self._begun.pop()
+            try:
+                part.end()
+            except BaseException as error:
+                first = first or failed(name, "could not be put back", error)
+        if first is not None:
+            raise first
+
+    def _abandon(self) -> None:
+        try:
+            self.end()
+        except ContextFailed:  # why it could not begin says more
+            pass
+
+
+def failed(name: str, what: str, error: BaseException) -> ContextFailed:
+    """Return the failure of the context `name`, which raised `error`; an interrupt stays one."""
+    if not isinstance(error, Exception):
+        return ContextFailed(error)
+    words = error if isinstance(error, ContextError) else f"{type(error).__name__}: {error}"
+    wrapped = ContextError(f"the context {name!r} {what} where tasks run: {words}")
+    wrapped.__cause__ = error
+    return ContextFailed(wrapped)
+
+
+def aspects_for(aspects: Sequence[Aspect], place: Place) -> tuple[Aspect, ...]:
+    """Return those of `aspects` that have anything to do there."""
+    return tuple(aspect for aspect in aspects if place in aspect.places)
+
+
+def call_within(
+    aspects: Sequence[Aspect],
+    position: int,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """Return what the task at `position` returns; it is run here, with all `aspects` around it."""
+    envelope = Envelope(aspects, Place.CALLER)
+    envelope.begin(lambda: position)
+    try:
+        return envelope.bind(function, position)(*args, **kwargs)
+    finally:
+        envelope.end()
+
+
+_sealed: dict[int, tuple[Aspect, bytes]] = {}
+_KEPT = 64
+
+
+def seal(
+    aspects: Sequence[Aspect], definitions: Definitions
+) -> tuple[bytes, dict[int, Definition]]:
+    """Return the pickles of `aspects`, and the definitions that every worker needs for them.
+
+    Those that are given again for the next call are not pickled again.
+
+    Raises
+    ------
+    ContextError
+        When one does not pickle.
+    """
+    sealed: list[bytes] = []
+    needed: dict[int, Definition] = {}
+
+    def dumps(obj: object) -> bytes:
+        data, requires = definitions.dumps_apart(obj)
+        needed.update((definition.token, definition) for definition in requires)
+        return data
+
+    for aspect in aspects:
+        kept = _sealed.get(id(aspect))
+        if kept is not None and kept[0] is aspect:
+            sealed.append(kept[1])
+            continue
+        before = len(needed)
+        try:
+            packed = aspect.packed(dumps)
+            data = None if packed is None else dumps(packed)
+        except Exception as error:
+            raise ContextError(
+                f"the context {aspect.name!r} has a state that does not pickle, so it cannot be "
+                f"restored in another process: {type(error).__name__}: {error}"
+            ) from error
+        if data is None:
+            continue
+        sealed.append(data)
+        if len(needed) == before:
+            _sealed[id(aspect)] = aspect, data
+            if len(_sealed) > _KEPT:
+                del _sealed[next(iter(_sealed))]
+    return (pickle.dumps((_this_process(), sealed), 5) if sealed else b""), needed
+
+
+class Capsule:
+    """What a worker was told of the context of a call.
+
+    Parameters
+    ----------
+    data : bytes
+        What `seal` returned.
+    place : Place
+        Which sort of process this is, if it is not the caller's own.
+    """
+
+    def __init__(self, data: bytes, place: Place) -> None:
+        self._data = data
+        self._place = place
+        self._aspects: tuple[Aspect, ...] | None = None
+
+    def open(self) -> tuple[tuple[Aspect, ...], Place]:
+        """Return the aspects that are needed here, unpickled once; and where that is.
+
+        Raises
+        ------
+        ContextFailed
+            When they do not unpickle.
+        """
+        if self._aspects is None:
+            try:
+                origin, sealed = pickle.loads(self._data)
+                aspects = [pickle.loads(data) for data in sealed]
+            except BaseException as error:
+                raise failed("of the call", "does not unpickle", error) from error
+            if origin == _this_process():
+                self._place = Place.THREAD
+            self._aspects = aspects_for(aspects, self._place)
+        return self._aspects, self._place
+
+
+class SealedEnvelope(Envelope):
+    """What is in a capsule, around the tasks of one batch.
+
+    Parameters
+    ----------
+    capsule : Capsule
+        It is opened when the batch begins.
+    """
+
+    def __init__(self, capsule: Capsule) -> None:
+        super().__init__((), Place.WORKER)
+        self._capsule = capsule
+
+    def begin(self, position: Callable[[], int]) -> None:
+        """As for any envelope; `ContextFailed` also when the capsule cannot be opened."""
+        self._aspects, self._place = self._capsule.open()
+        super().begin(position)

@@ -1,0 +1,226 @@
+"""A stream of random numbers for each task.
+
+::
+
+    seed of the call ──(entropy, spawn_key)──▶ task i: (..., i) ──▶ a Generator, by `rng()`
+                                                 │
+                                                 ├─▶ `random` and `numpy.random`, see `legacy`
+                                                 └─▶ the k-th call within it: (..., i, NESTED, k)
+
+The stream of a task follows from the seed of its call and its position alone, so it is the same
+wherever and whenever the task runs, and however often.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memmapping.modules import loaded
+from parallel_core.context.aspect import Aspect, Part, Place
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: In a spawn key: what follows is the number of a call within a task, not of a spawned stream.
+NESTED = 0xFFFFFFFF
+_POOL_SIZE = 4
+
+
+class Seed(NamedTuple):
+    """What a `numpy.random.SeedSequence` is made of.
+
+    Attributes
+    ----------
+    entropy : int or tuple of int
+        What the user gave.
+    spawn_key : tuple of int
+        Which of its descendants.
+    pool_size : int
+        How many words it mixes.
+    """
+
+    entropy: int | tuple[int, ...]
+    spawn_key: tuple[int, ...] = ()
+    pool_size: int = _POOL_SIZE
+
+    def child(self, *key: int) -> Seed:
+        """Return the descendant with that key."""
+        return self._replace(spawn_key=(*self.spawn_key, *key))
+
+    def sequence(self) -> np.random.SeedSequence:
+        """Return numpy's object."""
+        from numpy.random import SeedSequence
+
+        return SeedSequence(self.entropy, spawn_key=self.spawn_key, pool_size=self.pool_size)
+
+
+def check_seed(given: Any) -> Seed | None:
+    """Return what was given as `seed`, or None; else raise TypeError or ValueError."""
+    if given is None or isinstance(given, Seed):
+        return given
+    numpy_random = loaded("numpy.random")
+    if numpy_random is not None and isinstance(given, numpy_random.SeedSequence):
+        entropy = given.entropy
+        if not isinstance(entropy, int):
+            entropy = _whole_numbers(entropy, given)
+        return Seed(entropy, tuple(map(int, given.spawn_key)), given.pool_size)
+    if isinstance(given, (str, bytes, dict, set, frozenset)):
+        raise TypeError(_wrong(given))
+    if hasattr(given, "__iter__") and getattr(given, "ndim", 1) == 1:
+        return Seed(_whole_numbers(given, given))
+    return Seed(_whole_number(given, given))
+
+
+def _whole_numbers(numbers: Any, given: Any) -> tuple[int, ...]:
+    found = tuple(_whole_number(number, given) for number in numbers)
+    if not found:
+        raise ValueError(f"seed must not be empty, as {given!r} is")
+    return found
+
+
+def _whole_number(number: Any, given: Any) -> int:
+    if isinstance(number, bool) or type(number).__name__ in ("bool_", "bool"):
+        raise TypeError(_wrong(given))
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        raise TypeError(_wrong(given)) from None
+    if whole < 0:
+        raise ValueError(f"seed must not be negative, as {given!r} is")
+    return whole
+
+
+def _wrong(given: Any) -> str:
+    words = (
+        "seed must be a whole number, a sequence of them, a numpy.random.SeedSequence or None, "
+        f"not {given!r}"
+    )
+    if hasattr(given, "bit_generator") or hasattr(given, "seed_seq") or hasattr(given, "randint"):
+        words += ": draw a number from it, and give that"
+    return words
+
+
+class Streams:
+    """The streams of the tasks of one batch, in one thread.
+
+    Parameters
+    ----------
+    seed : Seed
+        Of the call.
+    position : callable
+        Returns the position of the task that is running.
+    seeds_globals : bool
+        Whether the generators of the whole process are seeded, too.
+    """
+
+    __slots__ = ("position", "seed", "seeds_globals")
+
+    def __init__(self, seed: Seed, position: Callable[[], int], seeds_globals: bool) -> None:
+        self.seed = seed
+        self.position = position
+        self.seeds_globals = seeds_globals
+
+
+_streams: ContextVar[Streams | None] = ContextVar("parallel_core_streams", default=None)
+# Each task has a copy of its own of the context, and so of these two:
+_generator: ContextVar[Any] = ContextVar("parallel_core_generator", default=None)
+_calls: ContextVar[int] = ContextVar("parallel_core_calls", default=0)
+
+
+def rng() -> np.random.Generator:
+    """Return the random generator of the task that calls this.
+
+    It is the same object until the end of the task. Which numbers it gives follows from the `seed`
+    of the call and the position of the task in it alone: not from `n_jobs`, the backend, the size
+    of batches, or whether the task was tried before.
+
+    Returns
+    -------
+    numpy.random.Generator
+        Made from ``SeedSequence(seed, spawn_key=(position,))``.
+
+    Raises
+    ------
+    RuntimeError
+        Where there is none: outside of a task, in a call without `seed`, or in a thread that the
+        task has started without a copy of its context.
+
+    Examples
+    --------
+    >>> from parallel_core import Parallel, delayed, rng
+    >>> def roll():
+    ...     return int(rng().integers(1, 7))
+    >>> first = Parallel(n_jobs=2, seed=1)(delayed(roll)() for _ in range(6))
+    >>> first == Parallel(n_jobs=1, seed=1)(delayed(roll)() for _ in range(6))
+    True
+    """
+    generator = _generator.get()
+    if generator is None:
+        streams = _streams.get()
+        if streams is None:
+            raise RuntimeError(
+                "there is no random generator here: rng() is for tasks of a call with a seed, "
+                "as in Parallel(n_jobs=2, seed=1234)(...); elsewhere take "
+                "numpy.random.default_rng(). In a thread that a task has started, call it "
+                "in the task and hand over what it returns"
+            )
+        from numpy.random import default_rng
+
+        generator = default_rng(streams.seed.child(streams.position()).sequence())
+        _generator.set(generator)
+    found: np.random.Generator = generator
+    return found
+
+
+def seed_of_call(given: Seed | None) -> Seeded | None:
+    """Return the aspect for a call with the seed `given`; by default what its own task leads to."""
+    streams = _streams.get()
+    if given is None:
+        if streams is None:
+            return None
+        number = _calls.get()
+        _calls.set(number + 1)
+        given = streams.seed.child(streams.position(), NESTED, number)
+    return Seeded(given, streams is None or streams.seeds_globals)
+
+
+class Seeded(Aspect):
+    """The seed of a call.
+
+    Parameters
+    ----------
+    seed : Seed
+        It.
+    seeds_globals : bool
+        Whether the call is where the generators of the whole process may be seeded around a task:
+        not in a thread of other tasks.
+
+    Attributes
+    ----------
+    seed : Seed
+        That.
+    """
+
+    name = "seed"
+    places = tuple(Place)
+
+    def __init__(self, seed: Seed, seeds_globals: bool) -> None:
+        self.seed = seed
+        self._seeds_globals = seeds_globals
+
+    def begin(self, position: Callable[[], int], place: Place) -> Part | None:
+        """Have `rng` work, and seed what is global in this process at each task."""
+        is_own = place in (Place.WORKER, Place.ENGINE)
+        seeds_globals = is_own or (place is Place.CALLER and self._seeds_globals)
+        _streams.set(Streams(self.seed, position, seeds_globals))
+        _generator.set(None)
+        _calls.set(0)
+        if not seeds_globals:
+            return None
+        from parallel_core.context.legacy import GlobalSeeds
+
+        root = repr((self.seed.entropy, self.seed.spawn_key)).encode()
+        return GlobalSeeds(root, position)

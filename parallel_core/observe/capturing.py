@@ -1,0 +1,224 @@
+"""What is printed goes elsewhere: into the result of the very task, with its batch, nowhere.
+
+::
+
+    print ──▶ sys.stdout: _Proxy ──▶ the Sink of this context; else that of this worker process;
+                                     else what sys.stdout was before
+
+A proxy stands in the place of ``sys.stdout`` and ``sys.stderr`` while somebody redirects, in
+whatever thread, and the last one puts back what was there. Whose text it is says a context
+variable: threads run several tasks at a time. A thread that a task starts has a context of its own,
+in which nothing is set; in a worker process its text is the task's all the same, in the caller's
+process it could be anybody's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable
+from contextvars import ContextVar, Token
+from typing import Any, NamedTuple, Protocol
+
+_NAMES = ("stdout", "stderr")
+
+
+class TaskOutput(NamedTuple):
+    r"""The result of a task, with what the task printed: see ``output="capture"`` of `Parallel`.
+
+    Attributes
+    ----------
+    value : object
+        What it returned.
+    stdout, stderr : str
+        What it wrote to ``sys.stdout`` and to ``sys.stderr``.
+
+    Examples
+    --------
+    >>> from parallel_core import Parallel, delayed
+    >>> Parallel(output="capture")([delayed(print)("said")])
+    [TaskOutput(value=None, stdout='said\n', stderr='')]
+    """
+
+    value: Any
+    stdout: str
+    stderr: str
+
+
+class Sink(Protocol):
+    """Takes what is printed."""
+
+    def take(self, name: str, text: str) -> bool:
+        """Take `text` that was written to ``sys.stdout`` or ``sys.stderr``; false: it does not."""
+        ...
+
+
+class Captured:
+    """Keeps what a task prints."""
+
+    __slots__ = ("_texts",)
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {name: [] for name in _NAMES}
+
+    def take(self, name: str, text: str) -> bool:
+        """Keep it."""
+        self._texts[name].append(text)
+        return True
+
+    def output(self, value: object) -> TaskOutput:
+        """Return `value` with what was printed."""
+        return TaskOutput(value, *("".join(self._texts[name]) for name in _NAMES))
+
+
+class Discarded:
+    """Keeps nothing."""
+
+    __slots__ = ()
+
+    def take(self, name: str, text: str) -> bool:
+        """Drop it."""
+        return True
+
+
+_sink: ContextVar[Sink | None] = ContextVar("parallel_core_output", default=None)
+_of_process: list[Sink] = []  # for threads with a context of their own, in a worker; the last one
+_is_worker = False
+_redirections = 0
+_lock = threading.Lock()
+
+
+def note_worker() -> None:
+    """Note that this process works for a caller: what any of its threads prints is a task's."""
+    global _is_worker
+    _is_worker = True
+
+
+def current_sink() -> Sink | None:
+    """Return who takes what is printed here and now, if not the streams as they were."""
+    sink = _sink.get()
+    if sink is None and _of_process:
+        try:
+            return _of_process[-1]
+        except IndexError:  # the task has just ended
+            return None
+    return sink
+
+
+class redirected:
+    """Within the block, what this context prints goes to `sink`."""
+
+    __slots__ = ("_sink", "_token")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._token: Token[Sink | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _sink.set(self._sink)
+        if _is_worker:
+            _of_process.append(self._sink)
+        _begin()
+
+    def __exit__(self, *raised: object) -> None:
+        if self._token is not None:
+            _sink.reset(self._token)
+        if self._sink in _of_process:
+            _of_process.remove(self._sink)
+        _end()
+
+
+def _begin() -> None:
+    global _redirections
+    with _lock:
+        _redirections += 1
+        for name in _NAMES:
+            stream = getattr(sys, name, None)
+            if type(stream) is not _Proxy:
+                setattr(sys, name, _Proxy(name, stream))
+
+
+def _end() -> None:
+    global _redirections
+    with _lock:
+        _redirections -= 1
+        if _redirections <= 0:
+            _put_back()
+
+
+def _put_back() -> None:
+    for name in _NAMES:
+        stream = getattr(sys, name, None)
+        if type(stream) is _Proxy:
+            setattr(sys, name, stream.original)
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # the thread that had it is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class _Proxy:
+    """Stands for a stream, and is it for everybody whose text goes nowhere else.
+
+    Attributes
+    ----------
+    original : object
+        The stream; None where there is none.
+    """
+
+    def __init__(self, name: str, original: Any) -> None:
+        self._name = name
+        self.original = original
+
+    def write(self, text: str) -> int:
+        sink = current_sink()
+        if sink is not None:
+            if not isinstance(text, str):
+                raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+            if sink.take(self._name, text):
+                return len(text)
+        if self.original is not None:
+            self.original.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        if self.original is not None and current_sink() is None:
+            self.original.flush()
+
+    @property
+    def buffer(self) -> Any:
+        return self.original.buffer if current_sink() is None else _ProxyBytes(self)
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self.original, attribute)
+
+    def __iter__(self) -> Any:
+        return iter(self.original)
+
+
+class _ProxyBytes:
+    """The bytes behind a proxy whose text is taken: what they say is taken as text."""
+
+    def __init__(self, proxy: _Proxy) -> None:
+        self._proxy = proxy
+
+    def write(self, data: Any) -> int:
+        whole = bytes(data)
+        self._proxy.write(whole.decode("utf-8", "backslashreplace"))
+        return len(whole)
+
+    def flush(self) -> None:
+        pass
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._proxy.original.buffer, attribute)

@@ -1,0 +1,198 @@
+"""What tasks print and log, on its way to the parent: a second connection, of whole messages.
+
+::
+
+    worker                                                          parent
+    print ──▶ WorkerStream ─┐                                  ┌─▶ sys.stdout, sys.stderr
+                            ├─▶ OutputWriter ═▶ OutputReader ──┤   (observe.outlet)
+    logging ──▶ Relay ──────┘        │                         └─▶ logging
+                                     └─▶ SAID on the board
+
+Any thread prints, and so do finalizers and handlers of signals, in the midst of anything; and what
+a handler raises comes out of anything. On the channel, a frame would have to be kept whole against
+all that. Here each message is one system call on a socket that keeps messages whole (`SOCK_DGRAM`):
+it is sent, or it is not, so there is no state to protect, and no lock.
+
+The kernel holds as much as the socket's buffer does: at most 2 MiB, of which each message takes 768
+bytes or more. Then who prints waits, until
+the parent reads; it reads whenever it waits for a worker. A task does not age while it waits so.
+
+A worker sets SAID on its board when it has sent something. The parent looks at it with every
+answer, clears it, and reads; so what a task has printed is shown before its result is known, and
+workers that say nothing cost a look at a word.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from parallel_core.observe.pieces import PART, Piece
+from parallel_core.workers.board import PHASE, SAID, SINCE, Board, Phase
+
+_BUFFER = 1 << 20  # as far as the system lets us
+LONGEST = 1 << 15  # bytes in a message
+_TURN = 1 << 22  # bytes that are read at a time; each message counts as the kernel counts it
+_OVERHEAD = 768  # at least
+_PART = struct.Struct("<QB?")  # of which piece, its kind, whether it is the last
+
+
+class OutputWriter:
+    """The worker's end.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A connected socket that keeps messages whole.
+    board : Board
+        This worker's page.
+    stop_if_wanted : callable
+        Raises if the task that is running is to stop.
+    """
+
+    def __init__(
+        self, sock: socket.socket, board: Board, stop_if_wanted: Callable[[], object]
+    ) -> None:
+        sock.setblocking(True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        self._socket = sock
+        self._board = board
+        self._stop_if_wanted = stop_if_wanted
+        self._main_thread = threading.get_ident()
+        self._numbers = itertools.count()
+        self.is_open = True
+
+    def send(self, kind: int, data: bytes) -> bool:
+        """Send a piece; wait for a parent that is at rest. False: nobody will read it."""
+        if not self.is_open:
+            return False
+        if len(data) > LONGEST:
+            return self._send_parts(kind, data)
+        return self._send(bytes((kind,)) + data)
+
+    def _send_parts(self, kind: int, data: bytes) -> bool:
+        number = next(self._numbers)
+        for start in range(0, len(data), LONGEST):
+            part = data[start : start + LONGEST]
+            head = _PART.pack(number, kind, start + LONGEST >= len(data))
+            if not self._send(bytes((PART,)) + head + part):
+                return False
+        return True
+
+    def _send(self, message: bytes) -> bool:
+        try:
+            self._socket.send(message, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if not self._send_waiting(message):
+                return False
+        except OSError as error:
+            if error.errno != errno.ENOBUFS or not self._send_waiting(message):
+                return False
+        self._board.words[SAID] = 1
+        return True
+
+    def _send_waiting(self, message: bytes) -> bool:
+        """Send when there is room; the task, which may be the parent's to time, does not age."""
+        words, times = self._board.words, self._board.times
+        if threading.get_ident() != self._main_thread or words[PHASE] != Phase.RUNNING:
+            return self._send_blocking(message)
+        since = time.monotonic()
+        try:
+            words[PHASE] = Phase.SENDING
+            return self._send_blocking(message)
+        finally:
+            times[SINCE] += time.monotonic() - since
+            words[PHASE] = Phase.RUNNING
+            self._stop_if_wanted()  # the signal may have come meanwhile
+
+    def _send_blocking(self, message: bytes) -> bool:
+        while True:
+            try:
+                self._socket.send(message)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # as some systems say that there is no room
+                    return False
+                time.sleep(0.001)
+            else:
+                return True
+
+    def leave(self, seconds: float) -> None:
+        """Wait no longer than so for the parent from now on, which may never read again."""
+        whole = int(seconds)
+        patience = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+
+    def close(self) -> None:
+        """Say nothing more, as a child of this process must not."""
+        self.is_open = False
+        self._socket.close()
+
+
+class OutputReader:
+    """The parent's end.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        A connected socket that keeps messages whole.
+    """
+
+    __slots__ = ("_buffer", "_parts", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = memoryview(bytearray(LONGEST + _PART.size + 1))
+        self._parts: dict[int, list[bytes]] = {}
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._socket.fileno()
+
+    def read(self) -> list[Piece]:
+        """Return what has come, without waiting."""
+        receive, buffer = self._socket.recv_into, self._buffer
+        found: list[Piece] = []
+        left = _TURN  # which is more than the kernel holds
+        try:
+            while left > 0:
+                read = receive(buffer, 0, socket.MSG_DONTWAIT)
+                left -= read + _OVERHEAD
+                kind = buffer[0]
+                data = bytes(buffer[1:read])
+                if kind == PART:
+                    self._join(data, found)
+                else:
+                    found.append((kind, data))
+        except OSError:  # that was all
+            pass
+        return found
+
+    def _join(self, data: bytes, found: list[Piece]) -> None:
+        number, kind, is_last = _PART.unpack_from(data)
+        parts = self._parts.setdefault(number, [])
+        parts.append(data[_PART.size :])
+        if is_last:
+            del self._parts[number]
+            found.append((kind, b"".join(parts)))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def output_pair() -> tuple[OutputReader, int]:
+    """Return the parent's end of a new connection, and the descriptor to hand to the worker."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return OutputReader(ours), theirs.detach()
+
+
+def output_writer(
+    descriptor: int, board: Board, stop_if_wanted: Callable[[], object]
+) -> OutputWriter:
+    """Return the worker's end, from the descriptor that it was handed."""
+    return OutputWriter(socket.socket(fileno=descriptor), board, stop_if_wanted)

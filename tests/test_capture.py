@@ -1,0 +1,189 @@
+"""What tasks print comes with their results, or goes nowhere, on every backend."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parallel_core import Parallel, TaskFailure, TaskOutput, delayed
+from parallel_core.errors import WorkerDiedError
+from watching import some, wait_until
+
+BACKENDS = ["processes", "threading", "sequential", "loky", "executor"]
+
+
+@contextlib.contextmanager
+def engine(name: str) -> Iterator[Any]:
+    if name == "executor":
+        with ThreadPoolExecutor(2) as executor:
+            yield executor
+    else:
+        yield name
+
+
+def say(n: int) -> int:
+    print("out", n, end=".")
+    sys.stderr.writelines(["err ", str(n)])
+    sys.stdout.buffer.write(b"bytes")
+    sys.stdout.flush()
+    if n == 5:
+        raise subprocess.CalledProcessError(1, "program", output="of the program")
+    return n
+
+
+def said(n: int, value: Any) -> TaskOutput:
+    return TaskOutput(value, f"out {n}.bytes", f"err {n}")
+
+
+@pytest.mark.parametrize("backend", some(BACKENDS))
+def test_each_result_has_what_its_task_said(
+    backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sys.stdout, sys.stderr
+    with engine(backend) as chosen:
+        parallel = Parallel(2, backend=chosen, output="capture")
+        results = parallel(delayed(say)(n) for n in range(5))
+        assert results == [said(n, n) for n in range(5)]
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            parallel(delayed(say)(n) for n in range(5, 6))
+        error: Any = caught.value
+        assert error.task_output == said(5, None) and error.stdout == "of the program"
+        generator = Parallel(2, backend=chosen, output="capture", return_as="generator")
+        assert list(generator(delayed(say)(n) for n in range(3))) == results[:3]
+
+        def instead(failure: TaskFailure) -> Any:
+            failed: Any = failure.error
+            return failure.instead(failed.task_output)
+
+        lenient = Parallel(2, backend=chosen, output="capture", on_error=instead)
+        assert lenient(delayed(say)(n) for n in (4, 5)) == [said(4, 4), said(5, None)]
+        enough = Parallel(2, backend=chosen, output="capture", stop_when=lambda one: one.stdout)
+        assert enough([delayed(say)(3)]) == [said(3, 3)]
+        silent = Parallel(2, backend=chosen, output="discard")
+        assert silent(delayed(say)(n) for n in range(5)) == list(range(5))
+        folded = Parallel(2, backend=chosen, output="discard", reduce=max)
+        assert folded(delayed(say)(n) for n in range(5)) == 4
+    assert (sys.stdout, sys.stderr) == before
+    assert capsys.readouterr() == ("", "")
+
+
+def in_threads(n: int) -> None:
+    threads = [threading.Thread(target=print, args=("thread of", n)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    Parallel(2, backend="threading")(delayed(print)("nested of", n) for _ in range(2))
+    with contextlib.redirect_stdout(io.StringIO()):
+        print("elsewhere")
+    print("last of", n)
+
+
+def test_threads_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = ["thread of 1\nthread of 1\nnested of 1\nnested of 1\nlast of 1\n"]
+    ours = Parallel(2, output="capture")([delayed(in_threads)(1)])
+    assert [one.stdout for one in ours] == expected
+    theirs = Parallel(2, backend="loky", output="capture")([delayed(in_threads)(1)])
+    assert [one.stdout for one in theirs] == expected
+    assert capsys.readouterr().out == ""
+    here = Parallel(1, output="capture")([delayed(in_threads)(1)])
+    assert [one.stdout for one in here] == [expected[0].replace("thread of 1\n", "")]
+    assert capsys.readouterr().out == "thread of 1\n" * 2  # it could be anybody's
+
+
+def meet(barrier: threading.Barrier, n: int) -> None:
+    barrier.wait()
+    print("of", n)
+    barrier.wait()
+
+
+def test_calls_that_overlap(capsys: pytest.CaptureFixture[str]) -> None:
+    """In several threads, one of which ends while the others go on."""
+    before = sys.stdout
+    barriers = [threading.Barrier(2) for _ in range(3)]
+    results: dict[int, Any] = {}
+
+    def call(n: int) -> None:
+        parallel = Parallel(2, backend="threading", output="discard" if n == 1 else "capture")
+        results[n] = parallel([delayed(meet)(barriers[n], n)])
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for n in range(3):
+        barriers[n].wait()
+    print("between")  # of nobody's task
+    for n in range(3):
+        barriers[n].wait()
+        threads[n].join()
+    assert [results[n] for n in range(3)] == [
+        [TaskOutput(None, "of 0\n", "")],
+        [None],
+        [TaskOutput(None, "of 2\n", "")],
+    ]
+    assert sys.stdout is before and capsys.readouterr().out == "between\n"
+
+
+def log_and_say() -> None:
+    logging.getLogger("of.capture").warning("a record")
+    print("a word")
+
+
+@pytest.mark.parametrize("output", ["capture", "discard"])
+def test_records_are_no_output(output: str, caplog: pytest.LogCaptureFixture) -> None:
+    backends = ("processes", "threading", "loky") if output == "capture" else ("processes",)
+    for backend in backends:
+        Parallel(2, backend=backend, output=output)([delayed(log_and_say)()])
+    assert [record.message for record in caplog.records] == ["a record"] * len(backends)
+
+
+def die(path: Path) -> None:
+    import os
+
+    print("never told")
+    path.touch()
+    os._exit(3)
+
+
+def test_a_worker_that_dies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(WorkerDiedError) as caught:
+        Parallel(2, output="capture")([delayed(die)(tmp_path / "was here")])
+    wait_until((tmp_path / "was here").exists, "it had begun")
+    assert not hasattr(caught.value, "task_output")
+    assert capsys.readouterr().out == ""
+
+
+class Rigid(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "task_output":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+def test_an_error_that_takes_no_attributes() -> None:
+    with pytest.raises(Rigid):
+        Parallel(1, output="capture")([delayed(fail_rigidly)()])
+
+
+def fail_rigidly() -> None:
+    raise Rigid
+
+
+def test_where_it_makes_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="output must be 'pass', 'capture' or 'discard', not 1"):
+        Parallel(2, output=1)
+    with pytest.raises(ValueError, match="does not go together with reduce: what is folded"):
+        Parallel(2, output="capture", reduce=max)
+    with pytest.raises(ValueError, match="does not go together with journal: it keeps"):
+        Parallel(2, output="capture", journal=tmp_path / "journal")
+    words = [delayed(print)("kept") for _ in range(2)]
+    assert Parallel(2, output="pass")(words) == [None, None]
