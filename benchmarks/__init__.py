@@ -34,10 +34,10 @@ How a figure comes about::
     The same for memory: of the parent, of all processes together.
 `payloads`, `array_payloads`
     The functions that workers run.
-`hardship`, `watch`, `trial`, `askers`, `mishaps`
+`hardship`, `watch`, `trial`, `askers`, `mishaps`, `setting_up`
     Works in which something goes wrong: the child has a further program go through a trial, watches
-    it, kills it if need be, and tidies up. What the program asks of a contestant, and what its
-    workers run.
+    it, kills it if need be, and tidies up. What the program asks of a contestant, what its workers
+    run, and what it sets up around them.
 `machine`
     Facts about the machine that make figures comparable, and none that would name it.
 """

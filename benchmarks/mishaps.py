@@ -42,6 +42,34 @@ def killed_once(number: int) -> int:
     return harmless(number)
 
 
+def draws(number: int) -> list[float]:
+    """Draw numbers from the generator that all of a process share."""
+    import numpy
+
+    return [float(numpy.random.random()) for _ in range(harmless(number) % 3 + 1)]
+
+
+def draws_and_is_killed_once(number: int) -> list[float]:
+    """Draw them, and lose the worker at one of the tasks."""
+    drawn = draws(number)
+    killed_once(number)
+    return drawn
+
+
+def draws_rng(number: int) -> list[float]:
+    """Draw numbers from the generator that each task has, as ours has it."""
+    from parallel_core import rng
+
+    return [float(rng().random()) for _ in range(harmless(number) % 3 + 1)]
+
+
+def draws_rng_and_is_killed(number: int) -> list[float]:
+    """Draw them, and lose the worker at one of the tasks."""
+    drawn = draws_rng(number)
+    killed_once(number)
+    return drawn
+
+
 def sticks(number: int) -> int:
     """Never come to an end, and say in which process."""
     if number == BAD:

@@ -18,7 +18,9 @@ from benchmarks.outcome import Outcome
 from benchmarks.report import Report
 from benchmarks.watch import PATIENCE_SECONDS, Watch
 from benchmarks.workload import discover
+from benchmarks.workloads.carried import Carried
 from benchmarks.workloads.parent_death import GetBusy
+from benchmarks.workloads.same_numbers import SameNumbers
 from watching import running
 
 
@@ -73,3 +75,14 @@ def test_a_watch_leaves_nothing() -> None:
     assert not any(map(running, busy)) and not watch.folder.exists()
     assert not left.exists() and of_another.exists()
     of_another.unlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
+def test_what_is_set_up_holds_and_what_is_drawn_stays() -> None:
+    pytest.importorskip("numpy")
+    assert {name: lost for name, lost in _lost(Carried).items() if lost} == {}
+    assert {name: lost for name, lost in _lost(SameNumbers).items() if lost} == {}
+
+
+def _lost(workload: type[Carried] | type[SameNumbers]) -> dict[str, float]:
+    return workload(Conditions(rounds=1)).sample_of("ours")

@@ -23,6 +23,8 @@
     two_arguments, unpicklable      errors as themselves, and soon
     parent_death    what outlives the program        hundred_calls  what outlives a call
     paused_consumer                 how far ahead of a consumer items are pulled
+    carried         what the caller has set up, and tasks do not see
+    same_numbers    random numbers that depend on more than their seed
 
 No module here may import a contestant before it is measured.
 """
