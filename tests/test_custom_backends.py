@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
@@ -15,7 +16,11 @@ import pytest
 
 from parallel_core import (
     Backend,
+    Completion,
+    FuturesBackend,
     Parallel,
+    Session,
+    WorkerOptions,
     delayed,
     effective_n_jobs,
     get_active_backend,
@@ -32,6 +37,7 @@ from parallel_core.compat.joblib import (
     ThreadingBackend,
 )
 from parallel_core.errors import BackendError, TaskExitError, TaskTimeoutError, WorkerDiedError
+from parallel_core.tasks.batch import Batch
 
 core = pytest.mark.core
 
@@ -714,3 +720,95 @@ def test_a_pool_of_joblibs_that_somebody_has_changed() -> None:
             parallel(delayed(fail_at)(x, 50) for x in range(100))
         assert parallel(delayed(square)(x) for x in range(9)) == [x * x for x in range(9)]
     assert backend._pool is None
+
+
+class Patient(Session):
+    """Works while somebody waits for it, as in the documentation."""
+
+    n_workers = 1
+
+    def begin(self, call: str, carry_on: bool, folding: Any = None, **more: Any) -> None:
+        self.batches: deque[Batch] = deque()
+
+    def room(self, depth: int) -> bool:
+        return len(self.batches) < depth
+
+    def submit(self, batch: Batch) -> None:
+        self.batches.append(batch)
+
+    def wait(self, seconds: float | None) -> list[Completion]:
+        batch = self.batches.popleft()
+        calls = [batch.call(index) for index in range(batch.size)]
+        values = [function(*args, **kwargs) for function, args, kwargs in calls]
+        return [Completion(batch, batch.start, values, 0.0, True)]
+
+    def enforce(self, limit: float) -> float:
+        return float("inf")
+
+    def cancel(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Opening(Backend):
+    """Has what it is told to have for a session."""
+
+    name = "opening"
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
+        return self.session  # type: ignore[no-any-return]
+
+
+class NoExecutor(FuturesBackend):
+    name = "futures"
+
+    def executor(self, n_jobs: int, options: WorkerOptions) -> Any:
+        return None
+
+
+class NoFutures(FuturesBackend):
+    name = "futures"
+
+    def executor(self, n_jobs: int, options: WorkerOptions) -> Any:
+        return object()
+
+    def submit(self, executor: Any, data: bytes) -> Any:
+        return None
+
+
+@core
+def test_a_session_is_told_by_name_what_it_need_not_know() -> None:
+    parallel = Parallel(n_jobs=2, backend=Opening(Patient()))
+    assert parallel(delayed(square)(x) for x in range(4)) == [0, 1, 4, 9]
+
+
+def _without(method: str) -> Backend:
+    return Opening(type("Silent", (Patient,), {method: lambda *_: None})())
+
+
+@core
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        (type("Bare", (Backend,), {"name": "bare"})(), "backend 'bare': Bare.open is missing"),
+        (Opening(None), "backend 'opening': Opening.open returned None; it must be a Session"),
+        (
+            type("Bare", (FuturesBackend,), {"name": "bare"})(),
+            "backend 'bare': Bare.executor is missing: it returns the executor",
+        ),
+        (NoExecutor(), "backend 'futures': NoExecutor.executor returned nothing"),
+        (NoFutures(), "backend 'futures': NoFutures.submit returned None; it must return the fut"),
+        (_without("room"), "Silent.room returned nothing"),
+        (_without("wait"), "Silent.wait returned nothing"),
+        (_without("enforce"), "Silent.enforce returned nothing"),
+    ],
+)
+def test_a_backend_of_our_interface_that_lacks_something(backend: Backend, words: str) -> None:
+    with pytest.raises(BackendError, match=words):
+        Parallel(n_jobs=2, backend=backend, timeout=60)(delayed(square)(x) for x in range(9))
+    assert Parallel(n_jobs=2, backend="threading")([delayed(square)(3)]) == [9]

@@ -573,6 +573,11 @@ def test_a_logger_as_argument(handler: Kept) -> None:
     assert [record.getMessage() for record in handler.records] == ["given"]
     with pytest.raises(SerializationError, match=r"task 1 of the call: .*use_logger\(.*Special"):
         Parallel(2)([delayed(use_logger)(logger), delayed(use_logger)(Special("alone"))])
+    with pytest.raises(SerializationError, match=r"'Special' \(pass its name, and have the task"):
+        Parallel(2)([delayed(use_logger)(Special("alone"))])
+    with pytest.raises(SerializationError, match=r"'StreamHandler' \(a handler stays here: what"):
+        Parallel(2)([delayed(use_logger)([logging.StreamHandler()])])
+    assert Parallel(2)([delayed(use_logger)(logger)]) == ["of.tests.given"]
 
 
 # --- a notebook -----------------------------------------------------------------------------------

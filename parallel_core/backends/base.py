@@ -263,6 +263,14 @@ class Session(ABC):
         """Give the workers back; what is still in flight is cancelled."""
 
 
+def broken(engine: Backend | Session, method: str, what: str) -> Exception:
+    """Return an error that says `what` is wrong with a method of `engine`."""
+    from parallel_core.errors import BackendError
+
+    whose = f"backend {engine.name!r}: " if isinstance(engine, Backend) else ""
+    return BackendError(f"{whose}{type(engine).__name__}.{method} {what}")
+
+
 class Backend:
     """An engine that runs tasks.
 
@@ -323,7 +331,7 @@ class Backend:
         BackendUnavailable
             When it has none to give on this system.
         """
-        raise NotImplementedError(f"{type(self).__name__} has the style {self.style}")
+        raise broken(self, "open", "is missing: it returns the Session of a call")
 
     def nested(self, level: int) -> tuple[Backend | str, int | None] | None:
         """Return which backend calls within its tasks use, if it knows a better one than others.

@@ -12,7 +12,6 @@ import pickle
 import queue
 import threading
 import time
-from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from parallel_core.backends.base import (
     Style,
     WorkerOptions,
     all_failed,
+    broken,
 )
 from parallel_core.backends.engine_output import whereabouts
 from parallel_core.backends.engine_worker import (
@@ -144,6 +144,9 @@ class FuturesSession(Session):
         except Exception as error:
             self._is_aborted = self._backend.abort(self.executor, [])
             raise SessionFailed(self._lost(batch, error)) from error
+        if not hasattr(future, "add_done_callback"):
+            what = f"returned {future!r}; it must return the future of the batch"
+            raise SessionFailed(broken(self._backend, "submit", what))
         if batch.uses:  # until it is done for certain: what was cancelled may be running
             future.add_done_callback(_Release(list(batch.uses)))
         self._in_flight[future] = (batch, time.monotonic())
@@ -319,7 +322,6 @@ class FuturesBackend(Backend):
 
     style = Style.PUSH
 
-    @abstractmethod
     def executor(self, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the executor for a call.
 
@@ -328,6 +330,7 @@ class FuturesBackend(Backend):
         BackendUnavailable
             When there is none to be had.
         """
+        raise broken(self, "executor", "is missing: it returns the executor of a call")
 
     def thread_limit(self, n_jobs: int, options: WorkerOptions) -> ThreadLimit | None:
         """Return the limit of threads for its workers; None where they are not ours to limit."""
@@ -361,7 +364,10 @@ class FuturesBackend(Backend):
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> FuturesSession:
         """Return a session over `executor`."""
-        return FuturesSession(self, self.executor(n_jobs, options), n_jobs, level, options)
+        executor = self.executor(n_jobs, options)
+        if executor is None:
+            raise broken(self, "executor", "returned nothing; it must return the executor")
+        return FuturesSession(self, executor, n_jobs, level, options)
 
 
 class ExecutorBackend(FuturesBackend):

@@ -156,6 +156,8 @@ def seal(
         try:
             packed = aspect.packed(dumps)
             data = None if packed is None else dumps(packed)
+        except ContextError:  # which part it is
+            raise
         except Exception as error:
             raise ContextError(
                 f"the context {aspect.name!r} has a state that does not pickle, so it cannot be "

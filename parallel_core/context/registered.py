@@ -134,7 +134,10 @@ class Restored(Aspect):
             try:
                 parts[what] = dumps(part)
             except Exception as error:
-                raise ContextError(f"{what}: {type(error).__name__}: {error}") from error
+                raise ContextError(
+                    f"the context {self.name!r} has a {what} that does not pickle, so it cannot "
+                    f"hold in another process: {type(error).__name__}: {error}"
+                ) from error
         return ToldRestored(self.name, parts["state"], parts["restore"])
 
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed
+from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed, broken
 from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import aspects_for, seal
 from parallel_core.dispatch.aftermath import (
@@ -138,7 +138,9 @@ class PushDispatch:
             context, needed = seal(plan.aspects, definitions)
             self._needed.update(needed)
         session.answers_each = self._live is not None
-        session.begin(definitions.call, plan.policy.carries_on, folding, context)
+        session.begin(definitions.call, plan.policy.carries_on, folding, context=context)
+        if session.room(1) is None:
+            raise broken(session, "room", "returned nothing; it must be True or False")
         self._interruption = plan.interruption
         if self._live is not None or self._interruption is not None:
             wake = session.waker()
@@ -368,7 +370,10 @@ class PushDispatch:
             return
         until = min(self._deadline.at, self._look_again)
         if self._plan.timeout is not None:
-            until = min(until, self._session.enforce(self._plan.timeout))
+            again = self._session.enforce(self._plan.timeout)
+            if again is None:
+                raise broken(self._session, "enforce", "returned nothing; it must return a time")
+            until = min(until, again)
         if self._again:
             until = min(until, self._again[0][0])
         if self._plan.gate is not None and self._is_held_back():
@@ -406,6 +411,8 @@ class PushDispatch:
         except SessionFailed as failed:
             self._fail(failed.error)
             return
+        if news is None:
+            raise broken(self._session, "wait", "returned nothing; it must return completions")
         failed_of: list[tuple[Failure, Completion]] = []
         for completion in news:
             self._record(completion)

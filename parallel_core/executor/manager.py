@@ -215,7 +215,10 @@ class Manager:
         """
         with self._lock:
             if self._is_shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown of the executor")
+                raise RuntimeError(
+                    "cannot schedule new futures after shutdown of the executor: its with block "
+                    "has ended, or shutdown() was called. get_executor() makes another one"
+                )
             if not threading.main_thread().is_alive():
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             self.tasks.put(work)

@@ -17,6 +17,7 @@ from parallel_core.backends.base import (
     Session,
     Style,
     WorkerOptions,
+    broken,
 )
 from parallel_core.backends.cores import check_n_jobs, threads_per_worker
 from parallel_core.backends.registry import find_backend
@@ -645,7 +646,10 @@ class Parallel(Generic[_Returns, _Instead]):
         if self._session is not None and not self._session.is_current():
             self._release()
         if self._session is None:
-            self._session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
+            session = self._backend.open(n_jobs, config.nesting_level() + 1, self._options)
+            if not isinstance(session, Session):
+                raise broken(self._backend, "open", f"returned {session!r}; it must be a Session")
+            self._session = session
         return self._session
 
     def _open_journal(self, seeded: Seeded | None) -> Journal:

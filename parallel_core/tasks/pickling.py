@@ -260,7 +260,8 @@ def why_not_picklable(
         return None
     seen = {id(value)}
     while True:
-        for step, part in parts_of(value):
+        advice = _advice_on(value)
+        for step, part in () if advice else parts_of(value):
             if id(part) in seen:
                 continue
             part_error = _pickling_error(part, reduce_first)
@@ -269,7 +270,20 @@ def why_not_picklable(
                 path, value, error = path + step, part, part_error
                 break
         else:
-            return f"{path}, {short_repr(value)} of type {type(value).__name__!r}", error
+            what = f"{path}, {short_repr(value)} of type {type(value).__name__!r}"
+            return what + advice, error
+
+
+def _advice_on(value: object) -> str:
+    """Return in brackets what to do instead of pickling `value`, where it is of logging."""
+    logging = loaded("logging")
+    if logging is None:
+        return ""
+    if isinstance(value, logging.Logger):
+        return " (pass its name, and have the task call logging.getLogger with it)"
+    if isinstance(value, logging.Handler):
+        return " (a handler stays here: what tasks log comes to the handlers of this process)"
+    return ""
 
 
 def _pickling_error(obj: object, reduce_first: Reducer | None) -> BaseException | None:
