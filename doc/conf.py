@@ -33,6 +33,15 @@ napoleon_use_rtype = False
 
 # The examples stand for a script of the user's, so what they define belongs to `__main__`.
 # Some are for libraries that need not be there: `:skipif: find_spec("pandas") is None`.
-doctest_global_setup = "__name__ = '__main__'; from importlib.util import find_spec"
+# Each page is a program of its own: one that wants to be there before scikit-learn is imported has
+# not to find it imported by the page before.
+doctest_global_setup = """
+import sys
+from importlib.util import find_spec
+
+__name__ = "__main__"
+for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+    del sys.modules[name]
+"""
 doctest_path = [str(Path(__file__).parent / "examples")]
 doctest_global_cleanup = "import parallel_core; parallel_core.shutdown_workers()"

@@ -260,6 +260,18 @@ def test_none_is_an_empty_line_and_strings_are_printed_as_they_are(folder: Path)
     assert run(folder, "map", "functions:two_lines", given=b"a\nb\n").stdout == b"a\na\nb\nb\n"
 
 
+@pytest.mark.parametrize("how", ["-j1", "-j2", "--prefer=threads"])
+def test_what_functions_and_modules_print_is_among_no_results(folder: Path, how: str) -> None:
+    (folder / "chatty.py").write_text(
+        "import sys\nprint('imported')\n"
+        "def upper(text):\n    print(f'at {text}\\n', end='')\n    return text.upper()\n"
+    )
+    done = run(folder, "map", how, "chatty:upper", given=b"a\nb\nc\n")
+    assert (done.stdout, done.returncode) == (b"A\nB\nC\n", 0)
+    said = done.stderr.decode().splitlines()
+    assert set(said) == {"imported", "at a", "at b", "at c"} and said.count("at a") == 1
+
+
 def test_newlines_of_both_kinds_are_stripped_and_other_whitespace_stays(folder: Path) -> None:
     given = b"a\r\n b \n\x0c\nc\rd\ne"
     done = run(folder, "map", "functions:show", given=given)

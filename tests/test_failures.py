@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -700,3 +701,13 @@ def test_errors_of_the_library_have_one_base() -> None:
         kind = getattr(errors, name)
         if issubclass(kind, Exception) and name not in ("RemoteTraceback", "PerformanceHint"):
             assert issubclass(kind, ParallelError), name
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    import parallel_core
+    from parallel_core import errors
+
+    folder = Path(__file__).parents[1] / "doc" / "reference"
+    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.md"))
+    named = set(re.findall(r"^\.\. (?:auto|py:)\w+:: [\w.]*?(\w+)$", text, re.MULTILINE))
+    assert {*parallel_core.__all__, *errors.__all__} - named == set()

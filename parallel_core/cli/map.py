@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
-from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from contextlib import closing, nullcontext, redirect_stdout
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from parallel_core.cli import arguments
 from parallel_core.cli.applying import (
@@ -182,6 +182,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: MapOptions) -> int:
     """Run ``parallel-core map`` and return its exit code."""
+    if sys.stdout is None:
+        return _refuse("standard output is closed")
+    output = sys.stdout
+    with redirect_stdout(sys.stderr):  # what functions and modules print is among no results
+        return _run(options, output.buffer)
+
+
+def _run(options: MapOptions, output: IO[bytes]) -> int:
     from parallel_core import Parallel
 
     add_current_directory()
@@ -195,8 +203,6 @@ def run(options: MapOptions) -> int:
         settings["backend"] = options.backend
     if options.prefer is not None:
         settings["prefer"] = options.prefer
-    if sys.stdout is None:
-        return _refuse("standard output is closed")
     try:
         function = load_function(options.target)
         source = LineSource(options.file)
@@ -204,9 +210,8 @@ def run(options: MapOptions) -> int:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"cannot read {options.file!r}: {error.strerror or error}")
-    sys.stdout.flush()  # what the import printed comes before the results
     with closing(source):
-        run = _Run(options, source, function)
+        run = _Run(options, source, function, output)
         if options.journal is not None:
             from parallel_core.journal.store import Calls, Journal
 
@@ -231,9 +236,14 @@ class _Run:
     """One run over the lines of one source."""
 
     def __init__(
-        self, options: MapOptions, source: LineSource, function: Callable[[Any], Any]
+        self,
+        options: MapOptions,
+        source: LineSource,
+        function: Callable[[Any], Any],
+        output: IO[bytes],
     ) -> None:
         self._options = options
+        self._output = output
         self._source = source
         self._feed = Feed(source, self._task)
         self._failed = 0
@@ -292,7 +302,7 @@ class _Run:
                     if self._options.on_error == REPORT:
                         self._show(result)
                 else:
-                    _write(result)
+                    _write(result, self._output)
 
     def _after_the_last_line(self) -> ExitCode:
         if self._failed and self._options.on_error == SKIP:
@@ -316,9 +326,8 @@ class _Run:
             print(failure.traceback, end="", file=sys.stderr, flush=True)
 
 
-def _write(data: bytes) -> None:
+def _write(data: bytes, stream: IO[bytes]) -> None:
     """Write and flush: the next result may be long in coming."""
-    stream = sys.stdout.buffer
     try:
         left = memoryview(data)
         while left:  # an unbuffered stream may take a part only
