@@ -1363,3 +1363,14 @@ def test_interrupts_while_workers_are_being_born(tmp_path: Path) -> None:
     assert err == ""
     assert (out + rest).endswith("works\n")
     assert child.returncode == 0
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_an_async_function_is_no_task_and_the_error_says_what_to_do() -> None:
+    async def fetch(n: int) -> int:
+        return n
+
+    with pytest.raises(
+        SerializationError, match=r"fetch\(3\).*'coroutine' \(an async function only"
+    ):
+        Parallel(2)([delayed(fetch)(3)])

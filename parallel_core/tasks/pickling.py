@@ -14,7 +14,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from memmapping.modules import loaded
@@ -275,7 +275,9 @@ def why_not_picklable(
 
 
 def _advice_on(value: object) -> str:
-    """Return in brackets what to do instead of pickling `value`, where it is of logging."""
+    """Return in brackets what to do instead of pickling `value`, where it is known."""
+    if isinstance(value, CoroutineType):
+        return " (an async function only makes one: have the task call asyncio.run with it)"
     logging = loaded("logging")
     if logging is None:
         return ""
