@@ -1370,7 +1370,5 @@ def test_an_async_function_is_no_task_and_the_error_says_what_to_do() -> None:
     async def fetch(n: int) -> int:
         return n
 
-    with pytest.raises(
-        SerializationError, match=r"fetch\(3\).*'coroutine' \(an async function only"
-    ):
+    with pytest.raises(SerializationError, match=r"'coroutine' \(an async function only"):
         Parallel(2)([delayed(fetch)(3)])
