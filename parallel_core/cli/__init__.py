@@ -17,7 +17,8 @@
 
 - ``main`` reads the arguments, runs one command and turns what ends it (a closed reader,
   Ctrl-C) into an exit code of `exits`.
-- ``map`` streams. The loop of `Parallel` runs in the thread that wants the next result,
+- ``map`` streams. What functions print goes to stderr, too, and the results have stdout alone.
+  The loop of `Parallel` runs in the thread that wants the next result,
   so a ``Feed`` that waited for a slow producer would keep finished results back; it
   therefore ends a *round* when the input pauses, and the next line starts the next one
   on the same workers (`source` says more).
