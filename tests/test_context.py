@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 import functools
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -143,6 +145,21 @@ def counted(value: int) -> int:
 def test_so_has_one_whose_result_is_folded(backend: str) -> None:
     total = Parallel(2, backend, reduce=int.__add__)(delayed(counted)(n) for n in range(50))
     assert total == 50
+
+
+class Large:
+    """Can be referred to weakly."""
+
+
+def test_what_was_carried_is_not_kept() -> None:
+    large = Large()
+    GREETING.set(large)
+    seen = weakref.ref(large)
+    Parallel(2)(delayed(abs)(n) for n in range(3))
+    GREETING.set("nothing")
+    del large
+    gc.collect()
+    assert seen() is None
 
 
 def test_values_that_do_not_pickle_are_left_out() -> None:
