@@ -147,6 +147,21 @@ def test_so_has_one_whose_result_is_folded(backend: str) -> None:
     assert total == 50
 
 
+def change_decimal(n: int) -> int:
+    decimal.getcontext().prec -= n
+    return decimal.getcontext().prec
+
+
+@pytest.mark.parametrize("precision", [28, 10])
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_a_task_has_a_copy_of_what_decimal_is_to_do(backend: str, precision: int) -> None:
+    with decimal.localcontext() as numbers:
+        numbers.prec = precision
+        found = Parallel(2, backend, batch_size=2)(delayed(change_decimal)(n % 3) for n in range(6))
+        assert found == [precision, precision - 1, precision - 2] * 2
+        assert numbers.prec == precision
+
+
 class Large:
     """Can be referred to weakly."""
 
@@ -411,9 +426,14 @@ def raises(_: Any = None) -> Any:
     raise OSError("no such thing")
 
 
+def exits(_: Any = None) -> Any:
+    sys.exit(3)
+
+
 BAD = {
     "capture": (raises, known_within, "could not be captured: OSError: no such thing"),
     "restore": (int, raises, "could not be restored where tasks run: OSError: no such thing"),
+    "leave": (int, exits, "could not be restored where tasks run: SystemExit: 3"),
     "enter": (int, lambda _: Fails("enter"), "could not be restored .* OSError: entering"),
     "exit": (int, lambda _: Fails("exit"), "could not be put back .* OSError: leaving"),
     "neither": (int, lambda _: 5, "must return None or a context manager, not 5 of type 'int'"),
@@ -430,7 +450,7 @@ def test_a_context_that_fails_ends_the_call_and_nothing_more(engine: Any, regist
             with pytest.raises(ContextError, match=words) as caught:
                 call(delayed(abs)(n) for n in range(20))
             assert "bad one" in str(caught.value)
-            assert isinstance(caught.value.__cause__, Exception)
+            assert isinstance(caught.value.__cause__, (Exception, SystemExit))
         unregister_context("bad one")
         assert call(delayed(abs)(n) for n in range(20))
         if engine == "loky":

@@ -94,7 +94,7 @@ class Envelope:
 
 def failed(name: str, what: str, error: BaseException) -> ContextFailed:
     """Return the failure of the context `name`, which raised `error`; an interrupt stays one."""
-    if not isinstance(error, Exception):
+    if not isinstance(error, (Exception, SystemExit)):
         return ContextFailed(error)
     words = error if isinstance(error, ContextError) else f"{type(error).__name__}: {error}"
     wrapped = ContextError(f"the context {name!r} {what} where tasks run: {words}")
