@@ -4,6 +4,7 @@
 
             cli            the command line
             compat         others' names for what is here
+            bridge         ours in joblib's place, and under joblib
             executor       futures over the same workers
             parallel       Parallel: reads parameters, builds one Dispatch, returns its results
             dispatch       pulls tasks, sizes batches, keeps order
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         register_parallel_backend as register_parallel_backend,
     )
     from parallel_core.backends.shutdown import shutdown_workers as shutdown_workers
+    from parallel_core.bridge.backend import register_joblib as register_joblib
     from parallel_core.context.registered import register_context as register_context
     from parallel_core.context.registered import unregister_context as unregister_context
     from parallel_core.context.seeds import rng as rng
@@ -102,6 +104,7 @@ _HOMES = {
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
     "register_context": "context.registered",
+    "register_joblib": "bridge.backend",
     "register_parallel_backend": "backends.registry",
     "rng": "context.seeds",
     "shutdown_workers": "backends.shutdown",

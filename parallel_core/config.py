@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar, Token
+from importlib import import_module
 from typing import Any
 
 #: Our environment variables, each with the name under which people may have set it for joblib.
@@ -108,6 +109,9 @@ def _what_can_be_pickled(values: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+#: What worker processes call before anything else, each as ``"module:function"``.
+worker_hooks: tuple[str, ...] = ()
+
 _EMPTY = Settings({}, {})
 _settings: ContextVar[Settings] = ContextVar("parallel_core_settings")
 _level: ContextVar[int] = ContextVar("parallel_core_level", default=0)
@@ -188,6 +192,13 @@ def enter_worker(level: int, settings: Settings | None = None) -> None:
     _process_settings = _EMPTY if settings is None else settings
     _level.set(0)  # a forked child starts with a copy of its parent's context
     _settings.set(_process_settings)
+
+
+def run_hooks(hooks: tuple[str, ...]) -> None:
+    """Call what the caller's process wants to be called in its workers; `worker_hooks` of it."""
+    for hook in hooks:
+        module, _, function = hook.partition(":")
+        getattr(import_module(module), function)()
 
 
 def environment(name: str) -> str | None:

@@ -17,6 +17,8 @@
     makespan        tasks of which nobody knows how long they take: a heavy tail, slow ones last or
                     first, a straggler, a slow generator, more workers than cores
 
+    grid_search     searches of scikit-learn, with quick fits and on a large array
+
     worker_death    what is lost with a worker       stuck_task     ... with a task without end
     two_arguments, unpicklable      errors as themselves, and soon
     parent_death    what outlives the program        hundred_calls  what outlives a call

@@ -101,8 +101,9 @@ def _run_batch(data: bytes, nested: bytes | None) -> bytes:
 
 
 def _answers(told: Any, nested: bytes | None) -> list[Any]:
-    lifeline, call, level, threads, runs, sent, carry_on, fold, start, context = told
+    lifeline, hooks, call, level, threads, runs, sent, carry_on, fold, start, context = told
     hold_on(lifeline)
+    config.run_hooks(hooks)
     config.enter_task(level)
     if nested is not None:
         backend, n_jobs = pickle.loads(nested)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from memmapping.interrupts import HeldSignals
 from memmapping.modules import loaded
+from parallel_core import config
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
     LONGEST_WAIT,
@@ -131,7 +132,8 @@ class FuturesSession(Session):
             for token, definition in batch.definitions.items()
         }
         lifeline = own_lifeline() if self._backend.opens_files else None
-        told = (lifeline, self._call, self._level, self._threads, batch.runs, definitions)
+        hooks = config.worker_hooks
+        told = (lifeline, hooks, self._call, self._level, self._threads, batch.runs, definitions)
         fold = None if self._folding is None else tuple(self._folding)
         rest = (self._carry_on, fold, batch.start, self._context)
         return pickle.dumps((whereabouts(), caller_handles(), (*told, *rest)), 5)

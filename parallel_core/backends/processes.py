@@ -52,9 +52,10 @@ class ProcessesBackend(Backend):
         threads = threads_per_worker(n_jobs, options.thread_limit)
         environment = import_only_variables(threads)
         key = self._plain_key
-        if options.initializer is not None or environment or options.preload:
+        hooks = config.worker_hooks
+        if options.initializer is not None or environment or options.preload or hooks:
             initializer = None if options.initializer is None else pickle_initializer(options)
-            key = WorkerKey(self._start_method, initializer, environment, options.preload)
+            key = WorkerKey(self._start_method, initializer, environment, options.preload, hooks)
         now = surroundings(options.idle_seconds, level, threads, options.most_memory)
         try:
             return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn, options.lifespan)

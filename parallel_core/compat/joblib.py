@@ -20,6 +20,8 @@ from parallel_core.backends.conventions import (
     SequentialBackend,
     ThreadingBackend,
 )
+from parallel_core.bridge.places import install as install
+from parallel_core.bridge.places import uninstall as uninstall
 
 __all__ = [
     "AutoBatchingMixin",

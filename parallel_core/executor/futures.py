@@ -167,6 +167,16 @@ class ParallelExecutor(Executor):
         else:
             self._manager.shutdown(wait, cancel_futures)
 
+    def abort(self) -> None:
+        """Stop the tasks that run, and take in nothing more; return when that is done.
+
+        Futures in the queue are cancelled; those of tasks that ran have an exception.
+        """
+        if os.getpid() != self._pid:
+            self._manager.disown()
+        else:
+            self._manager.abort()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._max_workers} workers>"
 

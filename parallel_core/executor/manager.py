@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from parallel_core.backends.base import Failure, Style
 from parallel_core.backends.registry import find_backend
 from parallel_core.context.seeds import leave_streams
+from parallel_core.dispatch.interruption import Interruption
 from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
 from parallel_core.parallel.call import Parallel
@@ -167,6 +168,12 @@ class Calls(Parallel):
         if "batch_size" not in params and not self._backend.can_answer_each:
             self._batch_size = 1
         self._call_options = _Options(*self._call_options)
+        self._interruption = Interruption()
+
+    def interrupt(self) -> None:
+        """Have the call end that runs, from another thread, and any that would follow."""
+        assert self._interruption is not None
+        self._interruption.set()
 
     @property
     def captures(self) -> bool:
@@ -244,6 +251,13 @@ class Manager:
         self.tasks.close()
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def abort(self) -> None:
+        """Take in nothing more, and end the call that runs."""
+        with self._lock:
+            self._is_shut_down = True
+        self._calls.interrupt()
+        self.shutdown(wait=True, cancel_futures=True)
 
     def disown(self) -> None:
         """In a forked child: nothing that is under way is ours."""

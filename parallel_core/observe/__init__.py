@@ -3,12 +3,14 @@
 ::
 
     dispatch ──progress()──▶ Parallel.print_progress ──▶ messages.Messages (``verbose``)
+                    └─────▶ followers
 
     a worker ──pieces: text──────▶ outlet ──▶ sys.stdout, sys.stderr
              └─pieces: records ──▶ records ─▶ logging
 
     a task's print ──▶ capturing ──▶ TaskOutput, or nowhere
 
+- `followers`: who else wants to hear of completions.
 - `pieces`: what travels; `outlet`: where it appears.
 - `records`: log records, on both ends.
 - `capturing`: what is printed goes elsewhere while somebody wants that.

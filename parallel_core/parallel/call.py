@@ -38,6 +38,7 @@ from parallel_core.dispatch.plan import (
 )
 from parallel_core.dispatch.push import PushDispatch
 from parallel_core.errors import cut_traceback, warn_caller
+from parallel_core.observe.followers import followed, followers
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import check_arrays, check_verbose
 from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend, split_params
@@ -571,8 +572,7 @@ class Parallel(Generic[_Returns, _Instead]):
     def _start(self, tasks: Iterable[Any]) -> Any:
         """Return a started dispatch on the chosen backend, or on threads where it cannot work."""
         backend = self._backend
-        wanted = backend.default_n_jobs if self.n_jobs is None else self.n_jobs
-        n_jobs = backend.effective_n_jobs(wanted)
+        n_jobs = self._effective_n_jobs()
         self._dispatch = None
         is_single = n_jobs == 1 and backend.inline_when_single and self._may_run_here
         if is_single or sys.is_finalizing():
@@ -726,9 +726,15 @@ class Parallel(Generic[_Returns, _Instead]):
             if self._remark is not None and self.verbose >= MESSAGE_OF_OVERRIDES:
                 self._messages.say(self._remark)
             self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
+        told: Callable[[], None] | None = None
         if self.verbose or getattr(self.print_progress, "__func__", None) is not _print_progress:
-            return self.print_progress
-        return None
+            told = self.print_progress
+        return followed(self, told) if followers else told
+
+    def _effective_n_jobs(self) -> int:
+        """Return how many workers a call would get; libraries ask joblib's `Parallel` this way."""
+        wanted = self._backend.default_n_jobs if self.n_jobs is None else self.n_jobs
+        return self._backend.effective_n_jobs(wanted)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_jobs={self.n_jobs})"

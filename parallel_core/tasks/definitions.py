@@ -18,7 +18,7 @@ import os
 import pickle
 import sys
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -48,6 +48,9 @@ _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda 
 
 _calls = itertools.count(1)
 _defined: WeakValueDictionary[str, Definitions] = WeakValueDictionary()
+#: How objects of some types are pickled in tasks; NotImplemented: as ever. Types of libraries that
+#: carry from task to task what need not go along; see `parallel_core.bridge`.
+forms: dict[type, Callable[[Definitions, Any], Any]] = {}
 _received: dict[tuple[str, int], ReceivedDefinitions] = {}  # an engine may have many threads
 
 
@@ -139,6 +142,7 @@ class Definitions:
         self._referred: dict[int, object] = {}
         self._making: set[int] = set()
         self._used: dict[int, Definition] = {}
+        self._sent_once: dict[Hashable, Definition] = {}
 
     @property
     def arrays(self) -> ArrayReducer | None:
@@ -152,7 +156,7 @@ class Definitions:
         """The pickler that makes references of large arrays; only when `arrays` is not None."""
         if self._pickler is None:
             assert self._arrays is not None
-            self._pickler = TaskPickler(self._arrays.reduce, self._arrays.hand_over)
+            self._pickler = TaskPickler(self._reduce_at_once, self._arrays.hand_over)
         return self._pickler
 
     def resolve(self, token: int) -> object:
@@ -278,10 +282,49 @@ class Definitions:
         del buffers[before:]
         return dumps_by_value(obj, self._reduce, hand_over)
 
+    @property
+    def refers(self) -> bool:
+        """Whether pickles made since the last call of `take_used` refer to definitions."""
+        return bool(self._used)
+
     def take_used(self) -> dict[int, Definition]:
         """Return the definitions that pickles made since the last call refer to."""
         used, self._used = self._used, {}
         return used
+
+    def send_once(self, obj: object, key: Hashable) -> Any:
+        """Return how `obj` is pickled that stands for all with the same `key` in this call.
+
+        As by `define_once`, of whose definitions one is made for each key.
+        """
+        definition = self._sent_once.get(key)
+        if definition is None:
+            self._making.add(id(obj))
+            try:
+                definition = self._sent_once[key] = self.define_once(obj)
+            finally:
+                self._making.discard(id(obj))
+            if len(self._sent_once) > _CACHED:
+                del self._sent_once[next(iter(self._sent_once))]
+        return self._refer(definition)
+
+    def _refer(self, definition: Definition) -> Any:
+        for needed in (definition, *definition.requires):
+            self._used[needed.token] = needed
+        return resolve, (self.call, definition.token)
+
+    def _reduce_at_once(self, obj: object) -> Any:
+        """Say for the C pickler how `obj` is pickled, so that cloudpickle need not do all again."""
+        if self._arrays is not None:
+            reduced = self._arrays.reduce(obj)
+            if reduced is not NotImplemented:
+                return reduced
+        kind = type(obj)
+        if kind in forms and id(obj) not in self._making:
+            return forms[kind](self, obj)
+        if isinstance(obj, type) and obj.__module__ == "__main__":
+            return self._reduce(obj)
+        return NotImplemented
 
     def take_files(self) -> list[Held]:
         """Return what has to be kept for open files in pickles made since the last call."""
@@ -319,14 +362,14 @@ class Definitions:
             reduced = self._arrays.reduce(obj)
             if reduced is not NotImplemented:
                 return reduced
+        kind = type(obj)
+        if kind in forms and id(obj) not in self._making:
+            return forms[kind](self, obj)
         return self._reduce_class(obj)
 
     def _reduce_class(self, obj: object) -> Any:
         if isinstance(obj, type) and id(obj) not in self._making and goes_by_value(obj):
-            definition = self.define(obj)
-            for needed in (definition, *definition.requires):
-                self._used[needed.token] = needed
-            return resolve, (self.call, definition.token)
+            return self._refer(self.define(obj))
         return NotImplemented
 
 

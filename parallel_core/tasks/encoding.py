@@ -32,6 +32,11 @@ from parallel_core.tasks.repeats import LARGE, RepeatedArguments
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
 
+#: For callable objects of some types: what says which arguments of a task need not go along, and
+#: what stands for them; unless there are these bytes in what goes. None: all are needed.
+Lighten = Callable[[Any, dict[str, Any]], "tuple[dict[str, Any], bytes] | None"]
+lighter: dict[type, Lighten] = {}
+
 _LEARNED = 1000  # types remembered; a program may make more
 
 #: The scalars whose size needs no counting.
@@ -149,6 +154,7 @@ class BatchBuilder:
                 data = self._definitions.pickler.dumps((args, kwargs))
             if MAIN in data or not self._by_name or (self._connects and CONNECTION in data):
                 data = self._definitions.dumps_by_value((args, kwargs))
+            if self._definitions.refers:
                 self._used.update(self._definitions.take_used())
         except Exception:
             if arrays is not None:
@@ -177,7 +183,16 @@ class BatchBuilder:
     ) -> None:
         """Encode a task whose function, a bound method say, is one more argument."""
         args, kwargs = to_send(args, kwargs)
-        data = self._dumps_or_explain(NO_TOKEN, function, args, kwargs)
+        data: bytes | None = None
+        lighten = lighter.get(type(function))
+        if lighten is not None and (light := lighten(function, kwargs)) is not None:
+            needless, mark = light
+            data = self._dumps_or_explain(NO_TOKEN, function, args, {**kwargs, **needless})
+            if mark in data:
+                self.drop_attempt()
+                data = None
+        if data is None:
+            data = self._dumps_or_explain(NO_TOKEN, function, args, kwargs)
         if self._run_token != NO_TOKEN or not self._runs:
             self._open(NO_TOKEN, PICKLED)
         self._append(data)

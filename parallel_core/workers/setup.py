@@ -68,12 +68,15 @@ class BirthSettings(NamedTuple):
         Names of variables that are the worker's own, whatever the caller's process has.
     preload : tuple of str
         Modules to import first.
+    hooks : tuple of str
+        What to call before that; see `config.worker_hooks`.
     """
 
     authkey: bytes | None
     initializer: bytes | None
     environment: tuple[str, ...]
     preload: tuple[str, ...]
+    hooks: tuple[str, ...]
 
 
 def surroundings(
@@ -108,7 +111,7 @@ def birth_settings(key: WorkerKey) -> BirthSettings:
         process: Any = sys.modules["multiprocessing.process"]
         authkey = bytes(process.current_process().authkey)
     names = tuple(name for name, _ in key.environment)
-    return BirthSettings(authkey, key.initializer, names, key.preload)
+    return BirthSettings(authkey, key.initializer, names, key.preload, key.hooks)
 
 
 def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]) -> None:
@@ -158,6 +161,8 @@ def prepare(birth: BirthSettings) -> dict[str, Any]:
         from multiprocessing.process import current_process
 
         current_process().authkey = birth.authkey
+    if birth.hooks:
+        config.run_hooks(birth.hooks)
     if birth.preload:
         from parallel_core.workers.preload import import_modules
 
@@ -189,9 +194,12 @@ class WorkerKey(NamedTuple):
         Variables set before the worker's first import, which could not be changed later.
     preload : tuple of str
         Modules that it has imported before its first task.
+    hooks : tuple of str
+        What it has called before that.
     """
 
     start_method: str
     initializer: bytes | None = None
     environment: tuple[tuple[str, str], ...] = ()
     preload: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()

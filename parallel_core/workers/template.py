@@ -173,7 +173,7 @@ class Template:
         kept = frozenset(os.fsencode(name) for name, _ in key.environment)
         module = self._modules[0]
         try:
-            self._link.send((words.PREPARE, now, kept, key.preload, now.idle_seconds))
+            self._link.send((words.PREPARE, now, kept, key.hooks, key.preload, now.idle_seconds))
             with contextlib.suppress(ImportError):
                 import cloudpickle  # noqa: F401 - the call may need it, and there is time now
             while True:
@@ -389,7 +389,7 @@ class Templates:
 
 def _conditions(key: WorkerKey, now: Surroundings) -> tuple[object, ...]:
     surroundings = (now.path, now.folder, now.argv, now.environment, now.threads)
-    return key.preload, key.environment, surroundings
+    return key.preload, key.hooks, key.environment, surroundings
 
 
 def _is_open(number: int) -> bool:

@@ -24,6 +24,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import parallel_core.workers.main as worker_main
+from parallel_core import config
 from parallel_core.workers import link as words
 from parallel_core.workers.link import Link, LinkClosed
 from parallel_core.workers.preload import NotPreloaded, import_modules
@@ -104,6 +105,7 @@ class _Template:
         self,
         now: Surroundings,
         kept: frozenset[bytes],
+        hooks: tuple[str, ...],
         modules: tuple[str, ...],
         idle_seconds: float | None,
     ) -> bool:
@@ -120,6 +122,7 @@ class _Template:
         collects = gc.isenabled()
         gc.disable()
         try:
+            config.run_hooks(hooks)
             import_modules(modules, note)
         except NotPreloaded as failure:
             self._link.send((words.FAILED, failure.module, failure.data, failure.text))

@@ -1,0 +1,18 @@
+"""The way from joblib to here, for libraries that know joblib and not us.
+
+::
+
+    in joblib's place                          under joblib
+
+    library ─▶ joblib.Parallel                 library ─▶ joblib.Parallel, joblib's loop
+                    ║ places                                 │ submit, get
+                    ▼                                        ▼
+               our Parallel                             backend ─▶ workers of ours
+
+- `places`: `install` and `uninstall` put our names into joblib's modules and back.
+- `bars`: progress bars that are hung into joblib's callback are told of our completions.
+- `forms`: what scikit-learn puts into every task goes to each worker once.
+- `backend`: `register_joblib` gives joblib a backend over our workers.
+
+joblib is imported only when one of them is asked for.
+"""

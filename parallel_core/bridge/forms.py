@@ -1,0 +1,54 @@
+"""What scikit-learn puts into every task, and need not go along with every task.
+
+Its tasks are made for joblib, which pickles many of them together, so what they have in common goes
+once. Here each is pickled by itself, at the yield.
+
+- The function is an object with scikit-learn's configuration and the caller's warning filters. It
+  is sent once for each function, configuration and list of filters.
+- In searches, each task has the search itself and a node of a tree that has one for every other
+  task: callbacks find their way in it. Where there are no callbacks nobody looks at either,
+  and both stay here; else the cost of a search would grow with the square of its fits.
+
+These are private to scikit-learn. What does not look as expected is pickled as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from memmapping.modules import loaded
+from parallel_core.tasks.definitions import Definitions, forms
+from parallel_core.tasks.encoding import lighter
+
+#: The attribute of an estimator, on the search or inside the arguments, that has callbacks.
+_CALLBACKS = b"_skl_callbacks"
+
+
+def note_forms(parallel: Any) -> Callable[[], None] | None:
+    """Learn the type, once it is there; a follower of calls that never listens."""
+    del parallel
+    kind = getattr(loaded("sklearn.utils.parallel"), "_FuncWrapper", None)
+    if isinstance(kind, type):
+        forms[kind] = _reduce_function
+        lighter[kind] = _without_callbacks
+    return None
+
+
+def _reduce_function(definitions: Definitions, function: Any) -> Any:
+    state = vars(function)
+    try:
+        config, filters = state["config"], state["warning_filters"]
+        key = (id(state["function"]), tuple(config.items()), tuple(filters))
+        return definitions.send_once(function, key)
+    except (KeyError, AttributeError, TypeError):
+        return NotImplemented
+
+
+def _without_callbacks(function: Any, kwargs: dict[str, Any]) -> Any:
+    context = kwargs.get("callback_ctx")
+    if context is None or getattr(context, "_callbacks", True) or "caller" not in kwargs:
+        return None
+    if getattr(getattr(function, "function", None), "__name__", "") != "_fit_and_score":
+        return None
+    return {"callback_ctx": None, "caller": None}, _CALLBACKS
