@@ -25,5 +25,7 @@ The loop runs in whoever wants the next result; there is no thread here but in `
 - `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
 - `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.
 - `reduction`: takes in what was folded already, where a call returns one value.
-- `deadline`: the time limit of a call; `memory`: holding back while too little is free.
+- `deadline`: the time limit of a call; `memory`: holding back while too little is free;
+  `interruption`: how another thread ends it.
+- `live`: a source of tasks that others put in while the call runs.
 """

@@ -28,7 +28,7 @@
   `thread_pools`: of those here, while threads of this process run tasks.
 - `output`: the connection for what tasks print and log; `streams`: their ``sys.stdout``.
 - `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
-  `messages`: what is said.
+  `messages`: what is said; `bell`: how other threads wake who waits for all this.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """

@@ -213,7 +213,8 @@ class Execution:
         if self._task >= words[LIMIT]:
             return None
         try:
-            return self._definitions.resolve(token)
+            # Modules that it imports may set variables, which were to hold in this batch alone.
+            return copy_context().run(self._definitions.resolve, token)
         except BaseException:
             if next(tasks, None) is None:
                 return None  # it was needed for none

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from _contextvars import Context
+from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
@@ -89,7 +89,8 @@ class FoldingExecution(Execution):
 
     def _resolve(self) -> Callable[[Any, Any], Any]:
         try:
-            function: Callable[[Any, Any], Any] = self._definitions.resolve(self._token)
+            resolve = self._definitions.resolve
+            function: Callable[[Any, Any], Any] = copy_context().run(resolve, self._token)
             leave_opened()  # what it has captured is open for as long as it is there
         except BaseException as error:
             raise FoldFailed(error, "reduce does not unpickle in the worker") from error
