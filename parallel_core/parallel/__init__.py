@@ -11,7 +11,7 @@
                                     │
                                     └──▶ list, or generator (generators)
 
-- `call`: `Parallel` itself: what it takes and returns, in words and in types; `returns`: the latter.
+- `call`: `Parallel` itself: what it takes and returns, in words and types; `returns`: the latter.
 - `runner`: what it does: checks its parameters, and makes one call at a time.
 - `starting`: the dispatch of a call; `holdings`: session, arrays and journal, which calls of a
   ``with`` block share.
