@@ -11,7 +11,7 @@
 
 - `delayed`: the delayed call, and the check that an item is one.
 - `capture`: what a function or class that goes by value holds, and whether it changed.
-- `definitions`: the functions and classes of one call, by number, on both ends.
+- `definitions`: the functions and classes of one call, by number; `received`: in a worker.
 - `encoding`: arguments are taken at the moment when the task is yielded.
 - `batch`: consecutive tasks in encoded form.
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
