@@ -20,13 +20,13 @@ from typing import Any
 from memmapping.modules import loaded
 from parallel_core.context.envelope import Envelope
 from parallel_core.tasks.batch import Run
-from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed, LooseFold, make_fold
 from parallel_core.tasks.memory import keep_freed
 from parallel_core.tasks.opened import leave_opened
+from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.execute import Execution, Parcels, Send, is_large
 from parallel_core.workers.memory import MemoryWatch
