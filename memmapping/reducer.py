@@ -145,6 +145,8 @@ class ArrayReducer:
                 self._watch = None
 
     def _reduce_array(self, array: Any, numpy: Any) -> Any:
+        if array.nbytes < self._least and array.flags.owndata:
+            return NotImplemented
         from memmapping import references
         from memmapping.arrays import has_plain_bytes
 
