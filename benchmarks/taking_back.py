@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.definitions import ReceivedDefinitions
+from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers import barrier
 from parallel_core.workers.board import FENCED, STARTED, Board
 from parallel_core.workers.execute import Execution

@@ -8,12 +8,13 @@
             executor       futures over the same workers
             parallel       Parallel: reads parameters, builds one Dispatch, returns its results
             dispatch       pulls tasks, sizes batches, keeps order
-            journal        results in a file, for the same call to go on from
-            backends       one small interface to every engine
+   journal  backends       results in a file, to go on from; one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
             context        what the caller has set up, and that holds inside tasks
             observe        what happened, for whoever wants to know; what tasks print
-            tasks  config  errors
+            config         what is in force in this thread or async task
+            tasks          delayed calls, and all that is sent, in encoded form
+            errors
 
 A room imports only from rooms below it. Everything public is in this namespace, and is imported
 when it is first used.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -104,6 +105,30 @@ def meet(barrier: threading.Barrier, n: int) -> None:
     barrier.wait()
     print("of", n)
     barrier.wait()
+
+
+def fork_and_say(path: str) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+        print("of a child", flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print("of the task")
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+@pytest.mark.parametrize(
+    ("backend", "output"), [("processes", "capture"), ("loky", "capture"), ("loky", "pass")]
+)
+def test_what_a_forked_child_says_is_its_own(
+    backend: str, output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out"
+    found = Parallel(2, backend, output=output)([delayed(fork_and_say)(str(path))])
+    assert path.read_text() == "of a child\n"
+    said = found[0].stdout if output == "capture" else capsys.readouterr().out
+    assert said == "of the task\n"
 
 
 def test_calls_that_overlap(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 import functools
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -143,6 +145,36 @@ def counted(value: int) -> int:
 def test_so_has_one_whose_result_is_folded(backend: str) -> None:
     total = Parallel(2, backend, reduce=int.__add__)(delayed(counted)(n) for n in range(50))
     assert total == 50
+
+
+def change_decimal(n: int) -> int:
+    decimal.getcontext().prec -= n
+    return decimal.getcontext().prec
+
+
+@pytest.mark.parametrize("precision", [28, 10])
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_a_task_has_a_copy_of_what_decimal_is_to_do(backend: str, precision: int) -> None:
+    with decimal.localcontext() as numbers:
+        numbers.prec = precision
+        found = Parallel(2, backend, batch_size=2)(delayed(change_decimal)(n % 3) for n in range(6))
+        assert found == [precision, precision - 1, precision - 2] * 2
+        assert numbers.prec == precision
+
+
+class Large:
+    """Can be referred to weakly."""
+
+
+def test_what_was_carried_is_not_kept() -> None:
+    large = Large()
+    GREETING.set(large)
+    seen = weakref.ref(large)
+    Parallel(2)(delayed(abs)(n) for n in range(3))
+    GREETING.set("nothing")
+    del large
+    gc.collect()
+    assert seen() is None
 
 
 def test_values_that_do_not_pickle_are_left_out() -> None:
@@ -394,9 +426,14 @@ def raises(_: Any = None) -> Any:
     raise OSError("no such thing")
 
 
+def exits(_: Any = None) -> Any:
+    sys.exit(3)
+
+
 BAD = {
     "capture": (raises, known_within, "could not be captured: OSError: no such thing"),
     "restore": (int, raises, "could not be restored where tasks run: OSError: no such thing"),
+    "leave": (int, exits, "could not be restored where tasks run: SystemExit: 3"),
     "enter": (int, lambda _: Fails("enter"), "could not be restored .* OSError: entering"),
     "exit": (int, lambda _: Fails("exit"), "could not be put back .* OSError: leaving"),
     "neither": (int, lambda _: 5, "must return None or a context manager, not 5 of type 'int'"),
@@ -413,7 +450,7 @@ def test_a_context_that_fails_ends_the_call_and_nothing_more(engine: Any, regist
             with pytest.raises(ContextError, match=words) as caught:
                 call(delayed(abs)(n) for n in range(20))
             assert "bad one" in str(caught.value)
-            assert isinstance(caught.value.__cause__, Exception)
+            assert isinstance(caught.value.__cause__, (Exception, SystemExit))
         unregister_context("bad one")
         assert call(delayed(abs)(n) for n in range(20))
         if engine == "loky":

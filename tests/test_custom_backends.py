@@ -6,8 +6,10 @@ import contextlib
 import pickle
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -21,7 +23,9 @@ from parallel_core import (
     get_active_backend,
     parallel_backend,
     parallel_config,
+    register_context,
     register_parallel_backend,
+    unregister_context,
 )
 from parallel_core.backends.registry import find_backend
 from parallel_core.compat.joblib import (
@@ -31,7 +35,13 @@ from parallel_core.compat.joblib import (
     SequentialBackend,
     ThreadingBackend,
 )
-from parallel_core.errors import BackendError, TaskExitError, TaskTimeoutError, WorkerDiedError
+from parallel_core.errors import (
+    BackendError,
+    ContextError,
+    TaskExitError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
 
 core = pytest.mark.core
 
@@ -304,6 +314,69 @@ def test_tasks_of_a_batch_one_by_one(n_tasks: int) -> None:
     assert type(caught[n_tasks - 2]) is KeyError
     total = Parallel(n_jobs=2, backend=backend, batch_size=n_tasks, reduce=lambda x, y: x + y)
     assert total(delayed(square)(x) for x in range(n_tasks)) == sum(x * x for x in range(n_tasks))
+
+
+class Apart(OneByOne):
+    """Its workers are processes."""
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **backend_args: Any) -> int:
+        self.workers = ProcessPoolExecutor(n_jobs, get_context("forkserver"))
+        return super().configure(n_jobs, parallel, **backend_args)
+
+    def terminate(self) -> None:
+        self.workers.shutdown()
+        super().terminate()
+
+    def submit(self, func: Any, callback: Any = None) -> Any:
+        futures = [self.workers.submit(function, *args) for function, args, _ in func.items]
+        future = self.pool.submit(lambda: [future.result() for future in futures])
+        future.add_done_callback(callback)
+        return future
+
+
+def test_what_tasks_print_that_run_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Parallel(2, Apart(), batch_size=3)(delayed(print)(n) for n in range(5)) == [None] * 5
+    assert sorted(capsys.readouterr().out.split()) == ["0", "1", "2", "3", "4"]
+
+
+class LeavesBadly:
+    """A context manager."""
+
+    def __init__(self, state: Any) -> None:
+        del state
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        raise OSError("leaving")
+
+
+def slow(x: int) -> int:
+    time.sleep(0.03)
+    return x
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("options", [{}, {"on_error": "return"}, {"retries": 2}])
+def test_a_context_that_fails_ends_the_call(one_by_one: bool, options: dict[str, Any]) -> None:
+    sharing = Sharing()
+    sharing.one_by_one = one_by_one
+    for backend in sharing, OneByOne() if one_by_one else Conventional():
+        for restore in (fail_at_once, LeavesBadly):
+            register_context("bad one", int, restore)
+            try:
+                with pytest.raises(ContextError, match=r"'bad one' could not be .* OSError"):
+                    Parallel(2, backend, batch_size=3, **options)(
+                        delayed(slow)(x) for x in range(6)
+                    )
+            finally:
+                unregister_context("bad one")
+        assert Parallel(2, backend)(delayed(square)(x) for x in range(3)) == [0, 1, 4]
+
+
+def fail_at_once(state: Any) -> None:
+    raise OSError(state)
 
 
 class Sharing(Conventional):

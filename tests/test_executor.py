@@ -31,11 +31,13 @@ from parallel_core import (
     Parallel,
     SerializationError,
     TaskExitError,
+    TaskOutput,
     TaskTimeoutError,
     WorkerDiedError,
     delayed,
     get_executor,
     parallel_config,
+    rng,
 )
 from parallel_core.errors import RemoteTraceback
 
@@ -420,6 +422,7 @@ def test_asyncio_runs_in_it(executor: Executor) -> None:
     [
         ({"return_as": "list"}, TypeError, "get_executor has no parameter 'return_as'"),
         ({"on_error": "skip"}, TypeError, "each future has its own result or exception"),
+        ({"seed": 1}, TypeError, "'seed', which is about a call: tasks have no position here"),
         ({"backend": "nonsense"}, ValueError, "unknown backend 'nonsense'"),
         ({"n_jobs": 0}, ValueError, "n_jobs"),
         ({"batch_size": 0}, ValueError, "batch_size"),
@@ -440,3 +443,25 @@ def test_what_surrounds_it_says_how_many(executor: Executor) -> None:
     with pytest.raises(TypeError, match="takes a function and its arguments, not 5"):
         executor.submit(5)  # type: ignore[arg-type]
     assert {future.result() for future in as_completed([executor.submit(abs, -1)])} == {1}
+
+
+def draws() -> bool:
+    with get_executor(1) as executor:
+        futures = [executor.submit(rng) for _ in range(2)]
+        kinds = [type(future.exception(60)) for future in futures]
+    return kinds == [RuntimeError] * 2 and rng() is not None
+
+
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_one_within_a_seeded_task_repeats_no_stream(backend: str) -> None:
+    assert Parallel(2, backend, seed=1)(delayed(draws)() for _ in range(2)) == [True] * 2
+
+
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+def test_each_call_of_a_chunk_has_its_own_output(backend: str) -> None:
+    with get_executor(2, backend=backend, output="capture") as executor:
+        assert executor.submit(print, "one").result() == TaskOutput(None, "one\n", "")
+        found = list(executor.map(print, "abc", chunksize=2))
+        assert [output.stdout for output in found] == ["a\n", "b\n", "c\n"]
+        with pytest.raises(ValueError, match="chunksize"):
+            executor.map(print, "abc", chunksize=0)

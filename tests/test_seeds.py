@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -179,6 +180,39 @@ def test_nested_calls_follow_from_the_task() -> None:
     assert found[0][1] == [float(stream.random()) for stream in streams]
     own = Parallel(2, seed=SEED)(delayed(draw_with_a_seed_of_its_own)() for _ in range(2))
     assert own == [expected(5, 1)] * 2
+
+
+def awaits_draws() -> list[list[float]]:
+    async def two() -> list[Any]:
+        one = await Parallel(1).acall([delayed(draw)()])
+        return [one, *await asyncio.gather(Parallel(1).acall([delayed(draw)()]))]
+
+    return [*asyncio.run(two()), Parallel(1)([delayed(draw)()])]
+
+
+@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
+def test_awaited_calls_in_a_task_differ(backend: str) -> None:
+    found = Parallel(2, backend, seed=SEED)(delayed(awaits_draws)() for _ in range(2))
+    keys = [(1, NESTED, number, 0) for number in range(3)]
+    streams = [default_rng(SeedSequence(SEED, spawn_key=key)) for key in keys]
+    assert found[1] == [[float(stream.random())] for stream in streams]
+
+
+TRIED: list[list[float]] = []
+
+
+def draws_and_fails_once() -> None:
+    TRIED.append(Parallel(1)(delayed(draw)() for _ in range(2)))
+    if len(TRIED) < 2:
+        raise OSError
+
+
+def test_calls_of_a_second_attempt_are_those_of_the_first() -> None:
+    TRIED.clear()
+    Parallel(2, "threading", seed=SEED, retries=1, retry_on=OSError, retry_backoff=0)(
+        [delayed(draws_and_fails_once)()]
+    )
+    assert len(TRIED) == 2 and TRIED[0] == TRIED[1]
 
 
 def draw_with_a_seed_of_its_own() -> list[float]:

@@ -21,13 +21,15 @@ import pytest
 
 import parallel_core
 from parallel_core import Parallel, delayed, shutdown_workers
+from parallel_core.backends.answers import decode
 from parallel_core.dispatch.plan import resolve_pre_dispatch
-from parallel_core.tasks.definitions import Definitions, ReceivedDefinitions
+from parallel_core.tasks.definitions import Definitions
 from parallel_core.tasks.description import describe_call, function_name, short_repr
 from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import NO_LIMIT, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
-from parallel_core.workers.execute import Execution, decode
+from parallel_core.workers.execute import Execution
 from parallel_core.workers.pool import worker_pool
 from watching import HOME, LIMIT, running, some, wait_until
 

@@ -19,6 +19,8 @@
   tasks print there.
 - `joblib_style`, with `joblib_engine`, `joblib_session`, `joblib_job`, `joblib_batch` and
   `joblib_held`: classes by joblib's conventions; `conventions`: base classes for more of them.
+- `shares`: who gets what of a busy worker's tasks; `initializer`: that of a call, on its way;
+  `shutdown`: ending idle workers.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.
 """

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from parallel_core.backends.base import Completion, Failure
 from parallel_core.errors import SerializationError, add_note
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.failure import unpack
+from parallel_core.tasks.results import unpack as unpack_parcel
 from parallel_core.workers.board import Phase
-from parallel_core.workers.execute import decode, loads_with_buffers
 from parallel_core.workers.messages import PARCEL_ANSWER
 from parallel_core.workers.preload import NotPreloaded
 
@@ -23,7 +24,7 @@ def read_answer(batch: Batch, answer: Any) -> Completion:
     start = batch.start
     failures: list[Failure] = []
     if pickled is not None:
-        loads = loads_with_buffers if kind == PARCEL_ANSWER else pickle.loads
+        loads = _loads_with_buffers if kind == PARCEL_ANSWER else pickle.loads
         for index, error in decode(values, pickled, loads):
             values[index] = None
             add_note(error, batch.describe(first + index))
@@ -48,7 +49,7 @@ def _read_folded(batch: Batch, answer: Any) -> Completion:
     completion = Completion(batch, start, values, seconds, finished)
     completion.folded = folded
     if pickled is not None:
-        loads = loads_with_buffers if kind == PARCEL_ANSWER else pickle.loads
+        loads = _loads_with_buffers if kind == PARCEL_ANSWER else pickle.loads
         for _, error in decode(values, pickled, loads):
             last = start + folded - 1
             add_note(error, f"it is what reduce made of tasks {start} to {last} of the call")
@@ -91,3 +92,38 @@ def _task_error(
     )
     failed.__cause__ = error
     return failed
+
+
+def decode(
+    values: list[Any], pickled: Any, loads: Callable[[Any], Any] = pickle.loads
+) -> Iterator[tuple[int, Exception]]:
+    """Unpickle in place the values of an answer; yield the index of each that fails, and why.
+
+    Parameters
+    ----------
+    values, pickled
+        As in the answer; see `workers.messages`.
+    loads : callable
+        Unpickles one; `_loads_with_buffers` for the answers that have some.
+    """
+    indices = range(len(values)) if pickled is True else pickled
+    for index in indices:
+        try:
+            values[index] = loads(values[index])
+        except MemoryError as error:
+            failed: Exception = MemoryError(
+                f"the result does not fit into the memory of this process: {error}"
+            )
+            failed.__cause__ = error
+            yield index, failed
+        except Exception as error:
+            failed = SerializationError(
+                f"the result does not unpickle in this process: {type(error).__name__}: {error}"
+            )
+            failed.__cause__ = error
+            yield index, failed
+
+
+def _loads_with_buffers(pickled: Any) -> Any:
+    """Unpickle one value of an answer that came with buffers."""
+    return pickle.loads(pickled) if type(pickled) is bytes else unpack_parcel(pickled)

@@ -70,6 +70,8 @@ _inherited: list[Any] = []  # handlers of the process that this one was forked f
 
 def _note_fork() -> None:
     _inherited[:] = handlers()
+    _current.set(None)  # nobody hears of what a forked child gives to it
+    _at_work.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -21,9 +21,9 @@ from parallel_core.backends.engine_output import (
 from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.observe.records import note_caller
-from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
+from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import PrivateBoard
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on

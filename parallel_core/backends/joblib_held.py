@@ -26,11 +26,14 @@ class Outcomes(NamedTuple):
         Of the index of each that did, and its exception.
     seconds : float
         What they took.
+    broken : BaseException or None
+        What ends the call: something that was to hold inside the tasks failed.
     """
 
     values: list[Any]
     failures: list[tuple[int, BaseException]]
     seconds: float
+    broken: BaseException | None = None
 
 
 class HeldCall:
@@ -98,7 +101,7 @@ class HeldCall:
             finally:
                 envelope.end()
         except ContextFailed as failed:
-            raise failed.error from failed.error.__cause__
+            return Outcomes([], [], 0.0, failed.error)
 
     def _run_within(self, envelope: Envelope, first: int, end: int, running: list[int]) -> Outcomes:
         """Run tasks within the `envelope`; the position of each is noted in `running`."""
@@ -123,11 +126,17 @@ def completion_of(batch: Batch, out: list[Outcomes]) -> Completion:
     """Return the end of `batch`; with a failure after which it was not to go on, not all of it."""
     values: list[Any] = []
     failures: list[Failure] = []
+    broken = None
     for outcomes in out:
+        broken = outcomes.broken
+        if broken is not None:
+            break
         values += outcomes.values
         failures += [Failure(batch.start + index, error) for index, error in outcomes.failures]
     seconds = sum(outcomes.seconds for outcomes in out)
-    return Completion(batch, batch.start, values, seconds, True, failures)
+    completion = Completion(batch, batch.start, values, seconds, True, failures)
+    completion.broken = broken
+    return completion
 
 
 def _named(error: BaseException, what: str) -> BaseException:

@@ -16,9 +16,11 @@ from parallel_core.backends.joblib_engine import JoblibEngine, overrides
 from parallel_core.backends.joblib_held import HeldCall, completion_of
 from parallel_core.backends.joblib_job import Job, Unretrieved
 from parallel_core.errors import BackendError, WorkerDiedError
+from parallel_core.observe.pieces import Piece
 from parallel_core.tasks.batch import HELD, NO_TOKEN, Batch
 from parallel_core.tasks.description import function_name
 from parallel_core.tasks.pickling import dumps
+from parallel_core.workers.messages import OUTPUT
 
 if TYPE_CHECKING:
     from parallel_core.tasks.folding import Folding
@@ -178,10 +180,13 @@ class JoblibStyleSession(FuturesSession):
         if len(out) == 1:
             return super()._answers(batch, out[0])
         answers: list[Any] = []
+        output: list[Piece] = []
         for (first, end), data in zip(parts, out, strict=True):
-            is_last = end == batch.size
-            answers += [_moved(answer, first, is_last) for answer in pickle.loads(data)]
-        return answers
+            of_part = pickle.loads(data)
+            if of_part[0][0] == OUTPUT:
+                output += of_part.pop(0)[1]
+            answers += [_moved(answer, first, end == batch.size) for answer in of_part]
+        return [(OUTPUT, output), *answers] if output else answers
 
     def _read(self, batch: Batch, answer: Any) -> Completion:
         return completion_of(batch, answer) if _is_held(batch) else super()._read(batch, answer)
@@ -221,7 +226,7 @@ def _merged(news: list[Completion]) -> list[Completion]:
     values: list[Any] = []
     failures: list[Failure] = []
     for completion in news:
-        if completion.first != first.first + len(values):
+        if completion.broken is not None or completion.first != first.first + len(values):
             return news  # a part ended with a failure; so will the call
         values += completion.values
         failures += completion.failures

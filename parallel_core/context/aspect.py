@@ -68,10 +68,13 @@ class Aspect(ABC):
         For errors.
     places : tuple of Place
         Where it has anything to do.
+    is_kept : bool
+        Whether further calls will have this very object, as long as nothing changes.
     """
 
     name = ""
     places: tuple[Place, ...] = PROCESSES
+    is_kept = False
 
     def packed(self, dumps: Dumps) -> Aspect | None:
         """Return what is to travel instead of this, if anything; `dumps` pickles what is in it."""

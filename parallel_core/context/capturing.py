@@ -40,7 +40,7 @@ def aspects_of_call(
             aspects += process.configuration(settings, tells_all=place is Place.ENGINE)
         aspects += process.captured()
     if place is not Place.CALLER:
-        aspects += variables.captured()
+        aspects += variables.captured(place)
         aspects += registered.captured()
     if seeded is not None:
         aspects.append(seeded)

@@ -94,7 +94,7 @@ class Envelope:
 
 def failed(name: str, what: str, error: BaseException) -> ContextFailed:
     """Return the failure of the context `name`, which raised `error`; an interrupt stays one."""
-    if not isinstance(error, Exception):
+    if not isinstance(error, (Exception, SystemExit)):
         return ContextFailed(error)
     words = error if isinstance(error, ContextError) else f"{type(error).__name__}: {error}"
     wrapped = ContextError(f"the context {name!r} {what} where tasks run: {words}")
@@ -124,7 +124,7 @@ def call_within(
 
 
 _sealed: dict[int, tuple[Aspect, bytes]] = {}
-_KEPT = 64
+_KEPT = 16
 
 
 def seal(
@@ -164,10 +164,10 @@ def seal(
         if data is None:
             continue
         sealed.append(data)
-        if len(needed) == before:
+        if aspect.is_kept and len(needed) == before:  # others may be large, and come but once
             _sealed[id(aspect)] = aspect, data
             if len(_sealed) > _KEPT:
-                del _sealed[next(iter(_sealed))]
+                _sealed.pop(next(iter(_sealed)), None)
     return (pickle.dumps((_this_process(), sealed), 5) if sealed else b""), needed
 
 

@@ -53,6 +53,7 @@ class Filters(Aspect):
     """
 
     name = "warnings.filters"
+    is_kept = True
 
     def __init__(self, filters: list[Filter]) -> None:
         self.filters = filters
@@ -154,6 +155,7 @@ class Levels(Aspect):
     """
 
     name = "logging"
+    is_kept = True
 
     def __init__(self, disabled: int, levels: dict[str, int]) -> None:
         self.disabled = disabled
@@ -334,6 +336,7 @@ def configuration(settings: config.Settings, tells_all: bool) -> list[Aspect]:
         return []
     if _configuration is None or not _configuration.says(settings):
         _configuration = Configuration(settings)
+        _configuration.is_kept = True
     return [_configuration]
 
 

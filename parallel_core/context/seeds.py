@@ -13,6 +13,7 @@ wherever and whenever the task runs, and however often.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -116,18 +117,44 @@ class Streams:
         Whether the generators of the whole process are seeded, too.
     """
 
-    __slots__ = ("position", "seed", "seeds_globals")
+    __slots__ = ("_calls", "_calls_of", "position", "seed", "seeds_globals")
 
     def __init__(self, seed: Seed, position: Callable[[], int], seeds_globals: bool) -> None:
         self.seed = seed
         self.position = position
         self.seeds_globals = seeds_globals
+        self.begin_task()
+
+    def begin_task(self) -> None:
+        """Count calls from 0, as from each new position on."""
+        self._calls = itertools.count()
+        self._calls_of = -1
+
+    def next_call(self) -> Seed:
+        """Return the seed of the next call within the task that is running.
+
+        A context variable could not count them: what awaits a call has a context of its own.
+        """
+        position = self.position()
+        if position != self._calls_of:
+            self._calls, self._calls_of = itertools.count(), position
+        return self.seed.child(position, NESTED, next(self._calls))
+
+
+class _Counts(Part):
+    """Has each attempt at a task count its calls from 0."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def bind(self, function: Callable[..., Any], position: int) -> Callable[..., Any]:
+        self._streams.begin_task()
+        return function
 
 
 _streams: ContextVar[Streams | None] = ContextVar("parallel_core_streams", default=None)
-# Each task has a copy of its own of the context, and so of these two:
+# Each task has a copy of its own of the context, and so of this:
 _generator: ContextVar[Any] = ContextVar("parallel_core_generator", default=None)
-_calls: ContextVar[int] = ContextVar("parallel_core_calls", default=0)
 
 
 def rng() -> np.random.Generator:
@@ -181,10 +208,14 @@ def seed_of_call(given: Seed | None) -> Seeded | None:
     if given is None:
         if streams is None:
             return None
-        number = _calls.get()
-        _calls.set(number + 1)
-        given = streams.seed.child(streams.position(), NESTED, number)
+        given = streams.next_call()
     return Seeded(given, streams is None or streams.seeds_globals)
+
+
+def leave_streams() -> None:
+    """Have nothing that begins in this context follow from the task around it."""
+    _streams.set(None)
+    _generator.set(None)
 
 
 class Seeded(Aspect):
@@ -215,11 +246,11 @@ class Seeded(Aspect):
         """Have `rng` work, and seed what is global in this process at each task."""
         is_own = place in (Place.WORKER, Place.ENGINE)
         seeds_globals = is_own or (place is Place.CALLER and self._seeds_globals)
-        _streams.set(Streams(self.seed, position, seeds_globals))
+        streams = Streams(self.seed, position, seeds_globals)
+        _streams.set(streams)
         _generator.set(None)
-        _calls.set(0)
         if not seeds_globals:
-            return None
+            return _Counts(streams)
         from parallel_core.context.legacy import GlobalSeeds
 
         root = repr((self.seed.entropy, self.seed.spawn_key)).encode()

@@ -19,8 +19,8 @@ _DECIMAL_DEFAULT = (
 )
 
 
-def captured() -> list[Aspect]:
-    """Return what is set in the caller's context now."""
+def captured(place: Place) -> list[Aspect]:
+    """Return what is set in the caller's context now, for tasks that run at `place`."""
     aspects: list[Aspect] = []
     context = copy_context()
     if context:
@@ -33,7 +33,7 @@ def captured() -> list[Aspect]:
             aspects.append(Variables(values))
         decimal = loaded("decimal")
         if decimal is not None:
-            aspects += _decimal(context, decimal)
+            aspects += _decimal(context, decimal, place)
     numpy = loaded("numpy")
     if numpy is not None:
         state = numpy.geterr()
@@ -42,12 +42,13 @@ def captured() -> list[Aspect]:
     return aspects
 
 
-def _decimal(context: Context, decimal: Any) -> list[Aspect]:
+def _decimal(context: Context, decimal: Any, place: Place) -> list[Aspect]:
     for value in context.values():
         if isinstance(value, decimal.Context):
             current = value.copy()
             current.clear_flags()
-            if repr(current) != _DECIMAL_DEFAULT:
+            # A thread has the caller's very object otherwise, a process a new one in each task.
+            if place is Place.THREAD or repr(current) != _DECIMAL_DEFAULT:
                 return [DecimalContext(current)]
     return []
 
@@ -102,20 +103,36 @@ class ToldVariables(Aspect):
 
 
 class DecimalContext(Aspect):
-    """The context of `decimal`, which C code keeps in a variable of its own."""
+    """The context of `decimal`, which C code keeps in a variable of its own.
+
+    It is an object that tasks change, so each gets a copy.
+    """
 
     name = "decimal"
-    places = (Place.THREAD, *PROCESSES)  # in threads, too: each has one of its own
+    places = (Place.THREAD, *PROCESSES)
 
     def __init__(self, context: Any) -> None:
         self._context = context
 
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:
-        """Set a copy of it."""
-        import decimal
+        """Return what sets a copy of it."""
+        return _DecimalPart(self._context)
 
-        decimal.setcontext(self._context.copy())
-        return None
+
+class _DecimalPart(Part):
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def bind(self, function: Callable[..., Any], position: int) -> Callable[..., Any]:
+        from decimal import setcontext
+
+        copied = self._context.copy
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            setcontext(copied())
+            return function(*args, **kwargs)
+
+        return call
 
 
 _NUMPY_DEFAULT = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}

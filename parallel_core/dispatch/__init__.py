@@ -19,11 +19,14 @@ The loop runs in whoever wants the next result; there is no thread here but in `
 - `plan`: what a call was asked to do.
 - `source`: pulls tasks and has them encoded; `sizing`: how many at a time, from figures alone.
 - `push`: the loop above, for backends that take batches.
-- `pull`: threads that take tasks from the iterable themselves; `feed`: where from; `thread_work`:
-  what each has taken, and is on.
+- `pull`: threads that take tasks from the iterable themselves, seen from the caller's thread;
+  `feed`: where from; `thread_loop`: what each does; `thread_work`: what it has taken, and is on;
+  `outcomes`: what has come of that, which all share.
 - `inline`: a plain loop.
 - `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
 - `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.
 - `reduction`: takes in what was folded already, where a call returns one value.
-- `deadline`: the time limit of a call; `memory`: holding back while too little is free.
+- `deadline`: the time limit of a call; `memory`: holding back while too little is free;
+  `interruption`: ending a call from another thread.
+- `live`: tasks that come while the call runs, from an executor.
 """

@@ -28,6 +28,7 @@ _OF_A_CALL = {
     "reduce_initial": "each future has its own result",
     "reduce_ordered": "each future has its own result",
     "return_as": "it returns futures",
+    "seed": "tasks have no position here; give each a generator of SeedSequence(...).spawn()",
     "stop_when": "look at the futures, and cancel() them",
     "verbose": "look at the futures",
 }
@@ -87,6 +88,7 @@ class ParallelExecutor(Executor):
 
     def __init__(self, calls: Calls) -> None:
         self._max_workers = calls.n_workers
+        self._captures = calls.captures
         self._pid = os.getpid()
         self._manager = Manager(calls, "executor")
         # When nobody has it any more, nothing can come, and the thread need not wait for it.
@@ -136,6 +138,8 @@ class ParallelExecutor(Executor):
             How many tasks may be ahead of who takes the results; by default all are submitted now.
         """
         size = _check_positive("chunksize", chunksize)
+        if self._captures:
+            size = 1  # each call has an output of its own
         most = None if buffersize is None else _check_positive("buffersize", buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables)  # noqa: B905 - as long as the shortest, like the builtin

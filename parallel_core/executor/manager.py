@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from parallel_core.backends.base import Failure, Style
 from parallel_core.backends.registry import find_backend
+from parallel_core.context.seeds import leave_streams
 from parallel_core.dispatch.interruption import Interruption
 from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
@@ -175,6 +176,11 @@ class Calls(Parallel):
         self._interruption.set()
 
     @property
+    def captures(self) -> bool:
+        """Whether each task returns what it has printed, too."""
+        return bool(self._call_options.output == "capture")
+
+    @property
     def n_workers(self) -> int:
         """How many workers there are."""
         return self._backend.effective_n_jobs(self.n_jobs or -1)
@@ -200,6 +206,7 @@ class Manager:
         self._calls = calls
         self._name = f"parallel-core-{name}-{next(_numbers)}"
         self._context = contextvars.copy_context()
+        self._context.run(leave_streams)  # where a call begins, and counts, is a matter of chance
         self.tasks = FutureTasks()
         self._lock = threading.Lock()
         self._is_shut_down = False

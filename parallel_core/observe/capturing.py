@@ -154,13 +154,16 @@ def _put_back() -> None:
             setattr(sys, name, stream.original)
 
 
-def _renew_lock() -> None:
+def _forget_in_child() -> None:
+    """Nobody hears of what a forked child gives to a sink."""
     global _lock
     _lock = threading.Lock()  # the thread that had it is not here
+    _sink.set(None)
+    _of_process.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class _Proxy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from memmapping.sizes import parse_nbytes
@@ -117,3 +118,20 @@ def check_preload(given: Any) -> tuple[str, ...]:
                 f"'scipy.linalg', not {name!r}"
             )
     return tuple(dict.fromkeys(names))
+
+
+def check_iterable(iterable: Any) -> Iterable[Any]:
+    """Return `iterable`; raise TypeError unless it can be iterated over."""
+    kind = type(iterable)
+    if hasattr(kind, "__iter__") or (hasattr(kind, "__getitem__") and kind is not type):
+        tasks: Iterable[Any] = iterable
+        return tasks
+    hint = ""
+    if callable(iterable):
+        hint = ": write Parallel(...)(delayed(f)(x) for x in xs), not Parallel(...)(f)"
+    elif hasattr(kind, "__aiter__"):
+        hint = ", which is asynchronous: submit its items to get_executor() instead"
+    raise TypeError(
+        f"Parallel takes an iterable of delayed calls, not {iterable!r} of type "
+        f"{type(iterable).__name__!r}{hint}"
+    )

@@ -125,6 +125,14 @@ class CallOptions(NamedTuple):
 _NO_OPTIONS = CallOptions()
 
 
+def split_call_params(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters of a call among `params`, and those of its backend."""
+    if not params:
+        return params, params
+    of_call = {name: value for name, value in params.items() if name in CallOptions._fields}
+    return of_call, {name: value for name, value in params.items() if name not in of_call}
+
+
 def call_options(given: dict[str, Any], return_as: ReturnAs) -> CallOptions:
     """Return what was given of the fields of `CallOptions`, checked.
 

@@ -11,7 +11,7 @@
 
 - `delayed`: the delayed call, and the check that an item is one.
 - `capture`: what a function or class that goes by value holds, and whether it changed.
-- `definitions`: the functions and classes of one call, by number, on both ends.
+- `definitions`: the functions and classes of one call, by number; `received`: in a worker.
 - `encoding`: arguments are taken at the moment when the task is yielded.
 - `batch`: consecutive tasks in encoded form.
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
@@ -22,6 +22,8 @@
 - `failure`: an exception on its way from a worker to the caller.
 - `open_files`: how open files and sockets cross; `opened`: which they are, and what the running
   task was given of them.
+- `handles`: shared objects as arguments; `read_only`, `repeats`: hints for who writes to a memory
+  map, or passes the same large object again and again.
 - `preview`: looking into a pickle without running it.
 - `known`: what stands in the stream of tasks for one whose result is known already.
 - `wrapping`: `wrap_non_picklable_objects`.

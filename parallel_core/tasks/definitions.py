@@ -1,4 +1,4 @@
-"""The functions and classes of one call, by number, on both ends.
+"""The functions and classes of one call, by number, in the parent; `received` is the other end.
 
 A function is pickled once a call and sent once to each worker; after that a batch names it by
 its *token*. Classes that go by value (those of ``__main__``) travel the same way: an argument
@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from parallel_core.tasks.capture import Capture, names_stored
-from parallel_core.tasks.opened import is_open_file, refuse_result
+from parallel_core.tasks.opened import is_open_file
 from parallel_core.tasks.pickling import (
-    MAIN,
     PICKLING_ERRORS,
     PROTOCOL,
     HandOver,
@@ -40,8 +39,17 @@ from parallel_core.tasks.pickling import (
 from parallel_core.tasks import variables as variables  # isort: skip - so that they are pickled
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from memmapping.reducer import ArrayReducer
     from parallel_core.tasks.open_files import Held, OpenFiles
+
+    class Received(Protocol):
+        """What a worker was sent for a call; see `received`."""
+
+        def resolve(self, token: int) -> object:
+            """Return the function or class."""
+
 
 _T = TypeVar("_T")
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
@@ -51,12 +59,13 @@ _defined: WeakValueDictionary[str, Definitions] = WeakValueDictionary()
 #: How objects of some types are pickled in tasks; NotImplemented: as ever. Types of libraries that
 #: carry from task to task what need not go along; see `parallel_core.bridge`.
 forms: dict[type, Callable[[Definitions, Any], Any]] = {}
-_received: dict[tuple[str, int], ReceivedDefinitions] = {}  # an engine may have many threads
+#: What workers have received, by call and thread: an engine may have many.
+received: dict[tuple[str, int], Received] = {}
 
 
 def resolve(call: str, token: int) -> object:
     """Return the function or class `token` of `call`; what a reference unpickles to."""
-    table = _received.get((call, get_ident())) or _defined.get(call)
+    table = received.get((call, get_ident())) or _defined.get(call)
     if table is None:
         raise LookupError(f"definition {token} belongs to call {call}, which has ended")
     return table.resolve(token)
@@ -267,8 +276,8 @@ class Definitions:
         if arrays is None:
             return dumps(value, self._reduce)
         if self._comparer is None:
-            self._comparer = TaskPickler(arrays.reduce, _keep_within)
-        return self._dumps_by(self._comparer, value, _keep_within)
+            self._comparer = TaskPickler(arrays.reduce, keep_within)
+        return self._dumps_by(self._comparer, value, keep_within)
 
     def _dumps_by(self, pickler: TaskPickler, obj: object, hand_over: HandOver) -> bytes:
         buffers = [] if self._arrays is None else self._arrays.buffers
@@ -323,7 +332,7 @@ class Definitions:
         if kind in forms and id(obj) not in self._making:
             return forms[kind](self, obj)
         if isinstance(obj, type) and obj.__module__ == "__main__":
-            return self._reduce(obj)
+            return self._reduce_class(obj)
         return NotImplemented
 
     def take_files(self) -> list[Held]:
@@ -356,16 +365,9 @@ class Definitions:
 
     def _reduce(self, obj: object) -> Any:
         reduced = self.reduce_open(obj)
-        if reduced is not NotImplemented:
-            return reduced
-        if self._arrays is not None:
-            reduced = self._arrays.reduce(obj)
-            if reduced is not NotImplemented:
-                return reduced
-        kind = type(obj)
-        if kind in forms and id(obj) not in self._making:
-            return forms[kind](self, obj)
-        return self._reduce_class(obj)
+        if reduced is NotImplemented:
+            reduced = self._reduce_at_once(obj)
+        return self._reduce_class(obj) if reduced is NotImplemented else reduced
 
     def _reduce_class(self, obj: object) -> Any:
         if isinstance(obj, type) and id(obj) not in self._making and goes_by_value(obj):
@@ -373,140 +375,10 @@ class Definitions:
         return NotImplemented
 
 
-def _dumps_received(value: object) -> bytes:
-    """Pickle what a function captured, in a worker, to see whether a task has changed it.
-
-    An array that tasks cannot change, or share by the user's word, counts by its name. To compare
-    another large one would take longer than to have it anew: it always counts as changed. So does a
-    file, which is closed after each task.
-    """
-    if "numpy" not in sys.modules:
-        return dumps(value, _reduce_received)
-    try:
-        data = TaskPickler(_reduce_received, _keep_within).dumps(value)
-        if not needs_value(data):
-            return data
-    except PICKLING_ERRORS:
-        pass
-    return dumps_by_value(value, _reduce_received)
-
-
-_LARGE_CAPTURE = 1 << 20
-_changes = itertools.count()
-
-
-def _reduce_received(obj: Any) -> Any:
-    if is_open_file(obj):
-        return str, (f"changed {next(_changes)}",)
-    if "numpy" not in sys.modules:
-        return NotImplemented
-    from memmapping.references import reduce_if_mapped
-
-    reduced = reduce_if_mapped(obj)
-    numpy: Any = sys.modules["numpy"]
-    is_large = isinstance(obj, numpy.ndarray) and obj.nbytes >= _LARGE_CAPTURE
-    if reduced is NotImplemented and is_large and not obj.dtype.hasobject:
-        return str, (f"changed {next(_changes)}",)
-    return reduced
-
-
-def _keep_within(buffer: pickle.PickleBuffer) -> bool:
+def keep_within(buffer: pickle.PickleBuffer) -> bool:
+    """Have `buffer` be part of the pickle, for `TaskPickler`."""
     del buffer
     return True
-
-
-class ReceivedDefinitions:
-    """A worker's side: what it was sent for one call.
-
-    Parameters
-    ----------
-    call : str
-        The name of the call, as in `Definitions`.
-    state : dict
-        Globals that the initializer set in this worker; functions that go by value see them.
-
-    Attributes
-    ----------
-    volatile : bool
-        Whether some loaded definition can be changed by a task.
-    """
-
-    def __init__(self, call: str, state: dict[str, Any]) -> None:
-        self._call = call
-        self._state = state
-        self._received: dict[int, tuple[bytes, bool]] = {}
-        self._loaded: dict[int, object] = {}
-        self._captures: dict[int, Capture] = {}
-        self.volatile = False
-        self._tokens: dict[int, int] = {}
-        self._thread = get_ident()
-        _received[call, self._thread] = self
-
-    def close(self) -> None:
-        """Be looked up no longer: the call has ended, or another one has begun."""
-        _received.pop((self._call, self._thread), None)
-
-    def receive(self, sent: dict[int, tuple[bytes, bool]], forget: tuple[int, ...]) -> None:
-        """Take in definitions as ``{token: (data, volatile)}``, and drop others."""
-        for token in forget:
-            self._received.pop(token, None)
-            self._drop(token)
-        self._received.update(sent)
-
-    def resolve(self, token: int) -> Any:
-        """Return the function or class, unpickling it on first use."""
-        try:
-            return self._loaded[token]
-        except KeyError:
-            pass
-        data, volatile = self._received[token]
-        obj = pickle.loads(data)
-        if self._state and goes_by_value(obj):
-            self._give_state(obj)
-        self._loaded[token] = obj
-        if isinstance(obj, type):
-            self._tokens[id(obj)] = token
-        if volatile:
-            self._captures[token] = Capture(obj, _dumps_received, frozenset(self._state))
-            self.volatile = True
-        return obj
-
-    def _give_state(self, obj: object) -> None:
-        """Let `obj`, or the methods of a class, see the globals that the initializer set."""
-        parts = vars(obj).values() if isinstance(obj, type) else (obj,)
-        for part in parts:
-            inner = getattr(part, "__func__", None) or getattr(part, "fget", None) or part
-            if isinstance(inner, FunctionType):
-                inner.__globals__.update(self._state)
-
-    def restore(self) -> None:
-        """After a task: forget the loaded form of what it changed."""
-        for token, capture in list(self._captures.items()):
-            if not capture.unchanged_by_task():
-                self._drop(token)
-
-    def dumps(self, obj: object) -> bytes:
-        """Pickle what goes back but results; classes that came from the caller are references."""
-        try:
-            data = pickle.dumps(obj, PROTOCOL)
-        except PICKLING_ERRORS:
-            return dumps_by_value(obj, self.reduce)
-        return data if MAIN not in data else dumps_by_value(obj, self.reduce)
-
-    def reduce(self, obj: object) -> Any:
-        """Return how a class that came from the caller is pickled, for ``reducer_override``."""
-        if isinstance(obj, type):
-            token = self._tokens.get(id(obj))
-            if token is not None:
-                return resolve, (self._call, token)
-        elif is_open_file(obj):
-            refuse_result(obj)
-        return NotImplemented
-
-    def _drop(self, token: int) -> None:
-        obj = self._loaded.pop(token, None)
-        self._captures.pop(token, None)
-        self._tokens.pop(id(obj), None)
 
 
 def stored_globals(function: object) -> frozenset[str]:

@@ -16,9 +16,11 @@
     │   lifeline (write end) ──│ ─ ─ closed: SIGKILL ─▶│ lifeline (read end)     │
     └──────────────────────────┘                       └─────────────────────────┘
 
-- `pool`: workers are leased to a call and go back warm, keyed by what was set up in them.
+- `pool`: workers are leased to a call and go back warm, keyed by what was set up in them;
+  `reloads`: and by which modules were reloaded; `team`: those leased together.
 - `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
-  `interpreter`: the former, which tells afterwards how much memory it had.
+  `interpreter`: the former, which tells afterwards how much memory it had; `context_child`: the
+  first that the latter runs.
 - `template`, `template_main`: a process that has imported modules and forks workers on request;
   `link`: what the two say to each other; `preload`: the import, and how it fails.
 - `worker`: the parent's handle on one worker, and how it ends.
@@ -29,6 +31,7 @@
 - `output`: the connection for what tasks print and log; `streams`: their ``sys.stdout``.
 - `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
   `messages`: what is said.
+- `taking`: taking back what a worker has not started, with a `barrier`; `bell`: rung by any thread.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """

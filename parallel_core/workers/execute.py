@@ -10,7 +10,6 @@ others; large ones are sent from where they lie, so they leave before the next t
 
 from __future__ import annotations
 
-import pickle
 from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
@@ -22,14 +21,14 @@ from parallel_core.errors import SerializationError
 from parallel_core.tasks.batch import NO_TOKEN, Run, loads_task, run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.capture import SCALARS
-from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.opened import abandon_opened, close_opened, opened
 from parallel_core.tasks.pickling import explain
 from parallel_core.tasks.read_only import note_read_only
-from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler, unpack
+from parallel_core.tasks.received import ReceivedDefinitions
+from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.messages import ANSWER, EACH, PARCEL_ANSWER
@@ -213,7 +212,8 @@ class Execution:
         if self._task >= words[LIMIT]:
             return None
         try:
-            return self._definitions.resolve(token)
+            # Modules that it imports may set variables, which were to hold in this batch alone.
+            return copy_context().run(self._definitions.resolve, token)
         except BaseException:
             if next(tasks, None) is None:
                 return None  # it was needed for none
@@ -482,38 +482,3 @@ def is_large(value: Any) -> bool:
     """Whether a scalar is text or bytes that are better sent from where they lie."""
     kind = type(value)
     return (kind is str or kind is bytes) and len(value) >= BESIDE
-
-
-def decode(
-    values: list[Any], pickled: Any, loads: Callable[[Any], Any] = pickle.loads
-) -> Iterator[tuple[int, Exception]]:
-    """Unpickle in place the values of an answer; yield the index of each that fails, and why.
-
-    Parameters
-    ----------
-    values, pickled
-        As in the answer; see `messages`.
-    loads : callable
-        Unpickles one; `loads_with_buffers` for the answers that have some.
-    """
-    indices = range(len(values)) if pickled is True else pickled
-    for index in indices:
-        try:
-            values[index] = loads(values[index])
-        except MemoryError as error:
-            failed: Exception = MemoryError(
-                f"the result does not fit into the memory of this process: {error}"
-            )
-            failed.__cause__ = error
-            yield index, failed
-        except Exception as error:
-            failed = SerializationError(
-                f"the result does not unpickle in this process: {type(error).__name__}: {error}"
-            )
-            failed.__cause__ = error
-            yield index, failed
-
-
-def loads_with_buffers(pickled: Any) -> Any:
-    """Unpickle one value of an answer that came with buffers."""
-    return pickle.loads(pickled) if type(pickled) is bytes else unpack(pickled)

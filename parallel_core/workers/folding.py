@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from _contextvars import Context
+from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
@@ -20,13 +20,13 @@ from typing import Any
 from memmapping.modules import loaded
 from parallel_core.context.envelope import Envelope
 from parallel_core.tasks.batch import Run
-from parallel_core.tasks.definitions import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
 from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed, LooseFold, make_fold
 from parallel_core.tasks.memory import keep_freed
 from parallel_core.tasks.opened import leave_opened
+from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.execute import Execution, Parcels, Send, is_large
 from parallel_core.workers.memory import MemoryWatch
@@ -89,7 +89,8 @@ class FoldingExecution(Execution):
 
     def _resolve(self) -> Callable[[Any, Any], Any]:
         try:
-            function: Callable[[Any, Any], Any] = self._definitions.resolve(self._token)
+            resolve = self._definitions.resolve
+            function: Callable[[Any, Any], Any] = copy_context().run(resolve, self._token)
             leave_opened()  # what it has captured is open for as long as it is there
         except BaseException as error:
             raise FoldFailed(error, "reduce does not unpickle in the worker") from error

@@ -23,7 +23,7 @@ from parallel_core.observe.pieces import RECORD
 from parallel_core.observe.records import pack_record, relay_records
 from parallel_core.tasks.batch import run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
-from parallel_core.tasks.definitions import ReceivedDefinitions
+from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers import barrier, messages
 from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
 from parallel_core.workers.channel import ChannelClosed
