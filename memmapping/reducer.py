@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from memmapping.pages import PageWatch
     from memmapping.segments import Origin, Segment, Use
 
+_OTHERS = 256  # types; a call may make any number
 _FOREIGN = 8  # buffers of other libraries whose copies are kept at a time
 
 #: A part of a segment, as `references.open_buffer` takes it.
@@ -83,6 +84,7 @@ class ArrayReducer:
         self._foreign: dict[tuple[int, int], Mirror] = {}
         self._watch: PageWatch | None = None
         self._watches = True
+        self._others: set[type] = set()  # of which nothing is known here; for one call
         self.uses: list[Use | Origin] = []
         self.buffers: list[BufferReference] = []
         self.copied_nbytes = 0
@@ -90,14 +92,24 @@ class ArrayReducer:
 
     def reduce(self, obj: Any) -> Any:
         """Return how `obj` is to be pickled, for ``reducer_override``; NotImplemented: as ever."""
+        if type(obj) in self._others:
+            return NotImplemented
         numpy = loaded("numpy")
         if numpy is not None and isinstance(obj, numpy.ndarray):
             return self._reduce_array(obj, numpy)
         sharing = loaded("memmapping.sharing")
-        is_handle = sharing is not None and isinstance(obj, (sharing.Shared, sharing.Argument))
-        if is_handle and obj.segment is not None:
-            self._use(obj.segment)
+        if sharing is not None and isinstance(obj, (sharing.Shared, sharing.Argument)):
+            if obj.segment is not None:
+                self._use(obj.segment)
+        elif numpy is not None and (sharing is not None or "memmapping.sharing" not in sys.modules):
+            self._note_other(obj)
         return NotImplemented
+
+    def _note_other(self, obj: Any) -> None:
+        """Look at no more objects of this type, unless each may say that it is of another."""
+        kind = type(obj)
+        if obj.__class__ is kind and len(self._others) < _OTHERS:
+            self._others.add(kind)
 
     def hand_over(self, buffer: pickle.PickleBuffer) -> bool:
         """Take a buffer, as pickle's ``buffer_callback``; true: it is to be pickled as ever."""
@@ -117,6 +129,7 @@ class ArrayReducer:
         with HeldInterrupts():  # of what is raised in a finalizer, Python only prints a note
             self.uses, self.buffers = [], []
             self._folders = None
+            self._others.clear()
             if self._mode == "r+":
                 self._mirrors.clear()
 
@@ -124,6 +137,7 @@ class ArrayReducer:
         """Let go of all memory; references that were given out stay good with their uses."""
         with HeldInterrupts():
             self.uses, self.buffers = [], []
+            self._others.clear()
             self._mirrors.clear()
             self._foreign.clear()
             if self._watch is not None:
@@ -131,6 +145,8 @@ class ArrayReducer:
                 self._watch = None
 
     def _reduce_array(self, array: Any, numpy: Any) -> Any:
+        if array.nbytes < self._least and array.flags.owndata:
+            return NotImplemented
         from memmapping import references
         from memmapping.arrays import has_plain_bytes
 

@@ -18,7 +18,7 @@ from programs import Terminal, run
 
 import parallel_core
 from parallel_core import config, register_joblib, shutdown_workers
-from parallel_core.bridge.forms import _without_callbacks
+from parallel_core.bridge.forms import _batch_without_callbacks, _without_callbacks
 from parallel_core.compat.joblib import install, uninstall
 from parallel_core.observe.followers import followers
 from parallel_core.tasks.definitions import Definitions, forms
@@ -397,7 +397,26 @@ def test_the_search_stays_here_where_no_callback_looks_at_it(
     kwargs = {"caller": "the search", "callback_ctx": Node(callbacks)}
     tasks = [(Wrapped(name), (Estimator(**attributes),), kwargs) for _ in range(3)]
     found = parallel_core.Parallel(n_jobs=2)(tasks)
-    assert found == [(None, False) if stays else ("the search", True)] * 3
+    expected = [(None, False) if stays else ("the search", True)] * 3
+    assert found == expected
+    monkeypatch.setitem(lighter, joblib.parallel.BatchedCalls, _batch_without_callbacks)
+    nested = (joblib.parallel.SequentialBackend(nesting_level=1), 1)
+    batch = joblib.parallel.BatchedCalls(tasks, nested)
+    assert parallel_core.Parallel(n_jobs=2)([(batch, (), {})] * 2) == [expected] * 2
+    assert batch.items == tasks, "what the caller has stays as it is"
+
+
+def test_a_batch_with_other_tasks_goes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(lighter, Wrapped, _without_callbacks)
+    kwargs = {"caller": "the search", "callback_ctx": Node([])}
+    task = (Wrapped("_fit_and_score"), (Estimator(),), kwargs)
+    assert (
+        _batch_without_callbacks(joblib.parallel.BatchedCalls([task], (None, None)), {}) is not None
+    )
+    for tasks in ([task, (abs, (-1,), {})], []):
+        assert (
+            _batch_without_callbacks(joblib.parallel.BatchedCalls(tasks, (None, None)), {}) is None
+        )
 
 
 def test_one_key_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:

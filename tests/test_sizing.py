@@ -211,6 +211,17 @@ def test_tasks_of_a_slow_input_go_one_by_one() -> None:
     assert sizer.to_pull() == sizer.size
 
 
+def test_tasks_go_together_where_workers_take_longer_for_them_than_the_input() -> None:
+    sizer = BatchSizer(None, 0.02, n_workers=2)
+    for _ in range(20):
+        sizer.record(10, 10 * 5e-4)
+    sizer.handed_over(1e-6)
+    sizer.pulled(1, 0, 1e-4)
+    assert sizer.to_pull() == sizer.size > 10
+    sizer.pulled(1, 0, 3e-4)  # now two workers wait for it
+    assert sizer.to_pull() == 1
+
+
 # --- the end of an input of known length ----------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """What scikit-learn puts into every task, and need not go along with every task.
 
 Its tasks are made for joblib, which pickles many of them together, so what they have in common goes
-once. Here each is pickled by itself, at the yield.
+once for each batch. Here each is pickled by itself, at the yield; under joblib, its batches are.
 
 - The function is an object with scikit-learn's configuration and the caller's warning filters. It
   is sent once for each function, configuration and list of filters.
@@ -15,23 +15,27 @@ These are private to scikit-learn. What does not look as expected is pickled as 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core.tasks.definitions import Definitions, forms
-from parallel_core.tasks.encoding import lighter
+from parallel_core.tasks.encoding import Light, lighter
 
 #: The attribute of an estimator, on the search or inside the arguments, that has callbacks.
 _CALLBACKS = b"_skl_callbacks"
 
 
 def note_forms(parallel: Any) -> Callable[[], None] | None:
-    """Learn the type, once it is there; a follower of calls that never listens."""
+    """Learn the types, once they are there; a follower of calls that never listens."""
     del parallel
     kind = getattr(loaded("sklearn.utils.parallel"), "_FuncWrapper", None)
     if isinstance(kind, type):
         forms[kind] = _reduce_function
         lighter[kind] = _without_callbacks
+        batch = getattr(loaded("joblib.parallel"), "BatchedCalls", None)
+        if isinstance(batch, type):
+            lighter[batch] = _batch_without_callbacks
     return None
 
 
@@ -45,10 +49,26 @@ def _reduce_function(definitions: Definitions, function: Any) -> Any:
         return NotImplemented
 
 
-def _without_callbacks(function: Any, kwargs: dict[str, Any]) -> Any:
+def _without_callbacks(function: Any, kwargs: dict[str, Any]) -> Light | None:
     context = kwargs.get("callback_ctx")
     if context is None or getattr(context, "_callbacks", True) or "caller" not in kwargs:
         return None
     if getattr(getattr(function, "function", None), "__name__", "") != "_fit_and_score":
         return None
-    return {"callback_ctx": None, "caller": None}, _CALLBACKS
+    return function, {**kwargs, "callback_ctx": None, "caller": None}, _CALLBACKS
+
+
+def _batch_without_callbacks(batch: Any, kwargs: dict[str, Any]) -> Light | None:
+    """Do it for a batch of joblib's, if it is so for every task in it."""
+    items = []
+    for function, args, named in getattr(batch, "items", ()):
+        lighten = lighter.get(type(function))
+        light = None if lighten is None else lighten(function, named)
+        if light is None:
+            return None
+        items.append((light[0], args, light[1]))
+    if not items:
+        return None
+    copied = copy(batch)
+    copied.items = items
+    return copied, kwargs, _CALLBACKS

@@ -184,11 +184,15 @@ class BatchSizer:
             most = self.share(self._left // 2)
         if self._task_nbytes:
             most = min(most, int(self._most_nbytes / self._task_nbytes) + 1)
-        if self._pulling > _SLOW * self._handing_over:
+        if self._pulling > _SLOW * self._handing_over and self._workers_wait():
             return 1
         if self._since_blocked is not None:
             most = min(most, self._since_blocked // _HELD_SHARE + 1)
         return most
+
+    def _workers_wait(self) -> bool:
+        """Whether they finish tasks sooner than tasks can be pulled."""
+        return self._pulling * self._n_workers > (self.task_seconds or 0.0)
 
     def look_after(self, most: int, pulled: int, nbytes: int, seconds: float) -> int:
         """Return how many of `most` to pull before asking again; 0 for no more.

@@ -32,10 +32,10 @@ from parallel_core.tasks.repeats import LARGE, RepeatedArguments
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer
 
-#: For callable objects of some types: what says which arguments of a task need not go along, and
-#: what stands for them; unless there are these bytes in what goes. None: all are needed.
-Lighten = Callable[[Any, dict[str, Any]], "tuple[dict[str, Any], bytes] | None"]
-lighter: dict[type, Lighten] = {}
+#: A function and its keyword arguments in a form that does as well, unless these bytes are in it.
+Light = tuple[Any, dict[str, Any], bytes]
+#: For callable objects of some types: what returns this form of a task, where there is one.
+lighter: dict[type, Callable[[Any, dict[str, Any]], Light | None]] = {}
 
 _LEARNED = 1000  # types remembered; a program may make more
 
@@ -186,8 +186,8 @@ class BatchBuilder:
         data: bytes | None = None
         lighten = lighter.get(type(function))
         if lighten is not None and (light := lighten(function, kwargs)) is not None:
-            needless, mark = light
-            data = self._dumps_or_explain(NO_TOKEN, function, args, {**kwargs, **needless})
+            lightened, fewer, mark = light
+            data = self._dumps_or_explain(NO_TOKEN, lightened, args, fewer)
             if mark in data:
                 self.drop_attempt()
                 data = None
