@@ -22,6 +22,8 @@ from parallel_core.backends.base import Session
 from parallel_core.backends.channel_session import ChannelSession
 from watching import descendants
 
+collect_ignore_glob = ["typing/*"]  # for type checkers to read, and for nobody to import
+
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 5.0
 
