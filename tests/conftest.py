@@ -22,7 +22,7 @@ from parallel_core.backends.base import Session
 from parallel_core.backends.channel_session import ChannelSession
 from watching import descendants
 
-collect_ignore_glob = ["typing/*"]  # for type checkers to read, and for nobody to import
+collect_ignore_glob = ["typing/*", "*_program.py"]  # for type checkers, and to be run
 
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 5.0

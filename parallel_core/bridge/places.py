@@ -75,8 +75,10 @@ def install() -> None:
     Examples
     --------
     >>> from parallel_core.compat.joblib import install, uninstall
-    >>> import joblib
-    >>> install()
+    >>> import joblib, warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")  # of what has been imported here already
+    ...     install()
     >>> joblib.Parallel
     <class 'parallel_core.parallel.call.Parallel'>
     >>> uninstall()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, overload
 
+from parallel_core.errors import cut_traceback
 from parallel_core.parallel.checks import check_iterable
 from parallel_core.parallel.returns import Instead, Returns
 from parallel_core.parallel.runner import Runner
@@ -300,7 +301,10 @@ class Parallel(Runner, Generic[Returns, Instead]):
         position to result with all that had arrived, and ``replay``, None or a function that runs
         the task which failed again, in this process, for a debugger.
         """
-        return self._run(iterable)
+        try:
+            return self._run(iterable)
+        except KeyboardInterrupt as error:
+            raise cut_traceback(error) from error.__cause__
 
     def astream(
         self: Parallel[Any, Instead], iterable: Iterable[TaskLike[_R]]

@@ -28,7 +28,6 @@ from parallel_core.dispatch.plan import (
     check_timeout,
     resolve_pre_dispatch,
 )
-from parallel_core.errors import cut_traceback
 from parallel_core.observe.followers import followed, followers
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import check_arrays, check_iterable, check_verbose
@@ -173,9 +172,6 @@ class Runner:
             results = dispatch.run()
             complete = True
             return results
-        except KeyboardInterrupt as error:
-            self._attach_aftermath(error)
-            raise cut_traceback(error) from error.__cause__
         except BaseException as error:
             self._attach_aftermath(error)
             raise
