@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## real work, spread over the cores and checked
 	$(BIN)/parallel-core demo $(ARGS)
 
 test: $(VENV)/.installed-test ## the whole suite, and the examples in the docstrings
-	$(BIN)/pytest -q -n 2 --dist worksteal --doctest-modules parallel_core memmapping tests $(ARGS)
+	$(BIN)/pytest -q -n 3 --dist worksteal --doctest-modules parallel_core memmapping tests $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style, types and layers
 	$(BIN)/ruff check $(ARGS) .

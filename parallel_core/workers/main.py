@@ -95,7 +95,7 @@ def _mappings() -> Any:
 
 _FIRST_PATIENCE = 10.0  # seconds that a new worker waits for its first batch, at least
 _LAST_SECONDS = 0.5  # that what is printed at the end waits for a parent that reads it
-_REST_SECONDS = 0.02  # a parent that has read nothing for so long is doing something else
+_REST_SECONDS = 0.1  # a parent that has read nothing for so long is doing something else
 
 
 class _Server:
