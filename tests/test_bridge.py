@@ -18,6 +18,7 @@ from programs import Terminal, run
 
 import parallel_core
 from parallel_core import config, register_joblib, shutdown_workers
+from parallel_core.bridge import places
 from parallel_core.bridge.forms import _batch_without_callbacks, _without_callbacks
 from parallel_core.compat.joblib import install, uninstall
 from parallel_core.observe.followers import followers
@@ -315,6 +316,7 @@ def test_all_is_put_back() -> None:
 
 
 def test_who_was_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_SHOWN", 1000)  # scikit-learn may have been imported, too
     early = types.ModuleType("early_bird")
     vars(early)["Own"] = type("Own", (joblib.Parallel,), {})
     monkeypatch.setitem(sys.modules, "early_bird", early)

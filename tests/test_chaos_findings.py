@@ -180,3 +180,11 @@ def test_tasks_that_were_cancelled_do_not_keep_lokys_executor(
     second.close()  # cancels what is queued, since the executor is in use
     first.close()  # kills it
     assert not caplog.records
+
+
+def test_a_stopped_worker_of_lokys_does_not_keep_others_waiting() -> None:
+    """Whoever has stopped it may be who waits for the end of all."""
+    pids = set(Parallel(2, backend="loky")(delayed(os.getpid)() for _ in range(4)))
+    os.kill(min(pids), signal.SIGSTOP)
+    shutdown_workers()
+    assert not any(map(running, pids))

@@ -20,6 +20,7 @@ import pytest
 import parallel_core
 from parallel_core import (
     Backend,
+    BackendError,
     Parallel,
     cpu_count,
     delayed,
@@ -698,7 +699,7 @@ def test_a_backend_without_open() -> None:
     class Unfinished(Backend):
         name = "unfinished"
 
-    with pytest.raises(NotImplementedError, match="Unfinished"):
+    with pytest.raises(BackendError, match=r"Unfinished\.open is missing"):
         Parallel(n_jobs=2, backend=Unfinished())([delayed(abs)(-1)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import copyreg
 import dataclasses
 import datetime
 import decimal
@@ -142,6 +143,17 @@ def test_pickled_and_back() -> None:
     changed = frame.copy()
     changed.loc[5, "a"] = 9
     assert digest(changed) != digest(frame)
+
+
+def test_how_exceptions_are_pickled_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(KeyError("a"))
+    numbers = iter(range(9))
+
+    def reduce(error: KeyError) -> Any:
+        return KeyError, error.args, {"number": next(numbers)}
+
+    monkeypatch.setitem(copyreg.dispatch_table, KeyError, reduce)
+    assert digest(KeyError("a")) == before != digest(KeyError("b"))
 
 
 def drawn(generator: Any) -> Any:

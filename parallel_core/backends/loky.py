@@ -107,6 +107,7 @@ class LokyBackend(FuturesBackend):
                 _kill(executor)
             else:  # in peace, so that its workers end the executors that their tasks have made
                 with HeldSignals():
+                    _have_all_run(executor)
                     executor.shutdown(wait=True)
 
     def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
@@ -222,6 +223,15 @@ def _kill(executor: Any) -> None:
             if process.is_alive():  # of one that failed as it started them
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
+
+
+def _have_all_run(executor: Any) -> None:
+    """Continue workers that were stopped, or the executor would wait for their end for ever."""
+    for pid in list(getattr(executor, "_processes", None) or {}):
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except OSError:  # it has ended
+            continue
 
 
 def _replace_cancelled(executor: Any) -> None:

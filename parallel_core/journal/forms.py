@@ -220,6 +220,8 @@ def _shared_token(handle: Any) -> bytes:
 def _reduced(obj: Any) -> Form:
     kind = type(obj)
     reduce = copyreg.dispatch_table.get(kind)
+    if isinstance(obj, BaseException):  # tblib, which dask brings, adds where it has come from
+        reduce = None
     reduced: Any = reduce(obj) if reduce is not None else obj.__reduce_ex__(_PROTOCOL)
     if isinstance(reduced, str):  # a global of that name
         return Form("global", (getattr(obj, "__module__", None), reduced))
