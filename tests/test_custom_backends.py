@@ -157,7 +157,8 @@ def test_a_class_by_the_conventions(make: Callable[[], Any]) -> None:
     with pytest.raises(KeyError) as caught:
         Parallel(n_jobs=2, backend=backend)(delayed(fail_at)(x, 50) for x in range(10**6))
     assert "fail_at(50, 50)" in caught.value.__notes__[0]
-    assert [*caught.value.results][:50] == [*range(50)]
+    assert 50 not in caught.value.results  # of those before it, some may be on their way
+    assert all(place == value for place, value in caught.value.results.items())
     assert "in fail_at" in str(caught.value.__cause__)
     assert backend.calls in (once, [*once[:2], "abort_everything(False)", *once[2:]])
     generator = Parallel(n_jobs=2, backend=backend, return_as="generator")(
