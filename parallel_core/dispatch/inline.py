@@ -113,6 +113,9 @@ class InlineDispatch:
         progress = self._progress
         append = results.append
         modules = sys.modules
+        base = copy_context()  # a copy for each task would take longer than a look
+        context = base.copy()
+        run = context.run
         for item in self._tasks:
             if type(item) is tuple and len(item) == 3:
                 function, args, kwargs = item
@@ -123,10 +126,17 @@ class InlineDispatch:
             try:
                 if "memmapping.sharing" in modules:
                     args, kwargs = to_call(args, kwargs)
-                append(copy_context().run(function, *args, **kwargs))
+                append(run(function, *args, **kwargs) if kwargs else run(function, *args))
             except BaseException as error:
                 append(self._after(error, len(results), item))
                 self._has_gaps = True
+            try:
+                is_changed = context != base
+            except Exception:  # values that cannot be compared are others
+                is_changed = True
+            if is_changed:
+                context = base.copy()
+                run = context.run
             if progress is not None:
                 progress()
         self._end()
