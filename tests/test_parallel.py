@@ -567,7 +567,7 @@ def test_producer_is_called_three_times_then_as_tasks_complete(name: str, tmp_pa
 @engines("processes", "multiprocessing", "loky", "threading")
 @pytest.mark.parametrize("by_value", [False, True])
 def test_three_items_are_taken_before_anything_runs(name: str, by_value: bool) -> None:
-    taken = []
+    taken: list[float] = []
 
     def producer() -> Iterator[int]:
         for i in range(6):
@@ -575,11 +575,17 @@ def test_three_items_are_taken_before_anything_runs(name: str, by_value: bool) -
             yield i
 
     function = (lambda x: (time.monotonic(), x)) if by_value else started_and_ended
-    got = Parallel(n_jobs=2, backend=name, pre_dispatch="1.5*n_jobs")(
-        delayed(function)(i) for i in producer()
-    )
-    assert len(taken) == 6
-    assert min(began for began, _ in got) >= taken[2]
+
+    def is_so() -> bool:
+        taken.clear()
+        got = Parallel(n_jobs=2, backend=name, pre_dispatch="1.5*n_jobs")(
+            delayed(function)(i) for i in producer()
+        )
+        assert len(taken) == 6
+        return min(began for began, _ in got) >= taken[2]
+
+    # A busy machine may stop this process for so long between two items that a worker gets to one.
+    assert any(is_so() for _ in range(10))
 
 
 def test_a_slow_producer_is_called_three_times_first() -> None:
