@@ -120,6 +120,16 @@ def test_equal_values(pair: Any) -> None:
     assert digest(one()) == digest(other()) == digest(one())
 
 
+@core
+def test_exceptions_whose_attributes_were_only_looked_at() -> None:
+    error = KeyError("a")
+    before = digest(error)
+    assert error.__dict__ == {}
+    assert digest(error) == before
+    vars(error)["place"] = 3  # as libraries add some
+    assert digest(error) != before
+
+
 def test_pickled_and_back() -> None:
     pandas = pytest.importorskip("pandas")
     polars = pytest.importorskip("polars")

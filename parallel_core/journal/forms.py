@@ -226,6 +226,8 @@ def _reduced(obj: Any) -> Form:
     if isinstance(reduced, str):  # a global of that name
         return Form("global", (getattr(obj, "__module__", None), reduced))
     function, args, state, items, pairs, set_state = [*reduced, *_NOTHING][:6]
+    if isinstance(obj, BaseException) and state == {}:  # whose attributes were only looked at
+        state = None
     if items is not None:
         items = list(items)
     if pairs is not None:
