@@ -485,9 +485,10 @@ class PushDispatch:
         elif verdict.action is Action.RETRY:
             assert batch is not None
             index = position - batch.start
-            batch.requeued.append(batch.part(index, index + 1))
-            due = self._clock() + verdict.seconds
-            heapq.heappush(self._again, (due, position, batch.requeued[-1]))
+            again = batch.part(index, index + 1)
+            batch.n_requeued += 1
+            batch.nbytes_requeued += again.nbytes
+            heapq.heappush(self._again, (self._clock() + verdict.seconds, position, again))
         else:
             self.completed += 1
             if self._folded is not None:
@@ -501,11 +502,11 @@ class PushDispatch:
     def _close_books(self, completion: Completion) -> None:
         """Count a batch as finished; what is left of it, and what is run again, is not."""
         batch, left = completion.batch, completion.left
-        unfinished = [*left, *batch.requeued]
-        open_tasks = sum(part.size for part in unfinished)
+        open_tasks = batch.n_requeued + sum(part.size for part in left)
+        open_nbytes = batch.nbytes_requeued + sum(part.nbytes for part in left)
         self._in_flight -= 1
         self.dispatched -= open_tasks
-        self._ahead_nbytes -= batch.nbytes - sum(part.nbytes for part in unfinished)
+        self._ahead_nbytes -= batch.nbytes - open_nbytes
         if batch.size > open_tasks and self._is_windowed:
             self._untaken.append(batch.size - open_tasks)
             self._note_taken(0)  # all that it had may have been taken before it was finished

@@ -64,11 +64,22 @@ class Batch:
     uses : list
         What has to be kept until the batch is done: segments that the runs refer to, and
         descriptors of open files.
-    requeued : list of Batch
-        Those of its tasks that are to be run again, each by itself.
+    n_requeued, nbytes_requeued : int
+        How many of its tasks are to be run again, in batches of their own, and how large they are.
+        Numbers, because those batches may be joined or taken apart before this one is done.
     """
 
-    __slots__ = ("definitions", "losses", "nbytes", "requeued", "runs", "size", "start", "uses")
+    __slots__ = (
+        "definitions",
+        "losses",
+        "n_requeued",
+        "nbytes",
+        "nbytes_requeued",
+        "runs",
+        "size",
+        "start",
+        "uses",
+    )
 
     def __init__(
         self,
@@ -84,7 +95,8 @@ class Batch:
         self.definitions = definitions
         self.nbytes = nbytes
         self.losses = 0
-        self.requeued: list[Batch] = []
+        self.n_requeued = 0
+        self.nbytes_requeued = 0
         self.uses: list[Any] = []
 
     def describe(self, index: int, call: str | None = None) -> str:
