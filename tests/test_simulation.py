@@ -102,7 +102,8 @@ def test_every_task_has_one_outcome(
     model: Model, size: int | None, ahead: int | None, kind: ReturnAs, on_error: str, data: Any
 ) -> None:
     retries = data.draw(st.integers(0, 2))
-    policy = Policy(on_error, retries, (SimulatedError,), backoff=0.05)
+    backoff = data.draw(st.sampled_from([0.0, 0.05]))
+    policy = Policy(on_error, retries, (SimulatedError,), backoff=backoff)
     timeout = data.draw(st.none() | st.sampled_from([0.05, 0.5]))
     consumer = Consumer(
         model,
@@ -130,6 +131,7 @@ def test_every_task_has_one_outcome(
         return
     assert consumer.session.room(1) or not consumer.session.n_workers
     assert consumer.dispatch.completed == model.n_tasks == consumer.dispatch.total
+    assert consumer.dispatch.dispatched == model.n_tasks
     positions = [result for result in results if not isinstance(result, Exception)]
     if kind is not ReturnAs.UNORDERED:
         assert positions == sorted(positions)
@@ -143,6 +145,26 @@ def test_every_task_has_one_outcome(
         assert set(consumer.session.ran) <= {0, 1}, "a task runs once"
         certain = {position for position, times in model.failures.items() if times > retries}
         assert lost == certain & set(range(model.n_tasks))
+
+
+@pytest.mark.parametrize("kind", list(ReturnAs))
+def test_what_is_run_again_is_joined_and_taken_back_before_its_batch_is_done(
+    kind: ReturnAs,
+) -> None:
+    failures = {position: 1 for position in range(1, 400) if position % 3}
+    for seconds in (1e-4, 1e-3, 0.01):
+        model = Model(
+            sums([seconds * (1 + 9 * (position % 7 == 0)) for position in range(400)]),
+            2,
+            latency=1e-4,
+            flush_seconds=seconds,
+            takes_back=True,
+            failures=failures,
+        )
+        policy = Policy("raise", 2, (SimulatedError,), backoff=seconds)
+        consumer = Consumer(model, policy=policy, pre_dispatch=4, return_as=kind)
+        assert sorted(consumer.run()) == list(range(400))
+        assert consumer.dispatch.dispatched == 400
 
 
 @given(models(), st.integers(1, 9), st.integers(1, 12), RETURNS)
