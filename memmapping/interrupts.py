@@ -6,9 +6,8 @@ import _signal  # type: ignore[import-not-found]  # `signal` without enums, whic
 import os
 import signal
 import threading
-from collections.abc import Iterable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 _CTRL_C = (int(signal.SIGINT),)
 _ALL = tuple(map(int, signal.valid_signals()))
@@ -23,6 +22,7 @@ class HeldInterrupts:
     """
 
     __slots__ = ("_came", "_handlers")
+    _numbers: ClassVar[tuple[int, ...]] = _CTRL_C
 
     def __init__(self) -> None:
         self._came: list[tuple[int, FrameType | None]] = []
@@ -32,8 +32,12 @@ class HeldInterrupts:
         if threading.current_thread() is threading.main_thread():
             _holding.append(self)
             try:
-                for number in self._numbers():
-                    self._hold(number)
+                get = _signal.getsignal
+                for number in self._numbers:
+                    handler = get(number)
+                    if callable(handler):
+                        self._handlers[number] = handler
+                        _signal.signal(number, self._note)
             except BaseException:  # it came just before, or this interpreter has no signals
                 self.put_back()
                 raise
@@ -48,15 +52,6 @@ class HeldInterrupts:
         handlers = self._handlers.copy()
         self.put_back()
         self._deliver(handlers)
-
-    def _numbers(self) -> Iterable[int]:
-        return _CTRL_C
-
-    def _hold(self, number: int) -> None:
-        handler = _signal.getsignal(number)
-        if callable(handler):
-            self._handlers[number] = handler
-            _signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         is_second = any(number == came for came, _ in self._came)
@@ -87,9 +82,7 @@ class HeldSignals(HeldInterrupts):
     """A block in which every signal waits that has a handler, which may come back in here."""
 
     __slots__ = ()
-
-    def _numbers(self) -> Iterable[int]:
-        return _ALL
+    _numbers = _ALL
 
 
 _holding: list[HeldInterrupts] = []

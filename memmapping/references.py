@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 
 from memmapping.arrays import memmap_over
+from memmapping.interrupts import HeldSignals
 from memmapping.maps import file_at
 from memmapping.segments import Origin, Segment
 
@@ -108,7 +109,7 @@ def open_mapping(origin: Origin, nbytes: int, mode: str) -> mmap.mmap:
         When it is not there any more, or not what it was.
     """
     key = (origin.device, origin.inode, mode)
-    with _lock:
+    with HeldSignals(), _lock:  # whose handlers may make a call, and come in here
         mapping = _open.get(key) if mode != "c" else None
         if mapping is not None and not origin.nameless:
             _check_length(origin, nbytes)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from memmapping.folders import Folder, candidate_folders, examine
-from memmapping.interrupts import HeldInterrupts
+from memmapping.interrupts import HeldSignals
 from memmapping.segments import Segment, new_file, nobody_else_has_open, others_may_open
 
 #: Seconds for which a segment that nobody uses is kept for the next array.
@@ -100,7 +100,7 @@ class SegmentStore:
         problems = []
         for folder in candidate_folders() if folders is None else folders:
             try:
-                with HeldInterrupts():
+                with HeldSignals():
                     segment = self._take_in(nbytes, needed, folder, lasting, when_gone)
                 return segment
             except OSError as error:
@@ -165,7 +165,7 @@ class SegmentStore:
 
     def clear(self) -> int:
         """Close what is kept; return how many there were."""
-        with HeldInterrupts():
+        with HeldSignals():
             return self._clear()
 
     def _clear(self) -> int:
@@ -187,7 +187,7 @@ class SegmentStore:
 
     def kept_bytes(self) -> int:
         """Return the bytes in segments that are kept for reuse."""
-        with self._lock:
+        with HeldSignals(), self._lock:
             self._sort_in()
             return sum(entry.nbytes for entry in self._kept)
 
@@ -244,7 +244,7 @@ class SegmentStore:
             self._held.discard(segment.fd)
             os.close(segment.fd)
             return
-        with HeldInterrupts():
+        with HeldSignals():
             self._keep(segment)
 
     def _keep(self, segment: Segment) -> None:
@@ -350,7 +350,7 @@ def segment_store() -> SegmentStore:
     """Return the store of this process."""
     global _store
     if _store is None:
-        with _store_lock:
+        with HeldSignals(), _store_lock:
             if _store is None:
                 _store = SegmentStore()
     return _store

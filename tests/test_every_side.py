@@ -687,6 +687,52 @@ def test_a_call_from_a_signal_handler_amidst_another(tmp_path: Path, backend: st
     assert run(tmp_path, text, backend) == "good\n"
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "parallel_core.workers.pool:WorkerPool._note_demand",
+        "parallel_core.workers.pool:WorkerPool._watch",
+        "memmapping.store:SegmentStore._sort_in",
+    ],
+)
+def test_a_call_from_a_signal_handler_while_a_lock_is_held(tmp_path: Path, step: str) -> None:
+    text = """
+        import functools
+        import importlib
+        import operator
+
+        import numpy as np
+
+        def handle(*_):
+            done.append(call())
+
+        def call():
+            array = np.ones(200_000)
+            return Parallel(2)(delayed(operator.length_hint)(array) for _ in range(3))
+
+        def interrupted(method):
+            @functools.wraps(method)
+            def run(*args):
+                if armed:
+                    armed.clear()
+                    signal.raise_signal(signal.SIGALRM)
+                return method(*args)
+            return run
+
+        done, armed = [], [True]
+        if __name__ == "__main__":
+            signal.signal(signal.SIGALRM, handle)
+            module, _, name = sys.argv[1].partition(":")
+            kind, name = name.split(".")
+            expected = call()
+            kind = getattr(importlib.import_module(module), kind)
+            setattr(kind, name, interrupted(getattr(kind, name)))
+            assert call() == expected and done == [expected], done
+            print("good")
+    """
+    assert run(tmp_path, text, step) == "good\n"
+
+
 # --- how the program was started ------------------------------------------------------------------
 
 PROGRAM = """

@@ -86,7 +86,7 @@ _sink: ContextVar[Sink | None] = ContextVar("parallel_core_output", default=None
 _of_process: list[Sink] = []  # for threads with a context of their own, in a worker; the last one
 _is_worker = False
 _redirections = 0
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may make a call of its own
 
 
 def note_worker() -> None:
@@ -157,7 +157,7 @@ def _put_back() -> None:
 def _forget_in_child() -> None:
     """Nobody hears of what a forked child gives to a sink."""
     global _lock
-    _lock = threading.Lock()  # the thread that had it is not here
+    _lock = threading.RLock()  # the thread that had it is not here
     _sink.set(None)
     _of_process.clear()
 

@@ -10,6 +10,9 @@ to gone when it was left alone for its time (it leaves by itself), when neither 
 one before needed as many, when a module that it may have imported was reloaded here, or at the end
 of the process.
 
+The lock is held only while signals wait: the handler of one might make a call of its own, in the
+thread that has the lock.
+
 Ctrl-C may come between any two steps, and then it may happen that nobody has a worker any more. So
 each remembers its `Team`, weakly, and whoever has some of a team's workers has the team: when it
 is gone, its workers are *lost*, and end.
@@ -83,7 +86,7 @@ class WorkerPool:
         current = reloads()
         if self._teams_gone:
             self._end_lost()
-        with self._lock:
+        with HeldSignals(), self._lock:
             spare = self._note_demand(wanted, key)
             teams = self._idle.get(key)
             if spare <= 0 and teams and len(teams[-1]) == wanted and teams[-1].reloads == current:
@@ -208,7 +211,7 @@ class WorkerPool:
                 worker.release_memory()
             except ChannelClosed:
                 pass  # it has left; the next lease sees that
-        with self._lock:
+        with HeldSignals(), self._lock:
             if key in self._demand:
                 self._demand[key].leased -= wanted
             if team.workers:
@@ -229,6 +232,11 @@ class WorkerPool:
 
     def _tell_closed(self) -> None:
         """Tell idle workers at once, and note it for the others, unless the lock is taken."""
+        if self._closed:
+            with HeldSignals():
+                self._tell_which_closed()
+
+    def _tell_which_closed(self) -> None:
         while self._closed and self._lock.acquire(blocking=False):
             try:
                 tokens = [self._closed.popleft() for _ in range(len(self._closed))]
@@ -254,13 +262,13 @@ class WorkerPool:
             worker.kill()
         for worker in workers:
             worker.end()
-        with self._lock:
+        with HeldSignals(), self._lock:
             self._all.difference_update(workers)
 
     def retire(self, worker: Worker) -> None:
         """Let `worker`, which has no batch, leave in peace; nobody waits for it."""
         worker.leave()
-        with self._lock:
+        with HeldSignals(), self._lock:
             self._leaving.append((worker, time.monotonic() + _PATIENCE))
         self._bury_retired()
 
@@ -270,7 +278,7 @@ class WorkerPool:
         With `patience`, in seconds, that is all of them.
         """
         now = time.monotonic()
-        with self._lock:
+        with HeldSignals(), self._lock:
             leaving, self._leaving = self._leaving, []
             if not patience:
                 self._leaving = [entry for entry in leaving if now <= entry[1] and entry[0].alive()]
@@ -284,7 +292,7 @@ class WorkerPool:
         """End all idle workers now; return how many there were."""
         if self._teams_gone:
             self._end_lost()
-        with self._lock:
+        with HeldSignals(), self._lock:
             retired, self._leaving = [worker for worker, _ in self._leaving], []
             kept, self._idle = self._idle, {}
         idle = [worker for teams in kept.values() for team in teams for worker in team.workers]
@@ -295,7 +303,7 @@ class WorkerPool:
 
     def idle_pids(self) -> list[int]:
         """Return the process numbers of the workers that wait for a call."""
-        with self._lock:
+        with HeldSignals(), self._lock:
             return [
                 worker.pid
                 for teams in self._idle.values()
@@ -382,7 +390,7 @@ class WorkerPool:
 
     def _end_lost(self) -> None:
         """End the workers that nobody has, unless the lock is taken: then whoever comes next."""
-        with HeldInterrupts():
+        with HeldSignals():
             lost: list[Worker] = []
             while self._teams_gone and self._lock.acquire(blocking=False):
                 try:
@@ -400,7 +408,7 @@ class WorkerPool:
             worker.leave()
         for worker in workers:
             worker.end(_PATIENCE)
-        with self._lock:
+        with HeldSignals(), self._lock:
             self._all.difference_update(workers)
 
 
@@ -412,7 +420,7 @@ def worker_pool() -> WorkerPool:
     """Return the pool of this process."""
     global _pool
     if _pool is None:
-        with _pool_lock:
+        with HeldSignals(), _pool_lock:
             if _pool is None:
                 _pool = WorkerPool()
                 atexit.register(_pool.close)
