@@ -234,9 +234,9 @@ def memory_axes(array: NDArray[Any]) -> tuple[int, ...]:
 
 def native(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array in the byte order of this machine; its memory may be changed for it."""
-    if array.dtype.isnative:
-        return array
     dtype = array.dtype.newbyteorder("=")
+    if array.dtype == dtype:  # `isnative` would not look at arrays within fields
+        return array
     if array.dtype.names is not None:
         return array.astype(dtype)  # only some of the fields may be in the other order
     swapped: Any = array.byteswap(inplace=True).view(dtype)

@@ -96,6 +96,15 @@ def test_any_value_there_and_back(tmp_path: Path, mode: Any) -> None:
     assert others_in(tmp_path, "value") == []
 
 
+def test_arrays_within_fields_are_made_native(tmp_path: Path) -> None:
+    array = np.array([([1, 2], 3)], [("a", ">i2", (2,)), ("b", "<i4")])
+    dump(array, tmp_path / "array")
+    found = load(tmp_path / "array", ensure_native_byte_order=True)
+    assert found.dtype == array.dtype.newbyteorder("=") != array.dtype
+    assert found["a"].tolist() == [[1, 2]] and found["b"].tolist() == [3]
+    assert load(tmp_path / "array", ensure_native_byte_order=False).dtype == array.dtype
+
+
 @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 @given(array=any_arrays(), mode=st.sampled_from([None, *MODES]), is_native=st.booleans())
 def test_any_array_there_and_back(array: Any, mode: Any, is_native: bool) -> None:
