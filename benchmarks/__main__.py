@@ -18,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; the exit status does not depend on whether bars are met."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.publish:
+        return _publish(parser)
     if options.picture and importlib.util.find_spec("matplotlib") is None:
         parser.error("--picture needs matplotlib, which the extra named bench installs")
     chosen = list(select(discover(), options.only))
@@ -46,10 +48,24 @@ def main(arguments: list[str] | None = None) -> int:
     for path in report.write():
         print(f"wrote {path.relative_to(RESULTS.parents[1])}", file=sys.stderr)
     if options.picture:
+        from benchmarks.headlines import rows
         from benchmarks.picture import draw
 
-        for path in draw(outcomes, RESULTS / report.stem):
+        for path in draw(rows(report.as_json()), RESULTS / report.stem):
             print(f"wrote {path.relative_to(RESULTS.parents[1])}", file=sys.stderr)
+    return 0
+
+
+def _publish(parser: argparse.ArgumentParser) -> int:
+    """Write the latest complete run into the README and the documentation."""
+    from benchmarks.headlines import publish
+
+    try:
+        written = publish(RESULTS.parents[1])
+    except FileNotFoundError as error:
+        parser.error(f"{error.filename} is missing: run all workloads first")
+    for path in written:
+        print(f"wrote {path.relative_to(RESULTS.parents[1])}", file=sys.stderr)
     return 0
 
 
@@ -68,7 +84,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-jobs", type=_positive, default=2, help="workers (default: 2)")
     parser.add_argument("--quick", action="store_true", help="two rounds, smaller works")
     parser.add_argument("--list", action="store_true", help="list the workloads and run nothing")
-    parser.add_argument("--picture", action="store_true", help="draw a picture (matplotlib)")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="run nothing; put the latest complete run into README.md and doc/benchmarks.md",
+    )
+    parser.add_argument(
+        "--picture", action="store_true", help="draw the picture of the README (matplotlib)"
+    )
     return parser
 
 

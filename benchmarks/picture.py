@@ -5,100 +5,66 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.bars import AtMost
-from benchmarks.contestants import CONTESTANTS, OURS
-from benchmarks.outcome import Outcome
-from benchmarks.workload import Figure
+from benchmarks.contestants import OURS
+from benchmarks.headlines import PEERS, Row
+from benchmarks.report import number
 
-COLOURS = {
-    "joblib": "#d1495b",
-    "mpire": "#edae49",
-    "futures": "#2e7fb8",
-    "pool": "#66a182",
-    "loop": "#8d8d8d",
-}
-MARKERS = {"joblib": "o", "mpire": "s", "futures": "^", "pool": "D", "loop": "|"}
+COLOURS = {"joblib": "#d1495b", "mpire": "#edae49", "futures": "#2e7fb8", "pool": "#66a182"}
+MARKERS = {"joblib": "o", "mpire": "s", "futures": "^", "pool": "D"}
 
 
-def draw(outcomes: Sequence[Outcome], stem: Path) -> list[Path]:
-    """Draw one row for each figure: how many times as much as ours the peers need.
+def draw(rows: Sequence[Row], stem: Path) -> list[Path]:
+    """Draw one line for each row: how many times as much as ours the peers need.
 
     Parameters
     ----------
-    outcomes : sequence of Outcome
-        The works of a run.
+    rows : sequence of Row
+        What is drawn; a row without a figure above 0 cannot stand on this scale and is left out.
     stem : Path
-        The pictures' path without its suffix.
+        The picture's path without its suffix.
 
     Returns
     -------
     list of Path
-        The files written, ``.png`` and ``.svg``; none if ours has no figure.
+        The file written; none if there is nothing to draw.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = _rows(outcomes)
+    rows = [row for row in rows if row.medians[OURS.key] > 0]
     if not rows:
         return []
-    figure, axes = pyplot.subplots(figsize=(9.5, 0.42 * len(rows) + 1.6), layout="constrained")
-    for key in CONTESTANTS:
+    figure, axes = pyplot.subplots(figsize=(10, 0.42 * len(rows) + 1.5), layout="constrained")
+    for peer in PEERS:
         points = [
-            (height, medians[key] / medians[OURS.key])
-            for height, (_, _, medians) in enumerate(rows)
-            if key in medians and key != OURS.key
+            (height, times)
+            for height, row in enumerate(rows)
+            if (times := row.times(peer.key)) is not None and times > 0
         ]
-        if points:
-            axes.scatter(
-                [times for _, times in points],
-                [height for height, _ in points],
-                label=CONTESTANTS[key].label,
-                color=COLOURS.get(key),
-                marker=MARKERS.get(key, "o"),
-                s=42,
-                zorder=3,
-            )
-    limits = [
-        (height, bar.limit / medians[OURS.key])
-        for height, (_, row, medians) in enumerate(rows)
-        for bar in row.bars
-        if isinstance(bar, AtMost)
-    ]
-    if limits:
         axes.scatter(
-            [times for _, times in limits],
-            [height for height, _ in limits],
-            label="bar to reach",
-            color="black",
-            marker="|",
-            s=120,
+            [times for _, times in points],
+            [height for height, _ in points],
+            label=peer.label,
+            color=COLOURS[peer.key],
+            marker=MARKERS[peer.key],
+            s=46,
+            zorder=3,
         )
     axes.axvline(1.0, color="#3b3b98", linewidth=2, label=OURS.label)
     axes.set_xscale("log")
-    axes.set_yticks(
-        range(len(rows)),
-        [f"{heading}   {medians[OURS.key]:.3g} {row.unit}" for heading, row, medians in rows],
-    )
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.xaxis.set_major_formatter("{x:g} ×")
     axes.grid(axis="x", which="both", alpha=0.25)
-    axes.set_xlabel("times as much as parallel-core (further right: slower)")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    axes.set_xlabel("time, as a multiple of ours (right of the line: slower)")
+    figure.legend(loc="outside lower center", ncols=len(PEERS) + 1, frameon=False)
+    path = stem.with_suffix(".png")
+    figure.savefig(path, dpi=150)
     pyplot.close(figure)
-    return paths
+    return [path]
 
 
-def _rows(outcomes: Sequence[Outcome]) -> list[tuple[str, Figure, dict[str, float]]]:
-    """Return heading, figure and medians of what can stand on a logarithmic scale beside ours."""
-    rows = []
-    for outcome in outcomes:
-        for figure in outcome.workload.figures:
-            medians = {key: v for key, v in outcome.medians_of(figure).items() if v > 0}
-            if figure.in_picture and OURS.key in medians:
-                rows.append((outcome.heading_of(figure), figure, medians))
-    return rows
+def _label(row: Row) -> str:
+    return f"{row.headline.words}   {number(row.medians[OURS.key])} {row.headline.unit}"

@@ -236,8 +236,8 @@ def _cells(
 def _shown(value: float, figure: Figure) -> str:
     """Return a figure with its unit."""
     if figure.ceiling is not None and value >= figure.ceiling:
-        return f"> {_number(figure.ceiling)} {figure.unit}".rstrip()
-    return f"{_number(value)} {figure.unit}".rstrip()
+        return f"> {number(figure.ceiling)} {figure.unit}".rstrip()
+    return f"{number(value)} {figure.unit}".rstrip()
 
 
 def _short_error(error: str) -> str:
@@ -246,7 +246,7 @@ def _short_error(error: str) -> str:
     return f"failed ({kind})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Return three significant digits, and never a power of ten."""
     if abs(value) >= 1000:
         return spaced(round(value))

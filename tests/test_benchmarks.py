@@ -14,6 +14,7 @@ from benchmarks.bars import AtMost, Verdict
 from benchmarks.conditions import Conditions
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.hardship import numbers_in
+from benchmarks.headlines import HEADLINES, replaced, table
 from benchmarks.outcome import Outcome
 from benchmarks.report import Report
 from benchmarks.watch import PATIENCE_SECONDS, Watch
@@ -60,6 +61,34 @@ def test_the_table() -> None:
     assert sum("when things go wrong" in line for line in table) == 1
     assert f"> {PATIENCE_SECONDS:g} s" in report.as_markdown()
     assert "\nwhen things go wrong\n" in report.as_text()
+
+
+def test_every_headline_has_a_row_with_a_peer() -> None:
+    works = {workload.name: workload for workload in discover()}
+    for headline in HEADLINES:
+        assert headline.figure in {figure.key for figure in works[headline.workload].figures}
+    measured = {
+        "workloads": [
+            {
+                "name": headline.workload,
+                "figures": [{"key": headline.figure, "medians": {"ours": 2.0, "joblib": 7.0}}],
+            }
+            for headline in HEADLINES
+        ]
+        + [{"name": "nested", "figures": [{"key": "time", "medians": {"ours": 1.0}}]}]
+    }
+    lines = table(measured).splitlines()
+    assert len(lines) == 2 + len(HEADLINES)
+    assert len({line.count("|") for line in lines}) == 1
+    assert all(line.endswith(" 3.5 × |") for line in lines[2:])
+
+
+def test_figures_replace_what_stands_between_the_markers() -> None:
+    page = "before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n"
+    fresh = replaced(page, "new\n")
+    assert fresh == page.replace("old", "new")
+    with pytest.raises(ValueError, match="figures: end"):
+        replaced("<!-- figures: begin -->", "new")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
