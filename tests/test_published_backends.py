@@ -14,6 +14,7 @@ import pytest
 from parallel_core import (
     Parallel,
     delayed,
+    effective_n_jobs,
     get_active_backend,
     parallel_config,
     register_parallel_backend,
@@ -39,7 +40,7 @@ def dask_engine() -> Iterator[Any]:
     dask = pytest.importorskip("joblib._dask")
     register_parallel_backend("dask", dask.DaskDistributedBackend)
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     )
     with cluster, distributed.Client(cluster):
         yield "dask", {}
@@ -141,3 +142,16 @@ def test_what_the_engine_itself_raises(parallel: Parallel, engine: Any) -> None:
         with parallel_config(backend="dask", no_such_option=1):
             with pytest.raises(WorkerDiedError, match="no_such_option"):
                 Parallel()(delayed(abs)(-i) for i in range(3))
+
+
+def test_their_executors(engine: Any) -> None:
+    name, params = engine
+    if name == "dask":
+        executor = pytest.importorskip("distributed").get_client().get_executor()
+    else:
+        executor = params["view"].executor
+    with parallel_config(backend=executor):
+        assert [effective_n_jobs(n_jobs) for n_jobs in (-1, -2, 5)] == [2, 1, 5]
+        assert Parallel(n_jobs=-1)(delayed(pow)(x, 2) for x in range(30)) == [
+            x * x for x in range(30)
+        ]

@@ -39,6 +39,7 @@ from parallel_core.backends.engine_worker import (
     run_batch_within,
     surrounding_engines,
 )
+from parallel_core.backends.executor_size import executor_size, tell_size_is_unknown
 from parallel_core.observe.outlet import show
 from parallel_core.observe.pieces import Piece
 from parallel_core.observe.records import caller_handles
@@ -196,7 +197,7 @@ class FuturesSession(Session):
             failure = Failure(batch.start, late)
             self._news.append(Completion(batch, batch.start, [None], 0.0, True, [failure]))
             del self._in_flight[future]
-            if not future.cancel() and not future.done():
+            if not _cancel(future) and not future.done():
                 self._stuck.add(future)
         if len(self._stuck) >= self.n_workers:
             self._replace_engine()
@@ -346,7 +347,7 @@ class FuturesBackend(Backend):
         Returns whether that was the end of the executor as well.
         """
         for future in futures:
-            future.cancel()
+            _cancel(future)
         return False
 
     def release(self, executor: Executor) -> None:
@@ -386,10 +387,14 @@ class ExecutorBackend(FuturesBackend):
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return `n_jobs`, or the size of the executor for a negative number."""
-        size = getattr(self._executor, "_max_workers", None)
-        if n_jobs < 0 and isinstance(size, int):
+        if n_jobs > 0:
+            return n_jobs
+        size = executor_size(self._executor)
+        if size is not None:
             return max(1, size + 1 + n_jobs)
-        return super().effective_n_jobs(n_jobs)
+        taken = super().effective_n_jobs(n_jobs)
+        tell_size_is_unknown(self._executor, n_jobs, taken)
+        return taken
 
     def executor(self, n_jobs: int, options: WorkerOptions) -> Executor:
         """Return the user's executor."""
@@ -412,6 +417,14 @@ class ExecutorBackend(FuturesBackend):
 
     def _identity(self) -> tuple[int, int]:
         return os.getpid(), id(self._executor)
+
+
+def _cancel(future: Future[bytes]) -> bool:
+    """Cancel `future` if its engine can do that; parsl's say NotImplementedError."""
+    try:
+        return future.cancel()
+    except Exception:  # what ended the call matters more
+        return False
 
 
 def _is_forked_copy(executor: Executor) -> bool:

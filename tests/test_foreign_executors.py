@@ -1,0 +1,130 @@
+"""Executors of others as backends: what they lack, how large they are, what they bring back."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from parallel_core import Parallel, delayed, effective_n_jobs, parallel_config
+from parallel_core.errors import PerformanceHint, TaskTimeoutError
+
+
+def fail_at(x: int, at: int) -> int:
+    if x == at:
+        raise KeyError(x)
+    return x
+
+
+class UncancellableFuture(Future[Any]):
+    """One as parsl's."""
+
+    def cancel(self) -> bool:
+        raise NotImplementedError("Cancel not implemented")
+
+
+class Uncancellable(Executor):
+    """Runs what it is given in another executor, in its own time."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadPoolExecutor(1)
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = UncancellableFuture()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._inner.submit(run)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._inner.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@pytest.mark.core
+def test_futures_that_refuse_to_be_cancelled() -> None:
+    with Uncancellable() as executor:
+        with pytest.raises(KeyError, match="2"):
+            Parallel(n_jobs=4, backend=executor, batch_size=1)(
+                delayed(fail_at)(x, 2) for x in range(50)
+            )
+        results = Parallel(n_jobs=4, backend=executor)(delayed(fail_at)(x, 9) for x in range(5))
+        assert results == list(range(5))
+
+
+_held = threading.Event()
+
+
+def _wait_until_let_go(_: int) -> None:
+    _held.wait()
+
+
+def test_futures_that_refuse_to_be_cancelled_and_a_time_limit() -> None:
+    with Uncancellable() as executor:
+        try:
+            with pytest.raises(TaskTimeoutError):
+                Parallel(n_jobs=2, backend=executor, timeout=0.1)(
+                    delayed(_wait_until_let_go)(x) for x in range(2)
+                )
+        finally:
+            _held.set()
+
+
+class Sized(Uncancellable):
+    """Tells its size in one of the ways that are known."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__()
+        vars(self).update(attributes)
+
+
+class Client:
+    """Stands for dask's client."""
+
+    def __init__(self, **threads: int) -> None:
+        self._threads = threads
+
+    def ncores(self) -> dict[str, int]:
+        return self._threads
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"_max_workers": 5},
+        {"max_workers": 5},
+        {"_max_workers": None, "num_workers": 5},
+        {"_client": Client(first=2, second=3)},
+    ],
+)
+def test_the_size_of_an_executor_that_tells_it(attributes: dict[str, Any]) -> None:
+    with Sized(**attributes) as executor, parallel_config(backend=executor):
+        assert [effective_n_jobs(n_jobs) for n_jobs in (-1, -2, -9, 3)] == [5, 4, 1, 3]
+
+
+@pytest.mark.parametrize("attributes", [{}, {"max_workers": None}, {"_client": Client()}])
+def test_the_size_of_an_executor_that_does_not_tell_it(attributes: dict[str, Any]) -> None:
+    class Untold(Sized):
+        @property
+        def num_workers(self) -> int:
+            raise RuntimeError("it has been shut down")
+
+    words = "n_jobs=-1 with an executor that does not tell its size: Untold is given . batches"
+    with Untold(**attributes) as executor:
+        parallel = Parallel(n_jobs=-1, backend=executor)
+        with pytest.warns(PerformanceHint, match=words) as told:
+            results = parallel(delayed(fail_at)(x, 9) for x in range(5))
+        assert results == list(range(5))
+        assert len(told) == 1
+        assert told[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert parallel(delayed(fail_at)(x, 9) for x in range(5)) == list(range(5))
+            Parallel(n_jobs=3, backend=executor)(delayed(fail_at)(x, 9) for x in range(5))
