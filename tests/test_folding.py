@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parallel_core.tasks import folding
-from parallel_core.tasks.folding import EMPTY, Fold, FoldFailed, FoldTree, LooseFold, LooseTree
+from parallel_core.tasks.folding import EMPTY, Fold, FoldFailed, FoldTree
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is in the extra 'test'")
 given, st = hypothesis.given, hypothesis.strategies
@@ -89,29 +89,6 @@ def test_one_after_the_other(values: list[int], cuts: list[int]) -> None:
     assert len(tree) == bin(len(values)).count("1")
 
 
-@given(st.lists(st.integers() | st.just(EMPTY) | st.just([1]), max_size=70), cuts)
-def test_loose(values: list[Any], cuts: list[int]) -> None:
-    def add(left: Any, right: Any) -> Any:
-        return sum(left if type(left) is list else [left]) + sum(
-            right if type(right) is list else [right]
-        )
-
-    edges = sorted({0, len(values), *(cut % (len(values) + 1) for cut in cuts)})
-    tree = LooseTree(add)
-    for first, end in itertools.pairwise(edges):
-        fold = LooseFold(add, first)
-        for value in values[first:end]:
-            fold.append(value)
-        assert len(fold) == end - first
-        tree.put(first, end - first, fold.take())
-    kept = [value for value in values if value is not EMPTY]
-    result = tree.result()
-    if len(kept) < 2:
-        assert result is EMPTY if not kept else result == kept[0]
-    else:
-        assert result == sum(value if type(value) is int else 1 for value in kept)
-
-
 def test_blocks_are_folded_as_single_values_are(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [math.sin(number) for number in range(5000)]
     whole = part_of(values, 3, 5000, operator.add)
@@ -119,10 +96,9 @@ def test_blocks_are_folded_as_single_values_are(monkeypatch: pytest.MonkeyPatch)
     assert part_of(values, 3, 5000, operator.add) == whole
 
 
-@pytest.mark.parametrize("make", [Fold, LooseFold])
 @pytest.mark.parametrize("kind", [ValueError, StopIteration, KeyboardInterrupt])
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_function_that_raises(make: Any, kind: type[BaseException], as_text: bool) -> None:
+def test_a_function_that_raises(kind: type[BaseException], as_text: bool) -> None:
     def function(left: Any, right: Any) -> Any:
         if int(left) == 6:
             raise kind
@@ -133,9 +109,8 @@ def test_a_function_that_raises(make: Any, kind: type[BaseException], as_text: b
             fold.append(str(number) if as_text else number)
         fold.take()
 
-    fold = make(function, 4)
+    fold = Fold(function, 4)
     with pytest.raises(FoldFailed) as caught:
         run()
     assert type(caught.value.error) is kind
-    if make is Fold:
-        assert "task 6 and of task 7 of the call" in caught.value.words
+    assert "task 6 and of task 7 of the call" in caught.value.words

@@ -88,35 +88,16 @@ def test_order_is_kept(backend: str) -> None:
         assert parallel(delayed(text_of)(x) for x in range(300)) == expected
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
-def test_order_is_not_kept(backend: str) -> None:
-    parallel = Parallel(2, backend, batch_size=5, reduce=operator.add, reduce_ordered=False)
-    assert parallel(delayed(abs)(x) for x in range(100)) == 4950
-    texts = parallel(delayed(text_of)(x) for x in range(100))
-    assert sorted(texts.split(","))[1:] == sorted(map(str, range(100)))
-
-
-@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
-def test_order_is_not_kept_elsewhere(backend: str) -> None:
-    parallel = Parallel(2, backend, reduce=operator.add, reduce_ordered=False)
-    assert parallel(delayed(abs)(x) for x in range(1000)) == 499500
-
-
 @pytest.mark.parametrize("backend", SOME)
-@pytest.mark.parametrize("is_ordered", [True, False])
-def test_arrays(backend: str, is_ordered: bool) -> None:
+def test_arrays(backend: str) -> None:
     """Large ones, which leave beside the pickle, and of middling size."""
     for size in (100_000, 10_000, 5):
-        total = Parallel(2, backend, reduce=np.add, reduce_ordered=is_ordered, batch_size=4)(
+        total = Parallel(2, backend, reduce=np.add, batch_size=4)(
             delayed(vector)(x, size) for x in range(37)
         )
         expected = folded([wave(x) for x in range(37)])
         assert total.shape == (size,) and total.flags.writeable
-        if is_ordered:
-            assert set(total.tolist()) == {expected}
-        else:
-            assert np.allclose(total, expected)
+        assert set(total.tolist()) == {expected}
 
 
 @pytest.mark.core
@@ -258,20 +239,16 @@ def test_retries(backend: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", OWN)
-@pytest.mark.parametrize("is_ordered", [True, False])
-def test_workers_that_die(backend: str, is_ordered: bool, tmp_path: Path) -> None:
+def test_workers_that_die(backend: str, tmp_path: Path) -> None:
     result = Parallel(
         2,
         backend,
         batch_size=8,
         reduce=operator.add,
-        reduce_ordered=is_ordered,
         retries=3,  # a batch that waits behind two that kill is suspected, too
         retry_backoff=0,
     )(delayed(fails_once)(str(tmp_path), x, "kill") for x in range(40))
-    if is_ordered:
-        assert result == "".join(map(text_of, range(40)))
-    assert sorted(result.split(",")) == sorted(["", *map(str, range(40))])
+    assert result == "".join(map(text_of, range(40)))
 
 
 def slow_wave(x: int, folder: str | None = None) -> float:
@@ -462,11 +439,8 @@ def test_what_does_not_go_together(given: dict[str, Any]) -> None:
 def test_bad_parameters() -> None:
     with pytest.raises(TypeError, match="reduce must be a function"):
         Parallel(reduce="sum")
-    with pytest.raises(TypeError, match="reduce_ordered must be True or False"):
-        Parallel(reduce=operator.add, reduce_ordered=1)
-    for alone in ({"reduce_initial": None}, {"reduce_ordered": False}):
-        with pytest.raises(ValueError, match="only with reduce"):
-            Parallel(**alone)
+    with pytest.raises(ValueError, match="only together with reduce"):
+        Parallel(reduce_initial=None)
 
 
 def test_several_calls_of_one_instance() -> None:
@@ -520,12 +494,9 @@ def another(left: Counted, right: Counted) -> Counted:
 
 
 @pytest.mark.parametrize("backend", ["sequential", "threading"])
-@pytest.mark.parametrize("is_ordered", [True, False])
-def test_few_values_at_a_time(backend: str, is_ordered: bool) -> None:
+def test_few_values_at_a_time(backend: str) -> None:
     Counted.most = Counted.alive
-    Parallel(2, backend, batch_size=500, reduce=another, reduce_ordered=is_ordered)(
-        delayed(Counted)() for _ in range(5000)
-    )
+    Parallel(2, backend, batch_size=500, reduce=another)(delayed(Counted)() for _ in range(5000))
     assert Counted.most < 60
 
 

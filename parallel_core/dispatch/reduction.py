@@ -15,10 +15,6 @@ from parallel_core.tasks.folding import (
     FoldFailed,
     Folding,
     FoldTree,
-    LooseFold,
-    LooseTree,
-    make_fold,
-    make_tree,
 )
 from parallel_core.tasks.pickling import explain
 
@@ -30,14 +26,11 @@ class Reduction(NamedTuple):
     ----------
     function : callable
         Takes two values, returns one.
-    is_ordered : bool
-        Whether the one to the left is always of earlier tasks.
     initial : object
         The leftmost value; or `Gap.MISSING`.
     """
 
     function: Callable[[Any, Any], Any]
-    is_ordered: bool
     initial: Any
 
     def begin(self) -> FoldedResults:
@@ -56,9 +49,8 @@ class FoldedResults:
 
     def __init__(self, reduction: Reduction) -> None:
         self._function = reduction.function
-        self._is_ordered = reduction.is_ordered
         self._initial = reduction.initial
-        self._tree: FoldTree | LooseTree = make_tree(self._function, self._is_ordered)
+        self._tree = FoldTree(self._function)
 
     def define(self, definitions: Definitions) -> tuple[Folding, dict[int, Definition]]:
         """Return what workers are told, and the definitions that each batch has to bring."""
@@ -68,21 +60,21 @@ class FoldedResults:
             name = f"reduce={function_name(self._function)}"
             raise explain("the call", self._function, name, error) from error
         needed = {needed.token: needed for needed in (definition, *definition.requires)}
-        return Folding(definition.token, self._is_ordered), needed
+        return Folding(definition.token), needed
 
     def aligned(self, first: int, size: int) -> int:
         """Return how many tasks, at most `size`, to have in a batch, so that few nodes are left.
 
         It is to end at a multiple of the greatest power of two that it may hold.
         """
-        if not self._is_ordered or size < 2:
+        if size < 2:
             return size
         step = 1 << (size.bit_length() - 1)
         return max((first + size) // step * step - first, 1)
 
-    def fold(self, first: int) -> Fold | LooseFold:
+    def fold(self, first: int) -> Fold:
         """Return what folds the results of consecutive tasks."""
-        return make_fold(self._function, self._is_ordered, first)
+        return Fold(self._function, first)
 
     def put(self, first: int, count: int, values: list[Any]) -> BaseException | None:
         """Take in what came of some tasks; return what ends the call, if anything does."""
@@ -92,7 +84,7 @@ class FoldedResults:
             return failed.noted()
         return None
 
-    def take(self, first: int, fold: Fold | LooseFold) -> BaseException | None:
+    def take(self, first: int, fold: Fold) -> BaseException | None:
         """Take in all that is in `fold`, likewise."""
         try:
             count = len(fold)

@@ -26,7 +26,6 @@ _OF_A_CALL = {
     "pre_dispatch_nbytes": "submit() takes what it is given; see buffersize of map()",
     "reduce": "each future has its own result",
     "reduce_initial": "each future has its own result",
-    "reduce_ordered": "each future has its own result",
     "return_as": "it returns futures",
     "seed": "tasks have no position here; give each a generator of SeedSequence(...).spawn()",
     "stop_when": "look at the futures, and cancel() them",

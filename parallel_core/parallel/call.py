@@ -107,10 +107,9 @@ class Parallel(Runner, Generic[Returns, Instead]):
         program has crashed, takes them from there; see :doc:`/howto/journal`.
     reduce : callable, optional
         A function of two results that returns one, and is associative. Results are folded by it
-        where they are made, and the call returns the one value; see :doc:`/howto/reduce`.
-    reduce_ordered : bool, default True
-        Whether its left argument is always of earlier tasks, and the value the same to the last
-        bit whatever `n_jobs`, the backend and the batch size. Else results are folded as they come.
+        where they are made, in the order of the tasks, and the call returns the one value. It is
+        the same to the last bit for any `n_jobs`, backend and batch size; see
+        :doc:`/howto/reduce`.
     reduce_initial : object, optional
         What is returned where there are no results; else the leftmost value.
     seed : int, sequence of int or numpy.random.SeedSequence, optional

@@ -85,7 +85,6 @@ class CallOptions(NamedTuple):
     memory_patience: float | None = 60.0
     journal: Any = None
     reduce: Callable[[Any, Any], Any] | None = None
-    reduce_ordered: bool = True
     reduce_initial: Any = Gap.MISSING
     seed: Any = None
     output: str = "pass"
@@ -119,7 +118,7 @@ class CallOptions(NamedTuple):
         from parallel_core.dispatch.reduction import Reduction
 
         initial = deepcopy(self.reduce_initial)  # what is folded into it is for one call
-        return Reduction(self.reduce, self.reduce_ordered, initial)
+        return Reduction(self.reduce, initial)
 
 
 _NO_OPTIONS = CallOptions()
@@ -163,13 +162,11 @@ def call_options(given: dict[str, Any], return_as: ReturnAs) -> CallOptions:
 def _check_reduction(options: CallOptions, return_as: ReturnAs) -> None:
     """Raise TypeError or ValueError unless what is said of folding makes sense with the rest."""
     if options.reduce is None:
-        if options.reduce_initial is not Gap.MISSING or options.reduce_ordered is not True:
-            raise ValueError("reduce_initial and reduce_ordered say something only with reduce")
+        if options.reduce_initial is not Gap.MISSING:
+            raise ValueError("reduce_initial has a meaning only together with reduce")
         return
     if not callable(options.reduce):
         raise TypeError(f"reduce must be a function of two results, not {options.reduce!r}")
-    if not isinstance(options.reduce_ordered, bool):
-        raise TypeError(f"reduce_ordered must be True or False, not {options.reduce_ordered!r}")
     for name, is_given, why in (
         ("return_as='generator'", return_as is not ReturnAs.LIST, "the call returns one value"),
         ("on_error='return'", options.on_error == "return", "exceptions are no results to fold"),

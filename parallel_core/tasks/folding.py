@@ -14,16 +14,12 @@ them: at most two for each level, whose places follow from the range alone. A `F
 given such nodes in any order, and joins two as soon as they are siblings. At the end the number of
 positions is rounded up to a power of two, with nothing in the places that have no task; nothing
 with a value is the value. So is a task that was skipped: nothing, in its place.
-
-`LooseFold` and `LooseTree` do the same without order: they fold whatever comes, as it comes.
 """
 
 from __future__ import annotations
 
 import enum
-import functools
 from _thread import allocate_lock
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -45,12 +41,9 @@ class Folding(NamedTuple):
     ----------
     token : int
         Of the definition of the function.
-    is_ordered : bool
-        Whether in the order of positions.
     """
 
     token: int
-    is_ordered: bool
 
 
 class Nothing(enum.Enum):
@@ -97,8 +90,10 @@ def nodes_of(first: int, end: int) -> Iterator[tuple[int, int]]:
         first += 1 << level
 
 
-class _Filled(ABC):
-    """What folds is filled like a list: by `append`, with `len` for how many there were.
+class Fold:
+    """Folds the values of consecutive positions, each given after the one before it.
+
+    A fold is filled like a list: by `append`, with `len` for how many values there were.
 
     Parameters
     ----------
@@ -114,12 +109,14 @@ class _Filled(ABC):
         has to `settle` when there are `BLOCK`. This list stays the same one.
     """
 
-    __slots__ = ("_first", "_function", "_next", "pending")
+    __slots__ = ("_first", "_function", "_levels", "_next", "_nodes", "pending")
 
     def __init__(self, function: Function, first: int) -> None:
         self._function = function
         self._first = self._next = first
         self.pending: list[Any] = []
+        self._levels: list[int] = []
+        self._nodes: list[Any] = []
 
     def __len__(self) -> int:
         return self._next + len(self.pending) - self._first
@@ -139,26 +136,7 @@ class _Filled(ABC):
             return
         if self.pending:
             self.settle()
-        self._add(value)
-
-    @abstractmethod
-    def settle(self) -> None:
-        """Fold what is pending; it raises as `append` does."""
-
-    @abstractmethod
-    def _add(self, value: Any) -> None:
-        """Take in a value, now that nothing is pending."""
-
-
-class Fold(_Filled):
-    """Folds the values of consecutive positions, each given after the one before it."""
-
-    __slots__ = ("_levels", "_nodes")
-
-    def __init__(self, function: Function, first: int) -> None:
-        super().__init__(function, first)
-        self._levels: list[int] = []
-        self._nodes: list[Any] = []
+        self._push(0, value)
 
     def settle(self) -> None:
         """Fold what is pending; it raises as `append` does."""
@@ -185,9 +163,6 @@ class Fold(_Filled):
         """Begin anew at position `first`; what is there is dropped."""
         self.pending.clear()
         self._levels, self._nodes, self._first, self._next = [], [], first, first
-
-    def _add(self, value: Any) -> None:
-        self._push(0, value)
 
     def _push(self, level: int, value: Any) -> None:
         """Take in the next node, and join it with those to its left whose sibling it completes."""
@@ -220,56 +195,6 @@ class Fold(_Filled):
                 raise FoldFailed(error, words) from error
             values = folded
         return values[0]
-
-
-class LooseFold(_Filled):
-    """Folds values as they come; else as `Fold`, with one value to `take` or none."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, function: Function, first: int) -> None:
-        super().__init__(function, first)
-        self._value: Any = EMPTY
-
-    def _add(self, value: Any) -> None:
-        self._next += 1
-        self._value = self._joined(self._value, value)
-
-    def settle(self) -> None:
-        """Fold what is pending."""
-        values = self.pending
-        self._next += len(values)
-        try:
-            value = functools.reduce(self._function, values)
-        except BaseException as error:
-            raise FoldFailed(error, self._words()) from error
-        self._value = self._joined(self._value, value)
-        values.clear()
-
-    def take(self) -> list[Any]:
-        """Return the one value, if there is any, and begin anew."""
-        if self.pending:
-            self.settle()
-        value, self._value, self._first = self._value, EMPTY, self._next
-        return [] if value is EMPTY else [value]
-
-    def restart(self, first: int) -> None:
-        """Begin anew at position `first`; what is there is dropped."""
-        self.pending.clear()
-        self._value, self._first, self._next = EMPTY, first, first
-
-    def _joined(self, left: Any, right: Any) -> Any:
-        if left is EMPTY:
-            return right
-        if right is EMPTY:
-            return left
-        try:
-            return self._function(left, right)
-        except BaseException as error:
-            raise FoldFailed(error, self._words()) from error
-
-    def _words(self) -> str:
-        return _words_for(self._function, f"the results of {_tasks(self._first, self._next)}")
 
 
 class FoldTree:
@@ -323,47 +248,6 @@ class FoldTree:
             level += 1
             index >>= 1
             value = _combine(self._function, left, right, level, index)
-
-
-class LooseTree:
-    """Joins what `LooseFold` makes of parts of the call, as it comes, from any thread."""
-
-    def __init__(self, function: Function) -> None:
-        self._function = function
-        self._value: Any = EMPTY
-        self._lock = allocate_lock()
-
-    def put(self, first: int, count: int, values: list[Any]) -> None:
-        """Take in the value of so many positions; see `FoldTree.put`."""
-        for value in values:
-            self._join(value, first, first + count)
-
-    def result(self) -> Any:
-        """Return the value of all, or `EMPTY`."""
-        return self._value
-
-    def _join(self, value: Any, first: int, end: int) -> None:
-        while value is not EMPTY:
-            with self._lock:
-                left, self._value = self._value, EMPTY
-                if left is EMPTY:
-                    self._value = value
-                    return
-            try:
-                value = self._function(left, value)
-            except BaseException as error:
-                what = f"the results of {_tasks(first, end)} and of some before them"
-                raise FoldFailed(error, _words_for(self._function, what)) from error
-
-
-def make_fold(function: Function, is_ordered: bool, first: int) -> Fold | LooseFold:
-    """Return what folds the values of consecutive positions, in order or not."""
-    return Fold(function, first) if is_ordered else LooseFold(function, first)
-
-
-def make_tree(function: Function, is_ordered: bool) -> FoldTree | LooseTree:
-    """Return what folds all that such folds are left with."""
-    return FoldTree(function) if is_ordered else LooseTree(function)
 
 
 def _combine(function: Function, left: Any, right: Any, level: int, index: int) -> Any:

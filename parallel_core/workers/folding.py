@@ -23,7 +23,7 @@ from parallel_core.tasks.batch import Run
 from parallel_core.tasks.description import describe_call
 from parallel_core.tasks.encoding import SMALL, is_scalar
 from parallel_core.tasks.failure import pack
-from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed, LooseFold, make_fold
+from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed
 from parallel_core.tasks.memory import keep_freed
 from parallel_core.tasks.opened import leave_opened
 from parallel_core.tasks.received import ReceivedDefinitions
@@ -49,7 +49,7 @@ class FoldingExecution(Execution):
 
     Parameters
     ----------
-    fold : tuple of (int, bool)
+    fold : tuple of (int,)
         Token of the function, and whether order counts.
     number, base, definitions, board, send, parcels, memory, start, envelope
         As for `Execution`.
@@ -57,7 +57,7 @@ class FoldingExecution(Execution):
 
     def __init__(
         self,
-        fold: tuple[int, bool],
+        fold: tuple[int],
         number: int,
         base: int,
         definitions: ReceivedDefinitions,
@@ -69,7 +69,7 @@ class FoldingExecution(Execution):
         envelope: Envelope | None = None,
     ) -> None:
         super().__init__(number, base, definitions, board, send, parcels, memory, start, envelope)
-        self._token, self._is_ordered = fold
+        self._token = fold[0]
         self._fold = self._make_fold(max)  # until it is known with what
         self._seconds = math.inf if parcels is None else FOLD_SECONDS
 
@@ -84,8 +84,8 @@ class FoldingExecution(Execution):
             self._send_answer(True, (0, _FOLDING, data, text, failed.words), 0, 0)
             self._board.words[PHASE] = _IDLE
 
-    def _make_fold(self, function: Callable[[Any, Any], Any]) -> Fold | LooseFold:
-        return make_fold(function, self._is_ordered, self._start_position)
+    def _make_fold(self, function: Callable[[Any, Any], Any]) -> Fold:
+        return Fold(function, self._start_position)
 
     def _resolve(self) -> Callable[[Any, Any], Any]:
         try:
