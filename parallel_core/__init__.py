@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import JournalError as JournalError
     from parallel_core.errors import LowMemoryError as LowMemoryError
     from parallel_core.errors import ParallelError as ParallelError
-    from parallel_core.errors import PerformanceHint as PerformanceHint
+    from parallel_core.errors import PerformanceWarning as PerformanceWarning
     from parallel_core.errors import PreloadError as PreloadError
     from parallel_core.errors import RemoteError as RemoteError
     from parallel_core.errors import SerializationError as SerializationError
@@ -86,7 +86,7 @@ _HOMES = {
     "JournalError": "errors",
     "Parallel": "parallel.call",
     "ParallelError": "errors",
-    "PerformanceHint": "errors",
+    "PerformanceWarning": "errors",
     "PreloadError": "errors",
     "RemoteError": "errors",
     "SerializationError": "errors",

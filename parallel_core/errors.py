@@ -28,7 +28,7 @@ __all__ = [
     "JournalError",
     "LowMemoryError",
     "ParallelError",
-    "PerformanceHint",
+    "PerformanceWarning",
     "PreloadError",
     "RemoteError",
     "RemoteTraceback",
@@ -100,7 +100,7 @@ class RemoteError(ParallelError):
         self.type_name = type_name
 
 
-class PerformanceHint(UserWarning):
+class PerformanceWarning(UserWarning):
     """Says how a call could be much faster; given once."""
 
 

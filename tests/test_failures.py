@@ -699,7 +699,7 @@ def test_errors_of_the_library_have_one_base() -> None:
 
     for name in errors.__all__:
         kind = getattr(errors, name)
-        if issubclass(kind, Exception) and name not in ("RemoteTraceback", "PerformanceHint"):
+        if issubclass(kind, Exception) and name not in ("RemoteTraceback", "PerformanceWarning"):
             assert issubclass(kind, ParallelError), name
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parallel_core import Parallel, delayed, effective_n_jobs, parallel_config
-from parallel_core.errors import PerformanceHint, TaskTimeoutError
+from parallel_core.errors import PerformanceWarning, TaskTimeoutError
 
 
 def fail_at(x: int, at: int) -> int:
@@ -119,7 +119,7 @@ def test_the_size_of_an_executor_that_does_not_tell_it(attributes: dict[str, Any
     words = "n_jobs=-1 with an executor that does not tell its size: Untold is given . batches"
     with Untold(**attributes) as executor:
         parallel = Parallel(n_jobs=-1, backend=executor)
-        with pytest.warns(PerformanceHint, match=words) as told:
+        with pytest.warns(PerformanceWarning, match=words) as told:
             results = parallel(delayed(fail_at)(x, 9) for x in range(5))
         assert results == list(range(5))
         assert len(told) == 1

@@ -18,7 +18,7 @@ import memmapping
 import parallel_core
 from memmapping import sharing
 from memmapping.references import StaleReferenceError
-from parallel_core import Parallel, PerformanceHint, delayed
+from parallel_core import Parallel, PerformanceWarning, delayed
 from watching import HOME, descendants, some, wait_until
 
 BACKENDS = some(["processes", "threading", "sequential", "loky", "multiprocessing"])
@@ -225,7 +225,7 @@ def test_the_hint_for_who_passes_a_large_object_again_and_again() -> None:
             for _ in range(2):
                 Parallel(n_jobs=2)(delayed(look_up)(words, str(i)) for i in range(16))
         assert len(told) == 1, told
-        assert told[0].category is parallel_core.PerformanceHint
+        assert told[0].category is parallel_core.PerformanceWarning
         assert told[0].filename == "<string>"
         print(told[0].message)
     """
@@ -243,7 +243,7 @@ def test_the_hint_for_who_passes_a_large_object_again_and_again() -> None:
 
 def test_no_hint_for_objects_that_differ(recwarn: pytest.WarningsRecorder) -> None:
     Parallel(n_jobs=2)(delayed(len)([number] * 500_000) for number in range(40))
-    assert not [one for one in recwarn if one.category is PerformanceHint]
+    assert not [one for one in recwarn if one.category is PerformanceWarning]
 
 
 def test_listeners_are_told_from_anywhere() -> None:

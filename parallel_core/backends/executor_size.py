@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from typing import Any
 
-from parallel_core.errors import PerformanceHint, warn_caller
+from parallel_core.errors import PerformanceWarning, warn_caller
 
 #: Where executors keep their size: the standard library's, loky's, ipyparallel's and ours;
 #: executorlib's; mpi4py's.
@@ -46,5 +46,5 @@ def tell_size_is_unknown(executor: Executor, n_jobs: int, taken: int) -> None:
         f"n_jobs={n_jobs} with an executor that does not tell its size: {kind.__name__} is given "
         f"{taken} batches at a time, by the cores of this machine; pass n_jobs, the number of its "
         "workers",
-        PerformanceHint,
+        PerformanceWarning,
     )

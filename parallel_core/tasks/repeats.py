@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from parallel_core.errors import PerformanceHint, warn_caller
+from parallel_core.errors import PerformanceWarning, warn_caller
 from parallel_core.tasks.capture import SCALARS
 from parallel_core.tasks.description import function_name
 
@@ -71,5 +71,5 @@ def _hint(function: object, candidates: dict[int | str, object], times: int) -> 
         f"{sizes[place] / 1e6:.1f} MB when pickled, is the same object in task after task, and was "
         f"sent {times} times already. Share it once: wrap it with memmapping.share(...) before the "
         "call, and pass what that returns instead",
-        PerformanceHint,
+        PerformanceWarning,
     )
