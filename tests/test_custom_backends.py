@@ -32,7 +32,8 @@ from parallel_core import (
     register_parallel_backend,
     unregister_context,
 )
-from parallel_core.backends.registry import find_backend
+from parallel_core.backends.base import Style
+from parallel_core.backends.registry import _factories, find_backend
 from parallel_core.compat.joblib import (
     AutoBatchingMixin,
     FallbackToBackend,
@@ -761,8 +762,7 @@ def test_base_classes_by_themselves() -> None:
     with plain.retrieval_context():
         plain.start_call(), plain.stop_call(), plain.terminate(), plain.abort_everything()
     assert SequentialBackend().effective_n_jobs(5) == 1
-    with pytest.raises(RuntimeError, match="only stands for"):
-        SequentialBackend().submit(square)
+    assert SequentialBackend().submit(lambda: [9]).result() == [9]
     assert ParallelBackendBase.compute_batch_size(plain) == 1
     ParallelBackendBase.batch_completed(plain, 1, 1.0)
     with ThreadPool(1) as pool:
@@ -779,6 +779,44 @@ def test_joblibs_own_stand_for_ours() -> None:
         ("MultiprocessingBackend", "multiprocessing"),
     ):
         assert find_backend(getattr(joblib, name)(nesting_level=0)).name == ours
+
+
+@pytest.mark.parametrize("home", ["parallel_core.compat.joblib", "joblib.parallel"])
+@pytest.mark.parametrize("name", ["sequential", "threading"])
+def test_a_class_that_stands_for_ours_registered_under_its_name(home: str, name: str) -> None:
+    classes = pytest.importorskip(home)
+    before = _factories[name]
+    try:
+        register_parallel_backend(name, getattr(classes, f"{name.capitalize()}Backend"))
+        for hints in ({"backend": name}, {"prefer": "threads"}):
+            got = Parallel(n_jobs=2, **hints)(delayed(square)(x) for x in range(9))
+            assert got == [x * x for x in range(9)]
+        assert find_backend(name).style is not Style.PUSH
+    finally:
+        register_parallel_backend(name, before)
+
+
+@pytest.mark.parametrize("base", [SequentialBackend, ThreadingBackend])
+def test_a_class_derived_from_one_that_stands_for_ours(base: type) -> None:
+    seen = []
+
+    class Derived(base):  # type: ignore[misc]
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            seen.append(len(func))
+            return super().submit(func, callback)
+
+    shared: list[int] = []
+    with Parallel(n_jobs=2, backend=Derived(), require="sharedmem") as parallel:
+        assert parallel(delayed(shared.append)(x) for x in range(9)) == [None] * 9
+        assert sorted(shared) == [*range(9)] and sum(seen) == 9
+        with pytest.raises(KeyError):
+            parallel(delayed(fail_at)(x, 50) for x in range(100))
+        assert parallel(delayed(square)(x) for x in range(9)) == [x * x for x in range(9)]
+        assert parallel(delayed(_calls_in_a_task)() for _ in range(2)) == [[1, 2]] * 2
+
+
+def _calls_in_a_task() -> Any:
+    return Parallel(n_jobs=2)(delayed(abs)(x) for x in (-1, -2))
 
 
 def test_a_pool_of_joblibs_that_somebody_has_changed() -> None:

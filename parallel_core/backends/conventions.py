@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+
+from parallel_core.backends.cores import resolve_n_jobs
 
 
 class ParallelBackendBase(ABC):
@@ -170,32 +173,83 @@ class AutoBatchingMixin:
         self._seconds = latest if self._seconds is None else (self._seconds + latest) / 2
 
 
-class _OfOurs(ParallelBackendBase):
-    """Stands for a backend of ours where one by the conventions is expected."""
+class SequentialBackend(ParallelBackendBase):
+    """Runs a batch where it is submitted; an instance of this class itself stands for ours.
+
+    So does ``raise FallbackToBackend(SequentialBackend())``. Subclasses are backends of their own.
+    """
+
+    supports_retrieve_callback = True
+    supports_sharedmem = True
+    uses_threads = True
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Return what the backend of ours says."""
-        from parallel_core.backends.registry import find_backend
+        """Return 1."""
+        return 1
 
-        return find_backend(self).effective_n_jobs(n_jobs)
+    def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Future[Any]:
+        """Run ``func()``; return the future of its result."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(func())
+        except BaseException as error:
+            future.set_exception(error)
+        return _calling_back(future, callback)
 
-    def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Any:
-        """Raise RuntimeError: nobody submits to it."""
-        raise RuntimeError(f"{type(self).__name__} only stands for a backend")
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        """Return what the batch returned, or raise."""
+        return out.result()
 
 
-class SequentialBackend(_OfOurs):
-    """Stands for ``"sequential"``, as in ``raise FallbackToBackend(SequentialBackend())``."""
+class ThreadingBackend(ParallelBackendBase):
+    """Threads of its own; an instance of this class itself stands for ours.
 
+    Subclasses are backends of their own.
+    """
+
+    supports_retrieve_callback = True
     supports_sharedmem = True
     uses_threads = True
+    _threads: ThreadPoolExecutor | None = None
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Return how many threads a request for `n_jobs` gets."""
+        return resolve_n_jobs(n_jobs)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **backend_kwargs: Any) -> int:
+        """Make the threads, and return how many there are."""
+        n_jobs = super().configure(n_jobs, parallel, **backend_kwargs)
+        self._threads = ThreadPoolExecutor(n_jobs)
+        return n_jobs
+
+    def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Future[Any]:
+        """Run ``func()`` in a thread; return the future of its result."""
+        assert self._threads is not None
+        return _calling_back(self._threads.submit(func), callback)
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        """Return what the batch returned, or raise."""
+        return out.result()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Drop what waits; a thread cannot be stopped, and is left to itself."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+        if ensure_ready:
+            self.configure(self.parallel.n_jobs, self.parallel)
+
+    def terminate(self) -> None:
+        """End the threads."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown()
 
 
-class ThreadingBackend(_OfOurs):
-    """Stands for ``"threading"``."""
-
-    supports_sharedmem = True
-    uses_threads = True
+def _calling_back(future: Future[Any], callback: Callable[..., Any] | None) -> Future[Any]:
+    if callback is not None:
+        future.add_done_callback(callback)
+    return future
 
 
 class FallbackToBackend(Exception):

@@ -15,7 +15,7 @@ from parallel_core.backends.futures import FuturesBackend
 from parallel_core.errors import BackendError, warn_caller
 
 #: Classes whose methods are there to be overridden; what is left as it is counts as not given.
-_BASES = frozenset({"ParallelBackendBase", "AutoBatchingMixin", "_OfOurs"})
+_BASES = frozenset({"ParallelBackendBase", "AutoBatchingMixin"})
 
 
 def overrides(made: object, name: str) -> bool:

@@ -44,7 +44,7 @@ _factories: dict[str, Factory] = {
     "multiprocessing": _multiprocessing,
 }
 _default = "processes"
-_BUILT_IN = tuple(_factories.values())
+_BUILT_IN = dict(_factories)
 _STATELESS = (_processes, ThreadingBackend, SequentialBackend, _loky)
 _made: dict[str, Backend] = {}
 
@@ -120,23 +120,32 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
         return backend
     if isinstance(backend, str):
         factory = _factories.get(backend) or _factory_of_joblib(backend)
-        if factory in _BUILT_IN and params:
-            raise TypeError(
-                f"the backend {backend!r} has no parameters {', '.join(sorted(params))}"
-            )
-        if factory in _STATELESS:
-            made = _made.get(backend)
-            if made is None:
-                if sys.is_finalizing():  # nothing can be imported any more
-                    factory = SequentialBackend
-                with HeldSignals():  # a handler might need the module that is being imported
-                    made = _made[backend] = factory()
-            return made
         if factory is None:
             raise ValueError(_unknown(backend))
+        if factory is _BUILT_IN.get(backend):
+            if params:
+                raise TypeError(
+                    f"the backend {backend!r} has no parameters {', '.join(sorted(params))}"
+                )
+            return built_in(backend)
         made = factory(**(params or {}))
         return _as_backend(made, f"the factory of backend {backend!r}", backend)
     return _as_backend(backend, "backend=")
+
+
+def built_in(name: str) -> Backend:
+    """Return our own backend `name`, whatever has been registered under that name since."""
+    known = _made.get(name)
+    if known is not None:
+        return known
+    factory = _BUILT_IN[name]
+    if factory in _STATELESS and sys.is_finalizing():  # nothing can be imported any more
+        factory = SequentialBackend
+    with HeldSignals():  # a handler might need the module that is being imported
+        made: Backend = factory()
+    if factory in _STATELESS:
+        _made[name] = made
+    return made
 
 
 def _factory_of_joblib(name: str) -> Factory | None:
@@ -171,7 +180,7 @@ def _as_backend(made: Any, source: str, name: str | None = None) -> Backend:
     if joblib_style.is_joblib_style(made):
         ours = joblib_style.name_of_ours(made)
         if ours is not None:
-            return find_backend(ours)
+            return built_in(ours)
         return joblib_style.JoblibStyleBackend(made, name, find_backend)
     what = "a class, and no backend yet" if isinstance(made, type) else "no backend"
     raise TypeError(
