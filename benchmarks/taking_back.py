@@ -2,7 +2,8 @@
 
 A forked child runs batches as a worker does, with the shipped `Execution`; this process takes tasks
 back from it at random moments, with the shipped `take_back`. Each task counts how often it ran.
-Both spin instead of sleeping, so that many rounds fit into a second.
+Both spin instead of sleeping, so that many rounds fit into a second. Some rounds each have a child
+of their own, which joins the barriers meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers import barrier
-from parallel_core.workers.board import FENCED, STARTED, Board
+from parallel_core.workers.board import FENCED, STARTED, Board, Fence
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.taking import take_back
 from parallel_core.workers.worker import SentBatch
@@ -36,9 +37,9 @@ class Victim:
 
     is_fenced = True
 
-    def __init__(self, board: Board, sent: SentBatch) -> None:
+    def __init__(self, board: Board, *sent: SentBatch) -> None:
         self.board = board
-        self.sent = [sent]
+        self.sent = sent
         self.is_limited = False
         self.taken_back = 0
 
@@ -78,7 +79,60 @@ def run(rounds: int, seed: int) -> Figures:
         os.waitpid(child, 0)
 
 
-def _work(page: memoryview, board: Board) -> None:
+def run_joining(rounds: int, seed: int) -> Figures:
+    """Take tasks back from new workers: one task is their first batch, before they join."""
+    page = memoryview(mmap.mmap(-1, 4 * mmap.PAGESIZE)).cast("Q")
+    rng = random.Random(seed)
+    figures = Figures(0, 0, 0, 0, 0)
+    for _ in range(rounds):
+        board, descriptor = Board.make()
+        os.close(descriptor)
+        page[ROUND] = page[ANSWERED] = 0
+        child = os.fork()
+        if child == 0:
+            try:
+                _join_late(page, board)
+            finally:
+                os._exit(0)
+        try:
+            first, rest = _batch(0, 1), _batch(1, TASKS - 1)
+            worker: Any = Victim(board, SentBatch(first, 0, 0), SentBatch(rest, 1, 1))
+            page[TIMES_RUN : TIMES_RUN + TASKS] = _NEVER_RUN
+            while not page[ROUND]:
+                pass
+            page[ROUND] = 2
+            for _ in range(rng.randrange(2000)):
+                pass
+            back = take_back(worker, rng.choice(_KEEP))
+            while not page[ANSWERED]:
+                pass
+            figures = _count(figures, page, back, 1 + rest.size)
+        finally:
+            page[ROUND] = END
+            os.waitpid(child, 0)
+            board.close()
+    return figures
+
+
+def _join_late(page: memoryview, board: Board) -> None:
+    received, answers = _counting(page), list[Any]()
+    page[ROUND] = 1
+    while page[ROUND] == 1:
+        pass
+    Execution(0, 0, received, board, answers.append).run([(0, 1, [0])])
+    board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
+    Execution(1, 1, received, board, answers.append).run([(0, 1, list(range(1, TASKS)))])
+    page[RAN] = sum(len(answer[3]) for answer in answers)
+    page[ANSWERED] = 1
+
+
+def _batch(start: int, size: int) -> Batch:
+    return Batch(start, size, [(0, 1, list(range(start, start + size)))], {})
+
+
+def _counting(page: memoryview) -> ReceivedDefinitions:
+    """Return definitions of which the only one counts how often each task ran."""
+
     def count(index: int) -> None:
         page[TIMES_RUN + index] += 1
 
@@ -86,8 +140,13 @@ def _work(page: memoryview, board: Board) -> None:
     received.receive({0: (pickle.dumps(abs), False)}, ())
     received.resolve(0)
     received._loaded[0] = count
+    return received
+
+
+def _work(page: memoryview, board: Board) -> None:
+    received = _counting(page)
     answers: list[Any] = []
-    board.words[FENCED] = barrier.join()
+    board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
     done, base = 0, 0
     while True:
         while page[ROUND] == done:
@@ -103,9 +162,9 @@ def _work(page: memoryview, board: Board) -> None:
 
 
 def _take(page: memoryview, board: Board, rounds: int, rng: random.Random) -> Figures:
-    taken = left = twice = lost = 0
+    figures = Figures(0, 0, 0, 0, 0)
     for number in range(rounds):
-        batch = Batch(0, TASKS, [(0, 1, list(range(TASKS)))], {})
+        batch = _batch(0, TASKS)
         sent = SentBatch(batch, number, number * TASKS)
         worker: Any = Victim(board, sent)
         board.allow()
@@ -120,16 +179,24 @@ def _take(page: memoryview, board: Board, rounds: int, rng: random.Random) -> Fi
         ]
         while page[ANSWERED] != number + 1:
             pass
-        ran = page[RAN]
-        taken += sum(part.size for part in back)
-        left += batch.size - ran
-        outcomes = np.array(page[TIMES_RUN : TIMES_RUN + TASKS])
-        outcomes[ran : batch.size] += 1
-        for part in back:
-            outcomes[part.start : part.start + part.size] += 1
-        twice += int(np.count_nonzero(outcomes > 1))
-        lost += int(np.count_nonzero(outcomes < 1))
-    return Figures(rounds, taken, left, twice, lost)
+        figures = _count(figures, page, back, batch.size)
+    return figures
+
+
+def _count(figures: Figures, page: memoryview, back: list[Batch], kept: int) -> Figures:
+    """Add one round, after which the worker `kept` so many tasks, to `figures`."""
+    ran = page[RAN]
+    outcomes = np.array(page[TIMES_RUN : TIMES_RUN + TASKS])
+    outcomes[ran:kept] += 1
+    for part in back:
+        outcomes[part.start : part.start + part.size] += 1
+    return Figures(
+        figures.rounds + 1,
+        figures.taken + sum(part.size for part in back),
+        figures.left + kept - ran,
+        figures.twice + int(np.count_nonzero(outcomes > 1)),
+        figures.lost + int(np.count_nonzero(outcomes < 1)),
+    )
 
 
 _NEVER_RUN = memoryview(bytes(8 * TASKS)).cast("Q")
@@ -142,9 +209,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    figures = run(options.rounds, options.seed)
-    print(" ".join(f"{name}={value}" for name, value in figures._asdict().items()))
-    return 1 if figures.twice or figures.lost else 0
+    status = 0
+    for figures in (
+        run(options.rounds, options.seed),
+        run_joining(options.rounds // 1000, options.seed),
+    ):
+        print(" ".join(f"{name}={value}" for name, value in figures._asdict().items()))
+        status |= bool(figures.twice or figures.lost)
+    return status
 
 
 if __name__ == "__main__":

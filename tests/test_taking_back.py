@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -61,6 +62,33 @@ def test_nor_behind_two(tmp_path: Path, backend: str) -> None:
         delayed(note)(tmp_path, x, waits, 30) for x in range(30)
     )
     assert got == list(range(30))
+
+
+def take_turns(folder: Path, kind: str, x: int) -> str:
+    """Run a task of a `kind`: a long one ends after all others, a short one once that has begun."""
+    with open(folder / f"{kind}-{x}", "x"):
+        pass
+    if kind == "short":
+        wait_until(lambda: bool(list(folder.glob("long-*"))), "the long one had begun")
+    elif kind == "long":
+        wait_until(lambda: len(os.listdir(folder)) == 4, "all had run")
+    return kind
+
+
+ORDERS = sorted(set(itertools.permutations(["long", "short", "quick", "quick"])))
+
+
+@pytest.mark.parametrize("backend", [*OWN, "loky"])
+@pytest.mark.parametrize("return_as", RETURNS)
+def test_nor_where_workers_are_cold(tmp_path: Path, backend: str, return_as: str) -> None:
+    orders = ORDERS if backend in OWN else ORDERS[::4]  # loky's are slow to start
+    for number, kinds in enumerate(orders):
+        shutdown_workers()
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        parallel = Parallel(2, backend, return_as)
+        got = parallel(delayed(take_turns)(folder, kind, x) for x, kind in enumerate(kinds))
+        assert sorted(got) == sorted(kinds)
 
 
 @pytest.mark.parametrize("backend", [*OWN, "threading"])
@@ -265,3 +293,10 @@ def test_stress() -> None:
     figures = stress.run(rounds=400, seed=1)
     assert figures.taken and figures.left, "both ways of giving back were taken"
     assert (figures.twice, figures.lost) == (0, 0)
+
+
+def test_stress_as_workers_join_the_barriers() -> None:
+    from benchmarks import taking_back as stress
+
+    figures = stress.run_joining(rounds=100, seed=1)
+    assert figures.taken and (figures.twice, figures.lost) == (0, 0)

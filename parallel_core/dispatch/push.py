@@ -340,8 +340,9 @@ class PushDispatch:
         share = self._share()
         batch = self._backlog.popleft()
         if self._plan.batch_size is None:
-            while self._backlog and batch.size + self._backlog[0].size <= share:
-                if not batch.is_followed_by(self._backlog[0]):
+            while len(self._backlog) >= self._session.n_workers:  # each other worker is left one
+                following = self._backlog[0]
+                if batch.size + following.size > share or not batch.is_followed_by(following):
                     break
                 batch.join(self._backlog.popleft())
         self._in_flight += 1

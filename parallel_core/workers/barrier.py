@@ -34,6 +34,12 @@ def join() -> bool:
     return _membarrier()(_REGISTER_GLOBAL_EXPEDITED)
 
 
+@functools.cache
+def is_available() -> bool:
+    """Whether there are barriers here."""
+    return for_all()
+
+
 def for_all() -> bool:
     """Have a barrier in this process and in all that take part; return whether there was one."""
     return _membarrier()(_GLOBAL_EXPEDITED)

@@ -10,8 +10,8 @@ Tasks of a worker are numbered from 1, through all its batches. Before task ``k`
 time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the
 batch ends there. The parent lowers ``LIMIT`` to cancel or to take tasks back (see `taking`), and
 raises it again only when every batch that it had sent has been answered, so a limit never meets a
-task that it was not meant for. ``FENCED`` says that the worker takes part in memory barriers, and
-``SAID`` that it has sent output (see `output`) since the parent cleared it.
+task that it was not meant for. ``FENCED`` says whether the worker takes part in memory barriers (a
+`Fence`), and ``SAID`` that it has sent output (see `output`) since the parent cleared it.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
 how a task that ran out of time, or whose worker was killed, is known by name; what happens while
@@ -47,6 +47,14 @@ class Phase(enum.IntEnum):
     LOADING = 5  #: the function of the next task, with the modules that it needs
     FOLDING = 6  #: results, whatever task comes next
     CONTEXT = 7  #: setting up what is to hold inside the tasks, or putting it back
+
+
+class Fence(enum.IntEnum):
+    """Whether a worker takes part in memory barriers."""
+
+    LATER = 0  #: it joins them before its second task
+    JOINED = 1
+    REFUSED = 2  #: the system has none for it
 
 
 class Board:

@@ -25,7 +25,7 @@ from parallel_core.tasks.batch import run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers import barrier, messages
-from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Phase
+from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Fence, Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
@@ -198,7 +198,7 @@ class _Server:
         _, number, call, base, runs, definitions, forget, carry_on, fold, start, context = message
         if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
             self._is_fenced = True
-            self._board.words[FENCED] = barrier.join()
+            self._board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
         if self._is_new:
             self._is_new = False
             self._channel.set_patience(self._idle_seconds)

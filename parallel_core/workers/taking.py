@@ -30,9 +30,15 @@ too large), for then the answer gives back what it did not run.
 *A task gets to start.* The first task of a worker stays with it, whether it has begun it or not
 (`Worker.next_kept`).
 
-A worker takes part in the barrier (``FENCED`` on its board) from its first batch of more than one
-task on, or its second: so none pays for it before its first result. Without barrier, the limit is
-lowered all the same, and the answer gives back the tasks, when the one that runs is done.
+*A worker joins late.* It takes part in the barrier from its first batch of more than one task on,
+or its second: so none pays for it before its first result. One that has not joined when the parent
+has its barrier has started no task but its first, which stays with it. Joining is a barrier in the
+worker, too: every load of ``LIMIT`` that comes after it finds m. What lies behind the first task of
+a new worker, in the socket or in a batch that it has not read, is the parent's at once, then.
+
+Without barriers (``REFUSED`` on its board) the limit is lowered all the same, and the answer gives
+back the tasks, when the one that runs is done. The board is looked at for that after the barrier:
+a worker that had not joined before may have been refused meanwhile.
 """
 
 from __future__ import annotations
@@ -52,7 +58,7 @@ def take_back(worker: Worker, keep: int) -> list[Batch]:
     limit = min(words[LIMIT], worker.next_kept + keep)
     words[LIMIT] = limit
     worker.is_limited = True
-    if not worker.is_fenced or not barrier.for_all():
+    if not barrier.for_all() or not worker.is_fenced:
         return []
     limit = max(limit, words[STARTED])
     taken = []

@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from parallel_core.observe.outlet import show
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definition
-from parallel_core.workers import messages
-from parallel_core.workers.board import FENCED, MEMORY, NO_LIMIT, SAID, SINCE, STARTED, Board
+from parallel_core.workers import barrier, messages
+from parallel_core.workers.board import (
+    FENCED,
+    MEMORY,
+    NO_LIMIT,
+    SAID,
+    SINCE,
+    STARTED,
+    Board,
+    Fence,
+)
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.output import OutputReader
 from parallel_core.workers.passing import MOST, Sender
@@ -310,8 +319,8 @@ class Worker:
 
     @property
     def is_fenced(self) -> bool:
-        """Whether what it has not started is known without its answer."""
-        return bool(self.board.words[FENCED])
+        """Whether what it has not started can be known without its answer."""
+        return self.board.words[FENCED] != Fence.REFUSED and barrier.is_available()
 
     def allow(self, lifespan: int | None) -> None:
         """Let it start tasks to the end of its life; only when everything was answered."""
