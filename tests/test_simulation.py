@@ -29,6 +29,7 @@ SLACK = 4 * WORTH_SECONDS  # twice not worth it, and looked at again
 SECONDS = st.sampled_from([0.0, 1e-7, 1e-5, 1e-3, 0.01, 0.1, 1.0])
 DURATIONS = st.lists(SECONDS | st.floats(0.0, 2.0), max_size=60)
 SHORT = st.sampled_from([0.0, 0.0, 1e-5, 1e-3, 0.05])
+BIRTHS = st.just(()) | st.lists(st.sampled_from([0.0, 0.03, 0.05, 1.0]), max_size=12)
 
 
 @st.composite
@@ -54,7 +55,9 @@ def models(draw: Any, is_kind: bool = False) -> Model:
         answer_seconds=draw(SHORT),
         pull_seconds=draw(SHORT),
         flush_seconds=draw(st.sampled_from([None, 0.02])),
+        births=draw(BIRTHS),
         takes_back=draw(st.booleans()),
+        has_barriers=draw(st.booleans()),
         **options,
     )
 
@@ -188,6 +191,7 @@ def test_no_more_than_pre_dispatch_batches_are_ahead(
     st.none() | st.integers(0, 20),
     RETURNS,
     st.booleans(),
+    BIRTHS,
 )
 @some
 def test_no_worker_is_idle_while_tasks_wait(
@@ -197,26 +201,28 @@ def test_no_worker_is_idle_while_tasks_wait(
     more: int | None,
     kind: ReturnAs,
     lists: bool,
+    births: list[float],
 ) -> None:
     """Then the last task starts when all are busy: the bound of list scheduling.
 
-    What is not worth taking back is left, and looked at again when it would have been done. Fewer
-    batches ahead than workers leave some without, and so do results that wait for one before them.
+    A worker that is not born yet keeps the first task that it was sent, but none behind it. What is
+    not worth taking back is left, and looked at again when it would have been done. Fewer batches
+    ahead than workers leave some without, and so do results that wait for one before them.
     """
     ahead = None if more is None or kind is ReturnAs.GENERATOR else n_workers + more
-    model = Model(sums(durations), n_workers)
+    model = Model(sums(durations), n_workers, births=births)
     consumer = Consumer(model, batch_size=size, pre_dispatch=ahead, return_as=kind, lists=lists)
     consumer.run()
     longest = max(durations)
     bound = (sum(durations) - longest) / n_workers + longest
-    assert consumer.session.now <= bound + SLACK
+    assert consumer.session.now <= bound + max(births, default=0.0) + SLACK
 
 
 @given(models(is_kind=True), SIZES, st.booleans())
 @some
 def test_overheads_cost_what_they_are(model: Model, size: int | None, lists: bool) -> None:
     """The same bound, with what each batch costs its worker, and the dispatcher, on top."""
-    model = replace(model, takes_back=True)
+    model = replace(model, takes_back=True, has_barriers=True)
     consumer = Consumer(model, batch_size=size, pre_dispatch=None, lists=lists)
     consumer.run()
     seconds = [end - start for start, end in itertools.pairwise(model.starts)]
@@ -226,6 +232,7 @@ def test_overheads_cost_what_they_are(model: Model, size: int | None, lists: boo
     trip = 2 * model.latency + model.batch_seconds
     serial = session.n_submitted * (model.submit_seconds + 2 * model.answer_seconds)
     serial += model.n_tasks * (model.pull_seconds + model.answer_seconds)
+    serial += max(model.births, default=0.0)
     rounds = 2 + session.n_submitted / model.n_workers
     assert session.now <= bound + serial + rounds * (trip + SLACK)
 

@@ -28,12 +28,16 @@ class Model:
         What the dispatcher needs for a task of the iterable; see `session.feed`.
     flush_seconds : float or None
         How old a worker's last answer may be before it sends what it has; None: only at the end.
+    births : sequence of float
+        When each of the first workers is there; those beyond are there from the start.
     birth_seconds : float
         From a worker's death until another one is there in its place.
     is_replaced : bool
         Whether there is one.
     takes_back : bool
         Whether tasks are taken back.
+    has_barriers : bool
+        Whether they are had at once; else with the answer, when the task before them is done.
     failures, kills : dict of int to int
         Position of a task, and how many times it fails, or kills its worker.
     deaths : sequence of (float, int)
@@ -48,9 +52,11 @@ class Model:
     answer_seconds: float = 0.0
     pull_seconds: float = 0.0
     flush_seconds: float | None = 0.02
+    births: Sequence[float] = ()
     birth_seconds: float = 0.05
     is_replaced: bool = True
     takes_back: bool = True
+    has_barriers: bool = True
     failures: Mapping[int, int] = field(default_factory=dict)
     kills: Mapping[int, int] = field(default_factory=dict)
     deaths: Sequence[tuple[float, int]] = ()

@@ -6,6 +6,7 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +21,7 @@ from parallel_core.tasks.folding import Folding
 from parallel_core.workers.worker import Death, Overrun
 
 _UNPROVEN = 1000  # as a `ChannelSession` chooses workers
+_LOOK_SECONDS = 0.01
 _ROUNDING = 1e-9  # seconds; a clock that stands still would be looked at for ever
 _MOST_WAITS = 1000  # for a task
 _DEATH = Death("was simulated to death", None, 0, "")
@@ -70,7 +72,11 @@ class SimulatedSession(Session):
         self._news: list[Completion] = []
         self._events: list[tuple[float, int, Any]] = []
         self._count = self._waits = 0
-        self._workers = {number: SimulatedWorker(number, 0.0) for number in range(model.n_workers)}
+        born = chain(model.births, repeat(0.0))
+        self._workers = {
+            number: SimulatedWorker(number, at)
+            for number, at in zip(range(model.n_workers), born, strict=False)
+        }
         self._loads = Loads(self._workers.values())
         self._most, self._longest = LazyHeap(), LazyHeap()
         for at, number in model.deaths:
@@ -116,11 +122,12 @@ class SimulatedSession(Session):
             return [], min((worker.ready_at for worker in self._loads.idle()), default=NEVER)
 
         def waiting(worker: SimulatedWorker) -> float | None:
+            if worker.is_limited and not self._model.has_barriers:
+                return None  # its answer will give back what it has
             return worker.unstarted(now, starts)[0] or None
 
         def minus_since(worker: SimulatedWorker) -> float | None:
-            unstarted, _, since = worker.unstarted(now, starts)
-            return -since if unstarted else None
+            return -worker.unstarted(now, starts)[2] if waiting(worker) else None
 
         most, victim, keep, again = -1.0, None, 0, NEVER
         for worker in (self._most.best(waiting), self._longest.best(minus_since)):
@@ -137,12 +144,16 @@ class SimulatedSession(Session):
                 most, victim, keep = size, worker, begins + share
         if victim is None:
             return [], again
-        taken = victim.take_back(keep, now, starts)
+        taken = []
+        if self._model.has_barriers:
+            taken = victim.take_back(keep, now, starts)
+        else:
+            victim.limit(keep, now, starts)
         self.n_taken_back += sum(batch.size for batch in taken)
         self._note_load(victim)
         victim.version += 1
         self._go_on(victim)
-        return taken, now
+        return taken, now if taken else now + _LOOK_SECONDS
 
     def wait(self, seconds: float | None) -> list[Completion]:
         self._waits += 1
@@ -228,8 +239,7 @@ class SimulatedSession(Session):
 
     def _go_on(self, worker: SimulatedWorker) -> None:
         """Find what happens next at `worker`: an answer, something bad, or the end of its batch."""
-        batch = worker.queue[0].batch
-        end, starts, shift = batch.start + batch.size, self._starts, worker.shift
+        end, starts, shift = worker.queue[0].end, self._starts, worker.shift
         bad = self._next_special(worker.next, end) if self._special else None
         flush = self._model.flush_seconds
         if flush is not None:
@@ -270,9 +280,9 @@ class SimulatedSession(Session):
         self._go_on(worker)
 
     def _finish(self, worker: SimulatedWorker) -> None:
-        batch = worker.queue[0].batch
-        self._answer(worker, batch.start + batch.size, True)
-        self._next_batch(worker, worker.shift + self._starts[batch.start + batch.size])
+        end = worker.queue[0].end
+        self._answer(worker, end, True)
+        self._next_batch(worker, worker.shift + self._starts[end])
 
     def _next_batch(self, worker: SimulatedWorker, now: float) -> None:
         worker.queue.popleft()
@@ -315,7 +325,10 @@ class SimulatedSession(Session):
     def _arrive(self, worker: SimulatedWorker, sent: Sent, completion: Completion) -> None:
         sent.answered += len(completion.values)
         self._news.append(completion)
+        batch = sent.batch
         if completion.finished:
+            if sent.answered < batch.size and (self._carry_on or not completion.failures):
+                completion.left = [batch.part(sent.answered, batch.size)]
             assert worker.sent.popleft() is sent
             worker.has_answered = True
             self._note_load(worker)

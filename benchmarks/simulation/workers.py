@@ -12,14 +12,24 @@ from parallel_core.tasks.batch import Batch
 
 
 class Sent:
-    """A batch at a worker: when it gets there, and how many of its results have arrived."""
+    """A batch at a worker: when it gets there, and how many of its results have arrived.
 
-    __slots__ = ("answered", "at", "batch")
+    The worker runs no more than `limit` of its tasks, if there is one.
+    """
+
+    __slots__ = ("answered", "at", "batch", "limit")
 
     def __init__(self, batch: Batch, at: float) -> None:
         self.batch = batch
         self.at = at
         self.answered = 0
+        self.limit: int | None = None
+
+    @property
+    def end(self) -> int:
+        """Position at which the worker is done with it."""
+        size = self.batch.size
+        return self.batch.start + (size if self.limit is None else min(self.limit, size))
 
 
 class SimulatedWorker:
@@ -101,6 +111,14 @@ class SimulatedWorker:
             return waiting - running[0] - 1, 0, running[1]
         begins = int(self.ready_at <= now and waiting > 0)
         return waiting - begins, begins, max(self.queue[0].at, self.ready_at)
+
+    def limit(self, keep: int, now: float, starts: array[float]) -> None:
+        """Have it stop after the next `keep` tasks that it has not started."""
+        self.is_limited = True
+        left = self.started(now, starts) + keep
+        for sent in self.queue:
+            sent.limit = left
+            left = max(0, left - sent.batch.size)
 
     def take_back(self, keep: int, now: float, starts: array[float]) -> list[Batch]:
         """Take all but the next `keep` tasks that it has not started."""
