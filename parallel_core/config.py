@@ -50,8 +50,22 @@ DEFAULTS: dict[str, Any] = {
     "prefer": None,
     "require": None,
     "nested": None,
+    "output": "pass",
 }
-UNSET: dict[str, Any] = {name: Unset(value) for name, value in DEFAULTS.items()}
+
+#: The parameters of workers, which a context can set as well, with their defaults.
+WORKER_DEFAULTS: dict[str, Any] = {
+    "initializer": None,
+    "initargs": (),
+    "idle_worker_timeout": 300.0,
+    "inner_max_num_threads": None,
+    "max_worker_memory": None,
+    "preload": None,
+    "worker_lifespan": None,
+}
+UNSET: dict[str, Any] = {
+    name: Unset(value) for name, value in (*DEFAULTS.items(), *WORKER_DEFAULTS.items())
+}
 
 
 #: What a context sets for its own calls alone: who runs them.
@@ -68,7 +82,7 @@ class Settings:
     values : dict
         By parameter name; only what was set.
     backend_params : dict
-        Further parameters of the backend.
+        Parameters of its workers; only those that were set.
     cores : int or None
         How many cores the calls around this code left to it; None where there are none around it.
     threads : int or None
@@ -129,6 +143,11 @@ def setting(name: str, given: Any, settings: Settings) -> Any:
     if type(given) is not Unset:
         return given
     return settings.values.get(name, given.default)
+
+
+def only_given(**params: Any) -> dict[str, Any]:
+    """Return those of `params` that were given."""
+    return {name: value for name, value in params.items() if type(value) is not Unset}
 
 
 def push_settings(values: dict[str, Any], backend_params: dict[str, Any]) -> Token[Settings]:

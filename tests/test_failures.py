@@ -683,7 +683,7 @@ def test_a_hit_while_another_worker_is_on_a_long_task(tmp_path: Path) -> None:
         ({"worker_lifespan": 0}, ValueError, "worker_lifespan must be a positive integer"),
         ({"worker_lifespan": 2.0}, ValueError, "worker_lifespan must be a positive integer"),
         ({"journal": 3}, TypeError, "journal must be the path of a file"),
-        ({"retrys": 3}, TypeError, "unexpected parameters of Parallel: retrys"),
+        ({"retrys": 3}, TypeError, "no parameter .retrys.; did you mean .retries."),
     ],
 )
 def test_parameters_that_make_no_sense(

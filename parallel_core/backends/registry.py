@@ -99,6 +99,13 @@ def check_name(name: str, where: str = "") -> None:
         raise ValueError(where + _unknown(name))
 
 
+def takes_params(backend: object) -> bool:
+    """Whether `backend` is the name of one whose factory may have parameters: none of ours."""
+    if not isinstance(backend, str):
+        return False
+    return backend not in _BUILT_IN or _factories[backend] is not _BUILT_IN[backend]
+
+
 def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
     """Return the backend that `backend` stands for.
 
@@ -107,7 +114,7 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
     backend : str, Backend, Executor, multiprocessing context or a backend by joblib's conventions
         A registered name, or the thing itself.
     params : dict, optional
-        Passed to the factory of a registered name.
+        Passed to the factory of a registered name, where `takes_params` says yes.
 
     Raises
     ------
@@ -123,10 +130,6 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
         if factory is None:
             raise ValueError(_unknown(backend))
         if factory is _BUILT_IN.get(backend):
-            if params:
-                raise TypeError(
-                    f"the backend {backend!r} has no parameters {', '.join(sorted(params))}"
-                )
             return built_in(backend)
         made = factory(**(params or {}))
         return _as_backend(made, f"the factory of backend {backend!r}", backend)

@@ -32,8 +32,8 @@ from parallel_core.bridge.forms import note_forms
 from parallel_core.bridge.places import import_joblib
 from parallel_core.executor.futures import get_executor
 from parallel_core.observe.followers import followers
-from parallel_core.parallel.choice import WORKER_PARAMS
 from parallel_core.parallel.options import worker_options
+from parallel_core.parallel.parameters import WORKER_PARAMS
 
 if TYPE_CHECKING:
     from parallel_core.executor.futures import ParallelExecutor

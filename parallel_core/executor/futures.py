@@ -10,10 +10,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from parallel_core.backends.registry import takes_params
+from parallel_core.config import UNSET
 from parallel_core.executor.chunks import run_chunk
 from parallel_core.executor.manager import Calls, Manager, Work
+from parallel_core.parallel.options import MEMORY_PATIENCE, RETRY_BACKOFF
+from parallel_core.parallel.parameters import names_of, unexpected
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 _T = TypeVar("_T")
 
@@ -27,13 +34,38 @@ _OF_A_CALL = {
     "reduce": "each future has its own result",
     "reduce_initial": "each future has its own result",
     "return_as": "it returns futures",
-    "seed": "tasks have no position here; give each a generator of SeedSequence(...).spawn()",
+    "seed": "tasks have no position here; pass each a seed of numpy's SeedSequence.spawn()",
     "stop_when": "look at the futures, and cancel() them",
     "verbose": "look at the futures",
 }
 
 
-def get_executor(n_jobs: Any = None, **params: Any) -> ParallelExecutor:
+def get_executor(
+    n_jobs: float | None = None,
+    *,
+    backend: Any = None,
+    prefer: Literal["processes", "threads"] | None = UNSET["prefer"],
+    require: Literal["sharedmem"] | None = UNSET["require"],
+    timeout: float | None = None,
+    retries: int = 0,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    retry_backoff: float = RETRY_BACKOFF,
+    batch_size: int | Literal["auto"] | None = None,
+    output: Literal["pass", "capture", "discard"] = UNSET["output"],
+    temp_folder: str | os.PathLike[str] | None = UNSET["temp_folder"],
+    max_nbytes: float | str | None = UNSET["max_nbytes"],
+    mmap_mode: Literal["r", "r+", "w+", "c"] | None = UNSET["mmap_mode"],
+    initializer: Callable[..., object] | None = UNSET["initializer"],
+    initargs: tuple[Any, ...] = UNSET["initargs"],
+    idle_worker_timeout: float | None = UNSET["idle_worker_timeout"],
+    inner_max_num_threads: int | None = UNSET["inner_max_num_threads"],
+    max_worker_memory: int | str | None = UNSET["max_worker_memory"],
+    min_free_memory: int | str | None = None,
+    memory_patience: float | None = MEMORY_PATIENCE,
+    preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
+    worker_lifespan: int | None = UNSET["worker_lifespan"],
+    **backend_params: Any,
+) -> ParallelExecutor:
     """Return a `concurrent.futures.Executor` over the workers of `Parallel`.
 
     Parameters
@@ -41,13 +73,26 @@ def get_executor(n_jobs: Any = None, **params: Any) -> ParallelExecutor:
     n_jobs : int, optional
         Number of workers, as for `Parallel`; None means what the surrounding `parallel_config`
         says, else all cores.
-    **params
-        As for `Parallel`: `backend`, `prefer`, `require`, `initializer` and `initargs`, `timeout`
-        (seconds for each task), `retries`, `retry_on`, `retry_backoff`, `max_nbytes`,
-        `temp_folder`, `mmap_mode`, `inner_max_num_threads`, `idle_worker_timeout`,
-        `worker_lifespan`, `max_worker_memory`, `min_free_memory`, `preload`.
-        A future gets its outcome when its task is done, whatever the `batch_size`; on engines that
-        answer whole batches (loky, other executors) it is therefore 1, unless given.
+    backend, prefer, require
+        Where tasks run, as for `Parallel`.
+    timeout : float, optional
+        Seconds that each task may run.
+    retries, retry_on, retry_backoff
+        Which tasks run again, and how often, as for `Parallel`.
+    batch_size : int or "auto", optional
+        How many tasks are handed over together. A future gets its outcome when its task is done,
+        whatever the batch size; on engines that answer whole batches (loky, other executors) it is
+        therefore 1, unless given.
+    output : {"pass", "capture", "discard"}, default "pass"
+        What becomes of what tasks print, as for `Parallel`.
+    temp_folder, max_nbytes, mmap_mode
+        How large arrays go to the workers, as for `Parallel`.
+    initializer, initargs, idle_worker_timeout, inner_max_num_threads, preload
+        What workers should be like, as for `Parallel`.
+    max_worker_memory, worker_lifespan, min_free_memory, memory_patience
+        When workers are replaced and when tasks wait for memory, as for `Parallel`.
+    **backend_params
+        Further parameters of a backend that is given by its name.
 
     Returns
     -------
@@ -77,9 +122,36 @@ def get_executor(n_jobs: Any = None, **params: Any) -> ParallelExecutor:
     32 [1, 2]
     """
     for name, why in _OF_A_CALL.items():
-        if name in params:
+        if name in backend_params:
             raise TypeError(f"get_executor has no parameter {name!r}, which is about a call: {why}")
-    return ParallelExecutor(Calls(n_jobs, params))
+    if backend_params and not takes_params(backend):
+        raise unexpected("get_executor", backend_params, names_of(get_executor))
+    calls = Calls(
+        n_jobs,
+        batch_size,
+        backend=backend,
+        prefer=prefer,
+        require=require,
+        timeout=timeout,
+        retries=retries,
+        retry_on=retry_on,
+        retry_backoff=retry_backoff,
+        output=output,
+        temp_folder=temp_folder,
+        max_nbytes=max_nbytes,
+        mmap_mode=mmap_mode,
+        initializer=initializer,
+        initargs=initargs,
+        idle_worker_timeout=idle_worker_timeout,
+        inner_max_num_threads=inner_max_num_threads,
+        max_worker_memory=max_worker_memory,
+        min_free_memory=min_free_memory,
+        memory_patience=memory_patience,
+        preload=preload,
+        worker_lifespan=worker_lifespan,
+        **backend_params,
+    )
+    return ParallelExecutor(calls)
 
 
 class ParallelExecutor(Executor):

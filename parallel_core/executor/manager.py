@@ -11,7 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from parallel_core.backends.base import Failure, Style
 from parallel_core.backends.registry import find_backend
@@ -156,16 +156,23 @@ class Calls(Parallel):
 
     _may_run_here = False
 
-    def __init__(self, n_jobs: Any, params: dict[str, Any]) -> None:
+    def __init__(
+        self, n_jobs: Any, batch_size: int | Literal["auto"] | None = None, **params: Any
+    ) -> None:
         super().__init__(
-            n_jobs, verbose=0, return_as="generator_unordered", pre_dispatch="all", **params
+            n_jobs,
+            verbose=0,
+            return_as="generator_unordered",
+            pre_dispatch="all",
+            batch_size="auto" if batch_size is None else batch_size,
+            **params,
         )
         if self.n_jobs is None:
             self.n_jobs = -1
         if self._backend.style is Style.INLINE:  # deep within tasks, or asked for by name
             self._backend = find_backend("threading")
             self.n_jobs = 1
-        if "batch_size" not in params and not self._backend.can_answer_each:
+        if batch_size is None and not self._backend.can_answer_each:
             self._batch_size = 1
         self._call_options = _Options(*self._call_options)
         self._interruption = Interruption()

@@ -12,11 +12,14 @@ from parallel_core.parallel.returns import Instead, Returns
 from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
+    import os
     from typing import Literal
 
-    from typing_extensions import Never, TypeVar
+    from typing_extensions import Never, TypeVar, Unpack
 
+    from parallel_core.dispatch.policy import TaskFailure
     from parallel_core.parallel.asynchronous import ResultStream
+    from parallel_core.parallel.parameters import KeywordParams, ParallelParams
     from parallel_core.parallel.returns import Generated, Listed, NoErrors, Unknown, Value
     from parallel_core.tasks.delayed import TaskLike
 
@@ -71,6 +74,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
         Its arguments.
     idle_worker_timeout : float or None, default 300
         Seconds after which an idle worker ends.
+    inner_max_num_threads : int, optional
+        Threads that numeric libraries may use in each worker; see `parallel_config`.
     on_error : {"raise", "return", "skip"} or callable, default "raise"
         What a task that fails does to the call: end it with its error, have the exception stand in
         the place of its result, or be left out. A function gets a `TaskFailure`, and returns one of
@@ -121,7 +126,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
         caller's own output would; or comes with the results, each of which is a `TaskOutput`; or
         is dropped. See :doc:`/howto/output-and-logging`.
     **backend_params
-        Further parameters of the backend, such as `inner_max_num_threads`; see `parallel_config`.
+        Further parameters of a registered backend that is given by its name. Any other name is a
+        `TypeError` that says what may have been meant.
 
     Attributes
     ----------
@@ -174,86 +180,99 @@ class Parallel(Runner, Generic[Returns, Instead]):
     if not TYPE_CHECKING:  # here, a type variable has no default
         __class_getitem__ = classmethod(GenericAlias)
     else:
-        # These tell apart what a call returns. Nothing else is checked, so that a dictionary of
-        # options with values of any types may be passed; what fits nowhere else fits the last.
+        # The first five tell apart what a call returns; what fits none of them fits the sixth. The
+        # last one is for backends of somebody's own, which take further parameters. Types of the
+        # same parameter are the same in all: else mypy takes results for Any where it is one.
         @overload
         def __init__(
             self: Parallel[Listed, Never],
-            n_jobs: Any = ...,
+            n_jobs: float | None = ...,
             backend: Any = ...,
             return_as: Listed = ...,
-            verbose: Any = ...,
-            timeout: Any = ...,
-            pre_dispatch: Any = ...,
-            batch_size: Any = ...,
-            temp_folder: Any = ...,
-            max_nbytes: Any = ...,
-            mmap_mode: Any = ...,
-            prefer: Any = ...,
-            require: Any = ...,
+            verbose: float = ...,
+            timeout: float | None = ...,
+            pre_dispatch: float | str = ...,
+            batch_size: int | Literal["auto"] = ...,
+            temp_folder: str | os.PathLike[str] | None = ...,
+            max_nbytes: float | str | None = ...,
+            mmap_mode: Literal["r", "r+", "w+", "c"] | None = ...,
+            prefer: Literal["processes", "threads"] | None = ...,
+            require: Literal["sharedmem"] | None = ...,
             *,
             on_error: NoErrors = ...,
             reduce: None = ...,
-            **params: Any,
+            **params: Unpack[KeywordParams],
         ) -> None: ...
         @overload
         def __init__(
             self: Parallel[Generated, Never],
-            n_jobs: Any = ...,
+            n_jobs: float | None = ...,
             backend: Any = ...,
             *,
             return_as: Generated,
             on_error: NoErrors = ...,
             reduce: None = ...,
-            **params: Any,
+            **params: Unpack[ParallelParams],
         ) -> None: ...
         @overload
         def __init__(
             self: Parallel[Listed, Exception],
-            n_jobs: Any = ...,
+            n_jobs: float | None = ...,
             backend: Any = ...,
             *,
             return_as: Listed = ...,
             on_error: Literal["return"],
             reduce: None = ...,
-            **params: Any,
+            **params: Unpack[ParallelParams],
         ) -> None: ...
         @overload
         def __init__(
             self: Parallel[Generated, Exception],
-            n_jobs: Any = ...,
+            n_jobs: float | None = ...,
             backend: Any = ...,
             *,
             return_as: Generated,
             on_error: Literal["return"],
             reduce: None = ...,
-            **params: Any,
+            **params: Unpack[ParallelParams],
         ) -> None: ...
         @overload
         def __init__(
             self: Parallel[Value, Never],
-            n_jobs: Any = ...,
+            n_jobs: float | None = ...,
             backend: Any = ...,
             *,
             return_as: Listed = ...,
+            on_error: NoErrors = ...,
             reduce: Callable[[Any, Any], Any],
-            **params: Any,
+            **params: Unpack[ParallelParams],
         ) -> None: ...
         @overload
         def __init__(
             self: Parallel[Any, Any],
-            n_jobs: Any = ...,
+            n_jobs: float | None = ...,
             backend: Any = ...,
-            return_as: Any = ...,
-            verbose: Any = ...,
-            timeout: Any = ...,
-            pre_dispatch: Any = ...,
-            batch_size: Any = ...,
-            temp_folder: Any = ...,
-            max_nbytes: Any = ...,
-            mmap_mode: Any = ...,
-            prefer: Any = ...,
-            require: Any = ...,
+            return_as: str = ...,
+            verbose: float = ...,
+            timeout: float | None = ...,
+            pre_dispatch: float | str = ...,
+            batch_size: int | Literal["auto"] = ...,
+            temp_folder: str | os.PathLike[str] | None = ...,
+            max_nbytes: float | str | None = ...,
+            mmap_mode: Literal["r", "r+", "w+", "c"] | None = ...,
+            prefer: Literal["processes", "threads"] | None = ...,
+            require: Literal["sharedmem"] | None = ...,
+            *,
+            on_error: str | Callable[[TaskFailure], object] = ...,
+            reduce: Callable[[Any, Any], Any] | None = ...,
+            **params: Unpack[KeywordParams],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: Parallel[Any, Any],
+            n_jobs: float | None = ...,
+            *,
+            backend: Any,
             **params: Any,
         ) -> None: ...
 

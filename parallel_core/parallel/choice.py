@@ -9,18 +9,6 @@ from parallel_core.backends.base import Backend
 from parallel_core.backends.registry import default_backend_name, find_backend
 from parallel_core.parallel.checks import check_hints
 
-#: Parameters that every backend with workers understands; others go to a backend's factory.
-WORKER_PARAMS = (
-    "initializer",
-    "initargs",
-    "idle_worker_timeout",
-    "inner_max_num_threads",
-    "max_worker_memory",
-    "preload",
-    "worker_lifespan",
-)
-
-
 #: From which `verbose` on `Choice.remark` is told.
 MESSAGE_OF_OVERRIDES = 10
 
@@ -161,12 +149,3 @@ def _overridden(prefer: str | None, backend: Backend, by: str) -> str | None:
     if prefer is None or (prefer == "threads") == backend.supports_sharedmem:
         return None
     return f"prefer={prefer!r} is overridden by {by}."
-
-
-def split_params(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters for workers, and those for the backend's factory."""
-    if not params:
-        return params, params
-    workers = {name: value for name, value in params.items() if name in WORKER_PARAMS}
-    factory = {name: value for name, value in params.items() if name not in WORKER_PARAMS}
-    return workers, factory

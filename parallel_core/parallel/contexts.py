@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from contextvars import Token
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
 from parallel_core.backends.base import Backend
 from parallel_core.backends.cores import check_n_jobs
-from parallel_core.backends.registry import find_backend
-from parallel_core.config import UNSET, Settings, Unset, setting
+from parallel_core.backends.registry import find_backend, takes_params
+from parallel_core.config import UNSET, Settings, only_given, setting
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import check_arrays, check_hints, check_nested, check_verbose
-from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend, split_params
-from parallel_core.parallel.options import worker_options
+from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend
+from parallel_core.parallel.options import check_output, worker_options
+from parallel_core.parallel.parameters import names_of, unexpected
+from parallel_core.parallel.runner import Runner
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from typing import Literal
 
 
 class parallel_config:
@@ -46,14 +53,16 @@ class parallel_config:
         Which backends calls within tasks use that name none: the first one that of calls within
         tasks, the second one that of calls within their tasks, and so on; the last one holds for
         all further levels. By default ``("threading", "sequential")``.
+    output : {"pass", "discard"}, default "pass"
+        As for `Parallel`. ``"capture"`` changes what a call returns: only the call can ask for it.
     inner_max_num_threads : int, optional
         Threads that numeric libraries may use in each worker, thread or process; by default, and
         in calls that name a backend themselves, its share of the cores. Variables such as
         ``OMP_NUM_THREADS`` that you have set win. Warm workers follow when it changes.
+    initializer, initargs, idle_worker_timeout, max_worker_memory, preload, worker_lifespan
+        As for `Parallel`.
     **backend_params
-        Parameters of the backend: `initializer`, `initargs`, `idle_worker_timeout`,
-        `max_worker_memory`, `preload`, `worker_lifespan`, or those that the factory of a
-        registered backend takes.
+        Parameters that the factory of a registered backend takes.
 
     Raises
     ------
@@ -73,44 +82,60 @@ class parallel_config:
         self,
         backend: Any = UNSET["backend"],
         *,
-        n_jobs: Any = UNSET["n_jobs"],
-        verbose: Any = UNSET["verbose"],
-        temp_folder: Any = UNSET["temp_folder"],
-        max_nbytes: Any = UNSET["max_nbytes"],
-        mmap_mode: Any = UNSET["mmap_mode"],
-        prefer: Any = UNSET["prefer"],
-        require: Any = UNSET["require"],
-        nested: Any = UNSET["nested"],
+        n_jobs: float | None = UNSET["n_jobs"],
+        verbose: float = UNSET["verbose"],
+        temp_folder: str | os.PathLike[str] | None = UNSET["temp_folder"],
+        max_nbytes: float | str | None = UNSET["max_nbytes"],
+        mmap_mode: Literal["r", "r+", "w+", "c"] | None = UNSET["mmap_mode"],
+        prefer: Literal["processes", "threads"] | None = UNSET["prefer"],
+        require: Literal["sharedmem"] | None = UNSET["require"],
+        nested: str | list[str] | tuple[str, ...] | None = UNSET["nested"],
+        output: Literal["pass", "discard"] = UNSET["output"],
+        initializer: Callable[..., object] | None = UNSET["initializer"],
+        initargs: tuple[Any, ...] = UNSET["initargs"],
+        idle_worker_timeout: float | None = UNSET["idle_worker_timeout"],
         inner_max_num_threads: int | None = None,
+        max_worker_memory: int | str | None = UNSET["max_worker_memory"],
+        preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
+        worker_lifespan: int | None = UNSET["worker_lifespan"],
         **backend_params: Any,
     ) -> None:
-        given = {
-            "backend": backend,
-            "n_jobs": n_jobs,
-            "verbose": verbose,
-            "temp_folder": temp_folder,
-            "max_nbytes": max_nbytes,
-            "mmap_mode": mmap_mode,
-            "prefer": prefer,
-            "require": require,
-            "nested": nested,
-        }
-        values = {name: value for name, value in given.items() if not isinstance(value, Unset)}
+        values = only_given(
+            backend=backend,
+            n_jobs=n_jobs,
+            verbose=verbose,
+            temp_folder=temp_folder,
+            max_nbytes=max_nbytes,
+            mmap_mode=mmap_mode,
+            prefer=prefer,
+            require=require,
+            nested=nested,
+            output=output,
+        )
         _check(values)
-        if inner_max_num_threads is not None:
-            backend_params["inner_max_num_threads"] = inner_max_num_threads
         if values.get("backend", "") is None:
             del values["backend"]
-        worker_params, factory_params = split_params(backend_params)
-        worker_options(worker_params)
-        if factory_params and not isinstance(values.get("backend"), str):
-            raise TypeError(
-                f"unexpected parameters: {', '.join(sorted(factory_params))}; only a backend that "
-                "is given by name takes parameters of its own"
+        workers = only_given(
+            initializer=initializer,
+            initargs=initargs,
+            idle_worker_timeout=idle_worker_timeout,
+            max_worker_memory=max_worker_memory,
+            preload=preload,
+            worker_lifespan=worker_lifespan,
+        )
+        if inner_max_num_threads is not None:
+            workers["inner_max_num_threads"] = inner_max_num_threads
+        worker_options(workers)
+        if backend_params and not takes_params(values.get("backend")):
+            raise unexpected(
+                type(self).__name__,
+                backend_params,
+                names_of(parallel_config.__init__),
+                names_of(Runner.__init__),
             )
         if "backend" in values:
-            values["backend"] = find_backend(values["backend"], factory_params)
-        self._token: Token[Settings] | None = config.push_settings(values, backend_params)
+            values["backend"] = find_backend(values["backend"], backend_params)
+        self._token: Token[Settings] | None = config.push_settings(values, workers)
 
     def __enter__(self) -> parallel_config:
         return self
@@ -244,3 +269,10 @@ def _check(values: dict[str, Any]) -> None:
         values["nested"] = check_nested(values["nested"])
     if "verbose" in values:
         values["verbose"] = check_verbose(values["verbose"])
+    if "output" in values:
+        check_output(values["output"])
+        if values["output"] == "capture":
+            raise ValueError(
+                "output='capture' changes what a call returns, which code in the block does not "
+                "expect: give it to the call, Parallel(output='capture')"
+            )

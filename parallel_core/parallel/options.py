@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _PLAIN = WorkerOptions()
 
+RETRY_BACKOFF = 0.1
+MEMORY_PATIENCE = 60.0
+
 
 def worker_options(params: dict[str, Any]) -> WorkerOptions:
     """Return `params`, checked.
@@ -77,12 +80,12 @@ class CallOptions(NamedTuple):
     on_error: Any = "raise"
     retries: int = 0
     retry_on: Any = ()
-    retry_backoff: float = 0.1
+    retry_backoff: float = RETRY_BACKOFF
     call_timeout: float | None = None
     stop_when: Callable[[Any], object] | None = None
-    pre_dispatch_nbytes: int | None = None
-    min_free_memory: int | None = None
-    memory_patience: float | None = 60.0
+    pre_dispatch_nbytes: Any = None
+    min_free_memory: Any = None
+    memory_patience: float | None = MEMORY_PATIENCE
     journal: Any = None
     reduce: Callable[[Any, Any], Any] | None = None
     reduce_initial: Any = Gap.MISSING
@@ -124,25 +127,16 @@ class CallOptions(NamedTuple):
 _NO_OPTIONS = CallOptions()
 
 
-def split_call_params(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters of a call among `params`, and those of its backend."""
-    if not params:
-        return params, params
-    of_call = {name: value for name, value in params.items() if name in CallOptions._fields}
-    return of_call, {name: value for name, value in params.items() if name not in of_call}
-
-
-def call_options(given: dict[str, Any], return_as: ReturnAs) -> CallOptions:
-    """Return what was given of the fields of `CallOptions`, checked.
+def check_call_options(options: CallOptions, return_as: ReturnAs) -> CallOptions:
+    """Return `options`, checked.
 
     Raises
     ------
     ValueError, TypeError
         For parameters that make no sense.
     """
-    if not given:
+    if all(map(operator.is_, options, _NO_OPTIONS)):
         return _NO_OPTIONS
-    options = CallOptions(**given)
     check_policy(options.on_error, options.retries, options.retry_on, options.retry_backoff)
     if options.stop_when is not None and not callable(options.stop_when):
         raise TypeError(f"stop_when must be a function of a result, not {options.stop_when!r}")
@@ -177,10 +171,15 @@ def _check_reduction(options: CallOptions, return_as: ReturnAs) -> None:
             raise ValueError(f"reduce does not go together with {name}: {why}")
 
 
+def check_output(output: Any) -> None:
+    """Raise ValueError unless `output` is one of its words."""
+    if output not in ("pass", "capture", "discard"):
+        raise ValueError(f"output must be 'pass', 'capture' or 'discard', not {output!r}")
+
+
 def _check_output(options: CallOptions) -> None:
     """Raise ValueError unless what becomes of the output of tasks makes sense with the rest."""
-    if options.output not in ("pass", "capture", "discard"):
-        raise ValueError(f"output must be 'pass', 'capture' or 'discard', not {options.output!r}")
+    check_output(options.output)
     if options.output != "capture":
         return
     for name, given, why in (

@@ -13,11 +13,12 @@ from memmapping.folders import check_temp_folder
 from parallel_core import config
 from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style
 from parallel_core.backends.cores import check_n_jobs
-from parallel_core.backends.registry import find_backend
-from parallel_core.config import UNSET, Unset, setting
+from parallel_core.backends.registry import find_backend, takes_params
+from parallel_core.config import UNSET, only_given, setting
 from parallel_core.context.capturing import aspects_of_call
 from parallel_core.context.seeds import seed_of_call
 from parallel_core.dispatch.aftermath import attach
+from parallel_core.dispatch.gaps import Gap
 from parallel_core.dispatch.plan import (
     CallPlan,
     Counters,
@@ -31,16 +32,27 @@ from parallel_core.dispatch.plan import (
 from parallel_core.observe.followers import followed, followers
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import check_arrays, check_iterable, check_verbose
-from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend, split_params
+from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend
 from parallel_core.parallel.holdings import Holdings
 from parallel_core.parallel.nesting import settings_of_tasks
-from parallel_core.parallel.options import call_options, split_call_params, worker_options
+from parallel_core.parallel.options import (
+    MEMORY_PATIENCE,
+    RETRY_BACKOFF,
+    CallOptions,
+    check_call_options,
+    worker_options,
+)
+from parallel_core.parallel.parameters import names_of, unexpected
 from parallel_core.parallel.starting import instead_of, new_dispatch, place_of
 
 if TYPE_CHECKING:
+    import os
+    from typing import Literal
+
     from typing_extensions import Self
 
     from parallel_core.dispatch.interruption import Interruption
+    from parallel_core.dispatch.policy import TaskFailure
     from parallel_core.parallel.asynchronous import Apart
 
 
@@ -56,22 +68,44 @@ class Runner:
 
     def __init__(
         self,
-        n_jobs: Any = UNSET["n_jobs"],
-        backend: Any = UNSET["backend"],
+        n_jobs: float | None = None,
+        backend: Any = None,
         return_as: str = "list",
-        verbose: Any = UNSET["verbose"],
+        verbose: float = UNSET["verbose"],
         timeout: float | None = None,
-        pre_dispatch: Any = "2*n_jobs",
-        batch_size: Any = "auto",
-        temp_folder: Any = UNSET["temp_folder"],
-        max_nbytes: Any = UNSET["max_nbytes"],
-        mmap_mode: Any = UNSET["mmap_mode"],
-        prefer: Any = UNSET["prefer"],
-        require: Any = UNSET["require"],
-        **params: Any,
+        pre_dispatch: float | str = "2*n_jobs",
+        batch_size: int | Literal["auto"] = "auto",
+        temp_folder: str | os.PathLike[str] | None = UNSET["temp_folder"],
+        max_nbytes: float | str | None = UNSET["max_nbytes"],
+        mmap_mode: Literal["r", "r+", "w+", "c"] | None = UNSET["mmap_mode"],
+        prefer: Literal["processes", "threads"] | None = UNSET["prefer"],
+        require: Literal["sharedmem"] | None = UNSET["require"],
+        *,
+        initializer: Callable[..., object] | None = UNSET["initializer"],
+        initargs: tuple[Any, ...] = UNSET["initargs"],
+        idle_worker_timeout: float | None = UNSET["idle_worker_timeout"],
+        inner_max_num_threads: int | None = UNSET["inner_max_num_threads"],
+        max_worker_memory: int | str | None = UNSET["max_worker_memory"],
+        preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
+        worker_lifespan: int | None = UNSET["worker_lifespan"],
+        on_error: str | Callable[[TaskFailure], object] = "raise",
+        retries: int = 0,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        retry_backoff: float = RETRY_BACKOFF,
+        call_timeout: float | None = None,
+        stop_when: Callable[[Any], object] | None = None,
+        pre_dispatch_nbytes: int | str | None = None,
+        min_free_memory: int | str | None = None,
+        memory_patience: float | None = MEMORY_PATIENCE,
+        journal: str | os.PathLike[str] | None = None,
+        reduce: Callable[[Any, Any], Any] | None = None,
+        reduce_initial: Any = Gap.MISSING,
+        seed: Any = None,
+        output: Literal["pass", "capture", "discard"] = UNSET["output"],
+        **backend_params: Any,
     ) -> None:
         settings = config.current_settings()
-        jobs = None if isinstance(n_jobs, Unset) else check_n_jobs(n_jobs)
+        jobs = check_n_jobs(n_jobs)
         self.verbose = check_verbose(setting("verbose", verbose, settings))
         self.timeout = check_timeout(timeout)
         self.return_as = return_as
@@ -85,22 +119,41 @@ class Runner:
         self._batch_size = check_batch_size(batch_size)
         if pre_dispatch != "2*n_jobs":
             check_pre_dispatch(pre_dispatch)
-
-        given = None if isinstance(backend, Unset) else backend
-        of_call, backend_params = split_call_params(params)
-        self._call_options = call_options(of_call, self._return_as)
-        worker_params, factory_params = split_params(backend_params)
-        if factory_params and not isinstance(given, str):
-            raise TypeError(
-                f"unexpected parameters of Parallel: {', '.join(sorted(factory_params))}; only a "
-                "backend that is given by name takes parameters of its own"
-            )
-        if given is None and settings.backend_params:
-            worker_params = {**split_params(settings.backend_params)[0], **worker_params}
-        self._backend, self.n_jobs, self._remark = choose_backend(
-            given, jobs, prefer, require, factory_params
+        options = CallOptions(
+            on_error=on_error,
+            retries=retries,
+            retry_on=retry_on,
+            retry_backoff=retry_backoff,
+            call_timeout=call_timeout,
+            stop_when=stop_when,
+            pre_dispatch_nbytes=pre_dispatch_nbytes,
+            min_free_memory=min_free_memory,
+            memory_patience=memory_patience,
+            journal=journal,
+            reduce=reduce,
+            reduce_initial=reduce_initial,
+            seed=seed,
+            output=setting("output", output, settings),
         )
-        self._options = worker_options(worker_params)
+        self._call_options = check_call_options(options, self._return_as)
+
+        if backend_params and not takes_params(backend):
+            raise unexpected("Parallel", backend_params, names_of(Runner.__init__))
+        workers = only_given(
+            initializer=initializer,
+            initargs=initargs,
+            idle_worker_timeout=idle_worker_timeout,
+            inner_max_num_threads=inner_max_num_threads,
+            max_worker_memory=max_worker_memory,
+            preload=preload,
+            worker_lifespan=worker_lifespan,
+        )
+        if backend is None and settings.backend_params:
+            workers = {**settings.backend_params, **workers}
+        self._options = worker_options(workers)
+        self._backend, self.n_jobs, self._remark = choose_backend(
+            backend, jobs, prefer, require, backend_params
+        )
         self._managed = False
         self._held = Holdings(self._options, self._call_options.journal)
         self._dispatch: Any = None

@@ -72,13 +72,19 @@ with parallel_config(n_jobs=2), joblib.parallel_config("threading"):
 
 
 # What is not known is anything.
-def from_outside(return_as: str, options: dict[str, object], limit: Any) -> None:
+def from_outside(return_as: str, options: dict[str, Any], limit: Any) -> None:
     assert_type(Parallel(return_as=return_as)(tasks()), Any)
     Parallel(**options)(tasks())
-    Parallel(**{"n_jobs": 2, "backend": "threading"})(tasks())
-    Parallel(**{"n_jobs": 2})(tasks())
-    Parallel("2", "backend", "list", **options)
+    Parallel(2, "backend", "list", **options)
     assert_type(Parallel(limit, timeout=limit, pre_dispatch=limit)(tasks()), list[float])
+    assert_type(Parallel(2, prefer="threads", retries=limit)(tasks()), list[float])
+    assert_type(Parallel(2, "threading", "list", 5)(tasks()), list[float])
+    assert_type(Parallel(limit, backend=limit)(tasks()), list[float])
+
+
+# Backends of one's own have parameters of their own.
+Parallel(2, backend="mine", endpoint="http://compute")(tasks())
+parallel_config("mine", n_jobs=2, endpoint="http://compute", output="discard")
 
 
 # As an annotation, with and without the kind.

@@ -5,7 +5,7 @@ import math
 
 from subjects import Model, add, by_list, half, twice
 
-from parallel_core import Parallel, delayed
+from parallel_core import Parallel, delayed, get_executor, parallel_config
 
 # The arguments of a task.
 delayed(half)("1")  # error: arg-type, reportArgumentType
@@ -30,6 +30,14 @@ Parallel()(half)  # error: arg-type, reportArgumentType
 Parallel()(delayed(half) for i in range(3))  # error: arg-type, reportArgumentType
 Parallel(return_as="generator")([half(1)])  # error: arg-type, reportArgumentType
 Parallel()([(half, 1, {})])  # error: list-item, reportArgumentType
+
+# Parameters that there are not.
+Parallel(2, retrys=3)  # error: call-overload, reportCallIssue
+Parallel(n_jobs=2, return_as="generator", njobs=3)  # error: call-overload, reportCallIssue
+Parallel(n_jobs=2, timeout="3")  # error: call-overload, reportCallIssue, reportArgumentType
+Parallel(2, output="drop")  # error: call-overload, reportCallIssue, reportArgumentType
+parallel_config(n_jobs="2")  # error: arg-type, reportArgumentType
+get_executor(2, timeout="3")  # error: arg-type, reportArgumentType
 
 # What comes back.
 task = delayed(half)(1)

@@ -1,0 +1,98 @@
+"""The parameters there are: their types, and what is said of one that there is not.
+
+The signature of `Parallel` says which there are, by name and default. The dictionaries below repeat
+it for type checkers, which look at its overloads instead; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from parallel_core.config import WORKER_DEFAULTS
+
+if TYPE_CHECKING:
+    import os
+    from typing import Literal, TypedDict
+
+    class KeywordParams(TypedDict, total=False):
+        """What `Parallel` takes by keyword alone, but for what decides which type it returns."""
+
+        initializer: Callable[..., object] | None
+        initargs: tuple[Any, ...] | list[Any]
+        idle_worker_timeout: float | None
+        inner_max_num_threads: int | None
+        max_worker_memory: int | str | None
+        preload: str | list[str] | tuple[str, ...] | None
+        worker_lifespan: int | None
+        retries: int
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] | list[type[BaseException]]
+        retry_backoff: float
+        call_timeout: float | None
+        stop_when: Callable[[Any], object] | None
+        pre_dispatch_nbytes: int | str | None
+        min_free_memory: int | str | None
+        memory_patience: float | None
+        journal: str | os.PathLike[str] | None
+        reduce_initial: Any
+        seed: Any
+        output: Literal["pass", "capture", "discard"]
+
+    class ParallelParams(KeywordParams, total=False):
+        """The same, with what may be given by position, too."""
+
+        verbose: float
+        timeout: float | None
+        pre_dispatch: float | str
+        batch_size: int | Literal["auto"]
+        temp_folder: str | os.PathLike[str] | None
+        max_nbytes: float | str | None
+        mmap_mode: Literal["r", "r+", "w+", "c"] | None
+        prefer: Literal["processes", "threads"] | None
+        require: Literal["sharedmem"] | None
+
+
+#: Parameters that every backend with workers understands; others go to a backend's factory.
+WORKER_PARAMS = tuple(WORKER_DEFAULTS)
+
+
+def names_of(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters that `function` lists."""
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name != "self"]
+
+
+def unexpected(
+    door: str, names: Iterable[str], known: Iterable[str], of_calls: Collection[str] = ()
+) -> TypeError:
+    """Return the error for parameters that there are not.
+
+    Parameters
+    ----------
+    door : str
+        The class or function that does not take them.
+    names : iterable of str
+        Their names.
+    known : iterable of str
+        The names that it takes.
+    of_calls : collection of str
+        The names that `Parallel` takes, where that is another door.
+    """
+    import difflib
+
+    known = list(known)
+    told = []
+    explanation = ""
+    for name in sorted(names):
+        if name in of_calls:
+            told.append(f"{name!r}; give it to the call, Parallel({name}=...)")
+        elif close := difflib.get_close_matches(name, known, 1):
+            told.append(f"{name!r}; did you mean {close[0]!r}?")
+        else:
+            told.append(repr(name))
+            explanation = (
+                " (only a backend that is registered, and given by its name, takes parameters of "
+                "its own)"
+            )
+    return TypeError(f"{door} has no parameter {' and no '.join(told)}{explanation}")
