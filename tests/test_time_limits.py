@@ -289,7 +289,7 @@ def test_a_call_that_waits_to_try_again_ends_in_time() -> None:
     def fail() -> None:
         raise OSError
 
-    for n_jobs, backend in ((1, None), (2, "processes"), (2, "threading")):
+    for n_jobs, backend in ((1, "sequential"), (2, "processes"), (2, "threading")):
         with pytest.raises(CallTimeoutError):
             Parallel(
                 n_jobs, backend, call_timeout=0.3, retries=3, retry_on=OSError, retry_backoff=50

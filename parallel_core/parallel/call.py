@@ -34,7 +34,9 @@ class Parallel(Runner, Generic[Returns, Instead]):
     Parameters
     ----------
     n_jobs : int or None, optional
-        Number of workers. 1 runs the tasks here, one after the other; -1 stands for all cores
+        Number of workers. 1 runs the tasks here, one after the other, unless `timeout`,
+        `retries`, `on_error` or `max_worker_memory` asks for what only a worker process can give;
+        see :doc:`/howto/errors`. -1 stands for all cores
         that this process may use, -2 for all but one, and so on; within a task, all of those that
         the calls around it have left. Floats are rounded down. None means what the surrounding
         `parallel_config` says, else 1.
@@ -50,8 +52,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
     timeout : float, optional
         Seconds that a task may run, from when it starts; loading its function, which may import
         much, is not counted. It fails with a `TaskTimeoutError`, and only its worker is replaced.
-        Not applied with one job, where nobody could stop it; threads cannot be stopped either, and
-        are left to themselves.
+        With one job, too, it runs in a worker, then. Not applied with ``backend="sequential"``,
+        where nobody could stop it; threads cannot be stopped either, and are left to themselves.
     pre_dispatch : int, str or "all", default "2*n_jobs"
         How many batches may be pulled from the iterable before earlier ones are done (for a
         generator: taken). An expression may use ``n_jobs`` and arithmetic.

@@ -151,6 +151,7 @@ class Runner:
         if backend is None and settings.backend_params:
             workers = {**settings.backend_params, **workers}
         self._options = worker_options(workers)
+        self._is_named = backend is not None
         self._backend, self.n_jobs, self._remark = choose_backend(
             backend, jobs, prefer, require, backend_params
         )
@@ -259,8 +260,7 @@ class Runner:
         backend = self._backend
         n_jobs = self._effective_n_jobs()
         self._dispatch = None
-        is_single = n_jobs == 1 and backend.inline_when_single and self._may_run_here
-        if is_single or sys.is_finalizing():
+        if self._needs_no_worker(n_jobs) or sys.is_finalizing():
             backend = find_backend("sequential")  # the end: no import, no thread any more
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         session: Session | None = None
@@ -279,6 +279,21 @@ class Runner:
         self._dispatch = dispatch
         dispatch.start()
         return dispatch
+
+    def _needs_no_worker(self, n_jobs: int) -> bool:
+        """Whether one job is all, and nothing is asked for that only a worker can give."""
+        backend = self._backend
+        if n_jobs != 1 or not backend.inline_when_single or not self._may_run_here:
+            return False
+        if self.timeout is not None:
+            return False
+        if backend.style is not Style.PUSH:
+            return True  # a thread protects from nothing else
+        if self._is_named and self.n_jobs is not None and self.n_jobs < 0:
+            return False  # of processes, as many as there are cores
+        options = self._call_options
+        is_protected = options.retries or options.on_error != "raise" or self._options.most_memory
+        return not is_protected
 
     def _plan(
         self,
