@@ -88,6 +88,15 @@ FUNCTIONS = '''
         pathlib.Path("asleep-" + text).touch()
         time.sleep(100)
 
+    def add_one(value):
+        return value + 1
+
+    async def arrives(text):
+        return text
+
+    def yields(text):
+        yield text
+
     class Words:
         @staticmethod
         def turn(text):
@@ -326,6 +335,28 @@ def test_a_result_that_json_cannot_hold_is_a_failure_of_its_line(
     assert (done.stdout, done.returncode) == (b"", 1)
     assert b"line 1: " in done.stderr
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("name", "said"), [("arrives", b"map another one that awaits"), ("yields", b"return a list")]
+)
+def test_a_function_that_has_not_run_yet_fails_its_line(
+    folder: Path, name: str, said: bytes, form: list[str]
+) -> None:
+    done = run(folder, "map", *form, f"functions:{name}", given=b"1\n")
+    assert (done.stdout, done.returncode) == (b"", 1)
+    assert said in done.stderr
+    assert b"never awaited" not in done.stderr
+
+
+def test_a_function_that_wants_no_string_has_json_pointed_out_once(folder: Path) -> None:
+    arguments = ["functions:add_one", "--on-error", "report", "--jobs", "1"]
+    done = run(folder, "map", *arguments, given=b"1\n2\n")
+    assert done.stderr.count(b"--json has it parsed") == 1
+    done = run(folder, "map", "--json", *arguments, given=b'1\n"2"\n')
+    assert (done.stdout, done.returncode) == (b"2\n", 3)
+    assert b"--json" not in done.stderr
 
 
 # --- streaming -------------------------------------------------------------------------
@@ -593,6 +624,8 @@ def test_output_that_cannot_be_written(folder: Path) -> None:
         (["--on-error", "ignore"], "invalid choice: 'ignore'"),
         (["--backend", "no-such-backend"], "no-such-backend"),
         (["--unknown"], "--unknown"),
+        (["one.txt", "two.txt"], "package.module:function [FILE]"),
+        (["one.txt", "two.txt"], "parallel-core map: error: unrecognized arguments: two.txt"),
     ],
     ids=" ".join,
 )

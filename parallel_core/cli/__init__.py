@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_command(argv: list[str]) -> int:
     try:
-        options = _parser().parse_args(argv)
+        options = _parsed(argv)
     except SystemExit as end:  # argparse has said why, or has printed the help
         return end.code if isinstance(end.code, int) else 0
     named = vars(options)
@@ -86,7 +86,18 @@ def _run_command(argv: list[str]) -> int:
     return demo.run(demo.DemoOptions(**named))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """Return what the arguments say; raise SystemExit, with the usage of the command, if wrong."""
+    parser, commands = _parsers()
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse itself would show the usage of all commands
+        commands.choices[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
+
+
+def _parsers() -> tuple[
+    argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]
+]:
     import argparse
 
     from parallel_core._version import __version__
@@ -103,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     map_command.add_parser(commands)
     info.add_parser(commands)
     demo.add_parser(commands)
-    return parser
+    return parser, commands
 
 
 def _forget_stdout() -> None:

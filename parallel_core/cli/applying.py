@@ -8,12 +8,15 @@ and nothing in a failure, can fail to be pickled.
 
 from __future__ import annotations
 
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple
 
 from parallel_core.cli.target import load_function
 
 TEXT = "text"
 JSON = "json"
+
+_NOT_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 class Failure(NamedTuple):
@@ -72,9 +75,10 @@ def apply_or_raise(target: str, form: str, number: int, line: bytes) -> bytes:
     try:
         function = load_function(target)
         text = line.decode("utf-8", "surrogateescape")
-        if form == JSON:
-            return _json_line(function(_from_json(text)))
-        return _text_line(function(text))
+        result = function(_from_json(text) if form == JSON else text)
+        if isinstance(result, _NOT_RUN):
+            raise RuntimeError(_unfinished(result))
+        return _json_line(result) if form == JSON else _text_line(result)
     except (Exception, SystemExit) as error:
         raise LineFailed(_failure(number, error)) from None
 
@@ -109,6 +113,15 @@ def apply_or_record(target: str, form: str, number: int, line: bytes) -> bytes |
         return apply_or_raise(target, form, number, line)
     except LineFailed as failed:
         return failed.failure
+
+
+def _unfinished(result: Any) -> str:
+    """Say that a function with ``async`` or ``yield`` in it has not run yet."""
+    if isinstance(result, CoroutineType):
+        result.close()  # else Python says that it was never awaited
+        return "the function is asynchronous, and has not run: map another one that awaits it"
+    kind = type(result).__name__.replace("_", " ")
+    return f"the function returned a {kind}, whose items nobody takes: return a list or a string"
 
 
 def _text_line(result: object) -> bytes:

@@ -35,6 +35,9 @@ REPORT = "report"
 _IN_ORDER = "generator"
 _AS_COMPLETED = "generator_unordered"
 
+#: How errors begin of functions that had expected something else than a string.
+_WANTED_NO_TEXT = ("TypeError: ", "AttributeError: 'str' object")
+
 _DESCRIPTION = """\
 Apply a function to each line of FILE, on several cores, and print the results as they
 complete, in the order of the lines. The input is read as it comes and never as a whole.
@@ -50,6 +53,7 @@ output:
   string of several lines prints as several lines. With --json each result is one line of
   JSON; a result that JSON cannot hold (a set, a NaN) is a failure of its line.
   Text is UTF-8 both ways, and bytes that are not UTF-8 pass through as they are.
+  What the function itself prints goes to stderr: stdout has the results alone.
 
 failures:
   stop     the first failure ends the run; stderr names its line and its error
@@ -248,6 +252,7 @@ class _Run:
         self._feed = Feed(source, self._task)
         self._failed = 0
         self._round_began = 0
+        self._has_hinted = False
         self._apply: JournalledLines | None = None
         if options.journal is not None:
             from parallel_core.journal.digest import function_digest
@@ -322,6 +327,10 @@ class _Run:
 
     def _show(self, failure: Failure) -> None:
         complain("map", f"line {failure.line}: {failure.error}")
+        if self._options.form == TEXT and failure.error.startswith(_WANTED_NO_TEXT):
+            if not self._has_hinted:
+                complain("map", "(the function gets each line as a string; --json has it parsed)")
+            self._has_hinted = True
         if self._options.traceback and sys.stderr is not None:
             print(failure.traceback, end="", file=sys.stderr, flush=True)
 
