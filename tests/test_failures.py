@@ -18,10 +18,15 @@ import numpy as np
 import pytest
 
 from parallel_core import Parallel, TaskFailure, delayed
+from parallel_core.backends.base import Session, WorkerOptions
+from parallel_core.backends.processes import ProcessesBackend
 from parallel_core.dispatch.policy import Action, Policy
 from parallel_core.errors import (
+    InitializerError,
     InvalidTaskError,
+    JournalError,
     ParallelError,
+    PreloadError,
     SerializationError,
     TaskExitError,
     WorkerDiedError,
@@ -711,3 +716,36 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.md"))
     named = set(re.findall(r"^\.\. (?:auto|py:)\w+:: [\w.]*?(\w+)$", text, re.MULTILINE))
     assert {*parallel_core.__all__, *errors.__all__} - named == set()
+
+
+class Interrupting(ProcessesBackend):
+    """Ctrl-C comes before there are workers."""
+
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("unreachable")
+
+
+EARLY: list[tuple[type[BaseException], dict[str, Any]]] = [
+    (KeyboardInterrupt, {"backend": Interrupting()}),
+    (PreloadError, {"preload": "nowhere"}),
+    (JournalError, {"journal": __file__}),
+    (ValueError, {"temp_folder": __file__}),
+    (SerializationError, {"initializer": print, "initargs": (Refusing("out"),)}),
+    (InitializerError, {"initializer": odd_only, "initargs": (2,)}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), EARLY, ids=lambda value: getattr(value, "__name__", "")
+)
+@pytest.mark.parametrize("return_as", RETURNS)
+def test_what_ends_a_call_before_workers_are_ready_carries_as_much(
+    kind: type[BaseException], options: dict[str, Any], return_as: str
+) -> None:
+    parallel = Parallel(2, return_as=return_as, **options)
+    for _ in range(2):
+        with pytest.raises(kind) as caught:
+            list(parallel([delayed(abs)(-1)] * 9))
+        assert dict(caught.value.results) == {}  # type: ignore[attr-defined]  # as above
+        assert caught.value.replay is None  # type: ignore[attr-defined]  # as above

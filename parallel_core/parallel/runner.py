@@ -17,7 +17,7 @@ from parallel_core.backends.registry import find_backend, takes_params
 from parallel_core.config import UNSET, only_given, setting
 from parallel_core.context.capturing import aspects_of_call
 from parallel_core.context.seeds import seed_of_call
-from parallel_core.dispatch.aftermath import attach
+from parallel_core.dispatch.aftermath import ArrivedResults, attach
 from parallel_core.dispatch.gaps import Gap
 from parallel_core.dispatch.plan import (
     CallPlan,
@@ -242,7 +242,9 @@ class Runner:
 
     def _attach_aftermath(self, error: BaseException) -> None:
         """Have `error`, which ends the call, carry what was done."""
-        if self._dispatch is not None and not isinstance(self._dispatch, Counters):
+        if self._dispatch is None or isinstance(self._dispatch, Counters):
+            attach(error, ArrivedResults(), None)  # it ended before any worker was ready
+        else:
             attach(error, *self._dispatch.aftermath())
 
     def _generate(self, dispatch: Any) -> Generator[Any, None, None]:
