@@ -22,6 +22,7 @@ from parallel_core.backends.base import (
 )
 from parallel_core.backends.losses import died, given_back, note_overrun, returned
 from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
+from parallel_core.errors import warn_caller
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.bell import Bell
@@ -32,7 +33,7 @@ from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
 from parallel_core.workers.taking import take_back
-from parallel_core.workers.worker import Worker, wait_for_end
+from parallel_core.workers.worker import Death, Worker, wait_for_end
 
 if TYPE_CHECKING:
     from parallel_core.tasks.folding import Folding
@@ -464,10 +465,7 @@ class ChannelSession(Session):
         self._team.remove(worker)
         self._pool.discard([worker])
         if not worker.ready:
-            self._stillborn += 1
-            if self._fatal is None and self._stillborn >= _MOST_STILLBORN * self._n_jobs:
-                words = f"a worker process {death.words} before it was ready to work"
-                self._fatal = died(words, death=death)
+            self._note_stillborn(death)
             self._news += [returned(sent.batch) for sent in lost]
             return
         for sent in lost:
@@ -480,6 +478,20 @@ class ChannelSession(Session):
                 if sent is lost[0]:  # it was to begin next, so it may have been its frame
                     sent.batch.losses += 1
                 self._news.append(given_back(sent, None, death))
+
+    def _note_stillborn(self, death: Death) -> None:
+        """After several in a row, go on without: with the other workers, if there are any."""
+        self._stillborn += 1
+        if self._stillborn < _MOST_STILLBORN * self._n_jobs:
+            return
+        words = f"a worker process {death.words} before it was ready to work"
+        self.n_workers = len(self._workers)
+        if any(worker.ready for worker in self._workers):
+            goes_on = f"the call goes on with {self.n_workers} of {self._n_jobs} workers"
+            attempts = f"and so did those before it, {self._stillborn} in a row"
+            warn_caller(f"{words}, {attempts}; {goes_on}", RuntimeWarning)
+        elif not self._workers and self._fatal is None:
+            self._fatal = died(words, death=death)
 
 
 def _load(worker: Worker) -> int:
