@@ -710,12 +710,21 @@ def test_errors_of_the_library_have_one_base() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     import parallel_core
-    from parallel_core import errors
+    from parallel_core import backends, errors
 
     folder = Path(__file__).parents[1] / "doc" / "reference"
     text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.md"))
     named = set(re.findall(r"^\.\. (?:auto|py:)\w+:: [\w.]*?(\w+)$", text, re.MULTILINE))
-    assert {*parallel_core.__all__, *errors.__all__} - named == set()
+    assert {*parallel_core.__all__, *errors.__all__, *backends.__all__} - named == set()
+    assert all(hasattr(backends, name) for name in backends.__all__)
+
+
+def test_the_guide_imports_public_names_alone() -> None:
+    folder = Path(__file__).parents[1] / "doc" / "howto"
+    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.md"))
+    modules = set(re.findall(r"(?:from|import) (parallel_core(?:\.\w+)+)", text))
+    modules -= {"parallel_core.backends", "parallel_core.compat", "parallel_core.compat.joblib"}
+    assert modules - {"parallel_core.errors"} == set()
 
 
 class Interrupting(ProcessesBackend):

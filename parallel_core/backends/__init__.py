@@ -23,4 +23,47 @@
   `shutdown`: ending idle workers.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.
+
+What somebody needs who writes a backend is in this namespace, imported when it is first used.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parallel_core.backends.base import NEVER as NEVER
+    from parallel_core.backends.base import Backend as Backend
+    from parallel_core.backends.base import BackendUnavailable as BackendUnavailable
+    from parallel_core.backends.base import Completion as Completion
+    from parallel_core.backends.base import Failure as Failure
+    from parallel_core.backends.base import Session as Session
+    from parallel_core.backends.base import SessionFailed as SessionFailed
+    from parallel_core.backends.base import Style as Style
+    from parallel_core.backends.base import WorkerOptions as WorkerOptions
+    from parallel_core.backends.engine_worker import run_batch as run_batch
+    from parallel_core.backends.futures import FuturesBackend as FuturesBackend
+
+_HOMES = {
+    "NEVER": "base",
+    "Backend": "base",
+    "BackendUnavailable": "base",
+    "Completion": "base",
+    "Failure": "base",
+    "FuturesBackend": "futures",
+    "Session": "base",
+    "SessionFailed": "base",
+    "Style": "base",
+    "WorkerOptions": "base",
+    "run_batch": "engine_worker",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - the names are strings
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
