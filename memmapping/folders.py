@@ -63,15 +63,24 @@ def candidate_folders(temp_folder: str | None = None) -> list[Folder]:
 
 
 def check_temp_folder(folder: str | os.PathLike[str] | None) -> None:
-    """Raise ValueError unless arrays can be put into `folder`; None is nobody's choice."""
+    """Make `folder` if it is missing, and raise ValueError unless arrays can be put into it.
+
+    None is nobody's choice.
+    """
     if folder is None:
         return
     path = os.path.abspath(os.path.expanduser(os.fspath(folder)))
-    problem = examine(path, "temp_folder").problem
+    problem: object
+    try:
+        if not os.path.exists(path):
+            os.makedirs(path, exist_ok=True)
+        problem = examine(path, "temp_folder").problem
+    except OSError as error:
+        problem = error
     if problem is not None:
         raise ValueError(
-            f"temp_folder {path!r} is no place for arrays: {problem}. Make it, choose another, or "
-            "leave temp_folder out to have them in shared memory"
+            f"temp_folder {path!r} is no place for arrays: {problem}. Choose another, or leave "
+            "temp_folder out to have them in shared memory"
         )
 
 

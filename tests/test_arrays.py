@@ -471,11 +471,20 @@ def test_the_error_of_writing_to_a_read_only_argument_says_what_to_do() -> None:
     assert "'data'" in "\n".join(caught.value.__notes__)
 
 
-@pytest.mark.parametrize("folder", ["missing", "file", "unwritable"])
+def test_a_temp_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "not" / "yet"
+    assert Parallel(n_jobs=2, temp_folder=path)([delayed(total)(np.ones(MILLION))]) == [1e6]
+    assert path.is_dir() and not [*path.iterdir()]
+
+
+@pytest.mark.parametrize("folder", ["in-a-file", "file", "unwritable"])
 def test_a_temp_folder_that_is_no_good(tmp_path: Path, folder: str) -> None:
     path = tmp_path / folder
     if folder == "file":
         path.write_text("")
+    elif folder == "in-a-file":
+        path.write_text("")
+        path /= "folder"
     elif folder == "unwritable":
         if os.geteuid() == 0:
             pytest.skip("root may write everywhere")

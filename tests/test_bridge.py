@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
@@ -287,6 +288,100 @@ class TestInItsPlace:
         monkeypatch.undo()
         joblib.Parallel(n_jobs)(joblib.delayed(abs)(-i) for i in range(9))
         assert sum(moved) == 9
+
+    @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing", "sequential"])
+    def test_backends_are_instances_of_joblibs_classes(self, backend: str) -> None:
+        with joblib.parallel_config(backend=backend):
+            found, _ = joblib.parallel.get_active_backend()
+        classes = {
+            name: getattr(joblib.parallel, f"{name.capitalize()}Backend")
+            for name in ("loky", "threading", "multiprocessing", "sequential")
+        }
+        assert [name for name, kind in classes.items() if isinstance(found, kind)] == [backend]
+        assert isinstance(found, joblib.parallel.ParallelBackendBase)
+        assert (
+            found.uses_threads
+            == found.supports_sharedmem
+            == (backend in ("threading", "sequential"))
+        )
+        default, _ = joblib.parallel.get_active_backend()
+        assert isinstance(default, joblib.parallel.LokyBackend) and not default.uses_threads
+
+    def test_nesting_level(self) -> None:
+        def level() -> int:
+            return int(joblib.parallel.get_active_backend()[0].nesting_level)
+
+        assert level() == 0
+        assert joblib.Parallel(n_jobs=2)(joblib.delayed(level)() for _ in range(2)) == [1, 1]
+
+    @pytest.mark.parametrize("name", ["mine", "threading"])
+    def test_what_is_registered_with_joblib(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Mine(joblib.parallel.ThreadingBackend):  # type: ignore[misc, name-defined]
+            calls = 0
+
+            def start_call(self) -> None:
+                Mine.calls += 1
+
+        for register in ("BACKENDS", "DEFAULT_BACKEND"):
+            monkeypatch.setattr(
+                joblib.parallel, register, copy.copy(getattr(joblib.parallel, register))
+            )
+        joblib.register_parallel_backend(name, Mine)
+        assert joblib.parallel.BACKENDS[name] is Mine
+        with joblib.parallel_backend(name, n_jobs=2) as (found, n_jobs):
+            assert type(found) is Mine and n_jobs == 2
+            assert type(joblib.parallel.get_active_backend()[0]) is Mine
+            joblib.Parallel()(joblib.delayed(abs)(x) for x in (-1, -2))
+        assert Mine.calls == 1
+        joblib.register_parallel_backend(name, Mine, make_default=True)
+        assert type(joblib.parallel.get_active_backend()[0]) is Mine
+        assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(x) for x in (-1, -2)) == [1, 2]
+        assert Mine.calls == 2
+        uninstall()
+        assert parallel_core.get_active_backend()[0].name == "processes"
+
+    def test_a_class_derived_from_that_of_the_default(self) -> None:
+        kind = type(joblib.parallel.get_active_backend()[0])
+
+        class Counting(kind):  # type: ignore[misc, valid-type]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                self.count = 0
+                super().__init__(*args, **kwargs)
+
+            def start_call(self) -> None:
+                self.count += 1
+                return super().start_call()  # type: ignore[no-any-return]
+
+        with joblib.parallel_backend(Counting(), n_jobs=2) as (found, _):
+            joblib.Parallel()(joblib.delayed(abs)(x) for x in (-1, -2))
+            assert found.count == 1
+            joblib.Parallel(require="sharedmem")(joblib.delayed(abs)(x) for x in (-1, -2))
+            assert found.count == 1
+
+    def test_what_a_context_says(self) -> None:
+        backend = joblib.parallel.ThreadingBackend()
+        with joblib.parallel_config(backend, n_jobs="2", max_nbytes=None) as context:
+            assert dict(context) | {"backend": None} == {
+                **parallel_core.config.DEFAULTS,
+                "n_jobs": 2,
+                "max_nbytes": None,
+            }
+            assert context["backend"].name == "threading"
+        assert joblib.Parallel().n_jobs == 1 and joblib.Parallel(n_jobs="2").n_jobs == 2
+
+    def test_a_second_call_while_the_first_runs(self) -> None:
+        parallel = joblib.Parallel(n_jobs=2, return_as="generator")
+        first = parallel(joblib.delayed(abs)(x) for x in (-1, -2))
+        with pytest.raises(RuntimeError, match="This Parallel instance is already running"):
+            parallel([])
+        assert list(first) == [1, 2]
+
+    def test_dask_is_known(self) -> None:
+        pytest.importorskip("distributed")
+        with pytest.raises(ValueError, match="create a Dask Client"):
+            joblib.parallel_config(backend="dask")
 
     def test_twice(self) -> None:
         install()

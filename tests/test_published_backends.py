@@ -17,9 +17,8 @@ from parallel_core import (
     effective_n_jobs,
     get_active_backend,
     parallel_config,
-    register_parallel_backend,
 )
-from parallel_core.errors import WorkerDiedError
+from parallel_core.errors import PerformanceWarning, WorkerDiedError
 
 PUBLISHED = ("dask", "ipyparallel")
 
@@ -37,8 +36,7 @@ def engine(
 
 def dask_engine() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
-    dask = pytest.importorskip("joblib._dask")
-    register_parallel_backend("dask", dask.DaskDistributedBackend)
+    pytest.importorskip("joblib")  # whose backend it is
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     )
@@ -128,6 +126,13 @@ def test_calls_within_tasks(parallel: Parallel, engine: Any) -> None:
     got = parallel(delayed(outer)(x) for x in range(5))
     name = {"dask": "DaskDistributedBackend", "ipyparallel": "threading"}[engine[0]]
     assert got == [(name, [x**y for y in range(4)]) for x in range(5)]
+
+
+def test_scattering_is_not_silently_left_out(engine: Any) -> None:
+    if engine[0] != "dask":
+        pytest.skip("dask has that")
+    with pytest.warns(PerformanceWarning, match=r"scatter has no effect.*joblib's own Parallel"):
+        parallel_config(backend="dask", scatter=[np.ones(3)]).unregister()
 
 
 def test_what_the_engine_itself_raises(parallel: Parallel, engine: Any) -> None:

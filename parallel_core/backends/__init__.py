@@ -8,7 +8,8 @@
 
     Style.INLINE  local.SequentialBackend         no session: a loop
     Style.PULL    local.ThreadingBackend          no session: threads take tasks themselves
-    Style.PUSH    processes.ProcessesBackend      channel_session.ChannelSession
+    Style.PUSH    processes.ProcessesBackend,     channel_session.ChannelSession
+                  processes.MultiprocessingBackend
                   loky.LokyBackend,               futures.FuturesSession
                   futures.ExecutorBackend
                   joblib_style.JoblibStyleBackend     joblib_session.JoblibStyleSession

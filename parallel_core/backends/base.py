@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from parallel_core import config
 from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.tasks.batch import Batch
 
@@ -282,6 +283,8 @@ class Backend:
         How it gets its tasks.
     supports_sharedmem : bool
         Whether tasks share the memory of the caller.
+    uses_threads : bool
+        Whether tasks run in threads of this process, or in the one that made the call.
     opens_files : bool
         Whether its workers can open what this process has open: large arrays go to them in
         shared memory.
@@ -302,6 +305,7 @@ class Backend:
     name: str = ""
     style: Style = Style.PUSH
     supports_sharedmem: bool = False
+    uses_threads: bool = False
     opens_files: bool = False
     tells_surroundings: bool = False
     passes_descriptors: bool = False
@@ -309,6 +313,16 @@ class Backend:
     can_answer_each: bool = False
     inline_when_single: bool = False
     default_n_jobs: int = 1
+
+    @property
+    def nesting_level(self) -> int:
+        """How many parallel calls surround the code that asks."""
+        return config.nesting_level()
+
+    @property
+    def given(self) -> Any:
+        """What `get_active_backend` returns: the object that the user made, where there is one."""
+        return self
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return how many workers a request for `n_jobs` gets here."""
@@ -332,6 +346,9 @@ class Backend:
             When it has none to give on this system.
         """
         raise broken(self, "open", "is missing: it returns the Session of a call")
+
+    def start_call(self) -> None:
+        """Do what a call needs before its first task; for subclasses."""
 
     def nested(self, level: int) -> tuple[Backend | str, int | None] | None:
         """Return which backend calls within its tasks use, if it knows a better one than others.

@@ -141,7 +141,7 @@ def _quota_in(folder: str) -> int | None:
 
 
 def check_n_jobs(n_jobs: object) -> int | None:
-    """Return `n_jobs` as an integer, floats rounded down; None stays None.
+    """Return `n_jobs` as an integer, floats rounded down, text read as one; None stays None.
 
     Raises
     ------
@@ -153,9 +153,12 @@ def check_n_jobs(n_jobs: object) -> int | None:
     if n_jobs is None or (type(n_jobs) is int and n_jobs):
         return n_jobs
     if isinstance(n_jobs, (str, bytes)):
-        raise ValueError(
-            f"n_jobs must be a number, such as 2, or -1 for all cores, or None; not {n_jobs!r}"
-        )
+        try:
+            n_jobs = int(n_jobs if isinstance(n_jobs, str) else "no number")
+        except ValueError:
+            raise ValueError(
+                f"n_jobs must be a number, such as 2, or -1 for all cores, or None; not {n_jobs!r}"
+            ) from None
     try:
         number = operator.index(n_jobs)  # type: ignore[arg-type]  # the TypeError is the answer
     except TypeError:

@@ -13,7 +13,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+)
 from typing import TYPE_CHECKING, Any
 
 from memmapping.interrupts import HeldSignals
@@ -383,6 +389,7 @@ class ExecutorBackend(FuturesBackend):
     def __init__(self, executor: Executor) -> None:
         self.name = type(executor).__name__
         self.opens_files = _is_process_pool(executor)
+        self.uses_threads = isinstance(executor, ThreadPoolExecutor)
         self._executor = executor
 
     def effective_n_jobs(self, n_jobs: int) -> int:

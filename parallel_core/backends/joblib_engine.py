@@ -12,7 +12,7 @@ from typing import Any
 from parallel_core import config
 from parallel_core.backends.base import Backend, WorkerOptions
 from parallel_core.backends.futures import FuturesBackend
-from parallel_core.errors import BackendError, warn_caller
+from parallel_core.errors import BackendError, PerformanceWarning, warn_caller
 
 #: Classes whose methods are there to be overridden; what is left as it is counts as not given.
 _BASES = frozenset({"ParallelBackendBase", "AutoBatchingMixin"})
@@ -90,6 +90,7 @@ class JoblibEngine(FuturesBackend):
         self._find = find
         self._submit_name = self._name_of_submit()
         self.supports_sharedmem = bool(getattr(backend, "supports_sharedmem", False))
+        self.uses_threads = bool(getattr(backend, "uses_threads", self.supports_sharedmem))
         self.by_callback = bool(getattr(backend, "supports_retrieve_callback", False))
         if self.by_callback and not overrides(backend, "retrieve_result_callback"):
             raise self.error(
@@ -100,6 +101,18 @@ class JoblibEngine(FuturesBackend):
         self.default_n_jobs = getattr(backend, "default_n_jobs", None) or 1
         if getattr(backend, "nesting_level", 0) is None:
             backend.nesting_level = config.nesting_level()
+        if getattr(backend, "data_futures", None):  # dask's
+            warn_caller(
+                f"scatter has no effect with {self.kind}: every task goes there encoded, with its "
+                "arguments. Where these are large, and scattering them pays, make the call with "
+                "joblib's own Parallel",
+                PerformanceWarning,
+            )
+
+    @property
+    def given(self) -> Any:
+        """The object by joblib's conventions."""
+        return self.backend
 
     def _name_of_submit(self) -> str:
         if not overrides(self.backend, "effective_n_jobs"):

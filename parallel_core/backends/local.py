@@ -11,6 +11,7 @@ class SequentialBackend(Backend):
     name = "sequential"
     style = Style.INLINE
     supports_sharedmem = True
+    uses_threads = True
 
     def effective_n_jobs(self, n_jobs: int) -> int:
         """Return 1."""
@@ -25,3 +26,4 @@ class ThreadingBackend(Backend):
     style = Style.PULL
     inline_when_single = True
     supports_sharedmem = True
+    uses_threads = True

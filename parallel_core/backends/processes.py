@@ -21,13 +21,15 @@ from parallel_core.workers.setup import WorkerKey, surroundings
 from parallel_core.workers.threads import import_only_variables
 
 
-class ProcessesBackend(Backend):
-    """Worker processes of our own; the default.
+class _PoolBackend(Backend):
+    """Base of the backends over our own worker pool.
 
     Parameters
     ----------
-    context : multiprocessing context, optional
-        Starts the processes; without it they are bare interpreters, see `workers.birth`.
+    start_method : str
+        Tells apart workers that are started in different ways.
+    spawn : callable, optional
+        Starts a process; without it they are bare interpreters, see `workers.birth`.
     """
 
     style = Style.PUSH
@@ -38,13 +40,9 @@ class ProcessesBackend(Backend):
     aim_seconds = 0.02
     inline_when_single = True
 
-    def __init__(self, context: Any = None) -> None:
-        self.name = "processes" if context is None else "multiprocessing"
-        self._start_method = "subprocess"
-        self._spawn: Spawn | None = None
-        if context is not None:
-            self._start_method = f"{type(context).__module__}:{start_method_of(context)}"
-            self._spawn = spawn_from(context)
+    def __init__(self, start_method: str, spawn: Spawn | None = None) -> None:
+        self._start_method = start_method
+        self._spawn = spawn
         self._plain_key = WorkerKey(self._start_method)
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
@@ -63,13 +61,38 @@ class ProcessesBackend(Backend):
             raise BackendUnavailable(str(error)) from error
 
 
+class ProcessesBackend(_PoolBackend):
+    """Worker processes of our own; the default."""
+
+    name = "processes"
+
+    def __init__(self) -> None:
+        super().__init__("subprocess")
+
+
+class MultiprocessingBackend(_PoolBackend):
+    """Worker processes of our own that a context of multiprocessing starts.
+
+    Parameters
+    ----------
+    context : multiprocessing context
+        Starts them.
+    """
+
+    name = "multiprocessing"
+
+    def __init__(self, context: Any) -> None:
+        method = f"{type(context).__module__}:{start_method_of(context)}"
+        super().__init__(method, spawn_from(context))
+
+
 def start_method_of(context: Any) -> str:
     """Return the name of the start method that `context` uses."""
     method = context.get_start_method()
     return str(method) if method else type(context).__name__
 
 
-def multiprocessing_backend(context: Any = None) -> ProcessesBackend:
+def multiprocessing_backend(context: Any = None) -> MultiprocessingBackend:
     """Return the backend over `context`; by default that of ``PARALLEL_CORE_START_METHOD``."""
     if context is None:
         import multiprocessing
@@ -78,7 +101,7 @@ def multiprocessing_backend(context: Any = None) -> ProcessesBackend:
         if method == "loky":
             from loky.backend.context import get_context
 
-            return ProcessesBackend(get_context("loky"))
+            return MultiprocessingBackend(get_context("loky"))
         try:
             context = multiprocessing.get_context(method)
         except ValueError as error:
@@ -86,4 +109,4 @@ def multiprocessing_backend(context: Any = None) -> ProcessesBackend:
                 f"PARALLEL_CORE_START_METHOD or JOBLIB_START_METHOD is {method!r}: {error}; known "
                 f"are {', '.join([*multiprocessing.get_all_start_methods(), 'loky'])}"
             ) from None
-    return ProcessesBackend(context)
+    return MultiprocessingBackend(context)

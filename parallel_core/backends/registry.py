@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from memmapping.interrupts import HeldSignals
@@ -47,6 +49,7 @@ _default = "processes"
 _BUILT_IN = dict(_factories)
 _STATELESS = (_processes, ThreadingBackend, SequentialBackend, _loky)
 _made: dict[str, Backend] = {}
+_replaced: ModuleType | None = None  # joblib.parallel, when we stand in its place
 
 
 def register_parallel_backend(name: str, factory: Factory, make_default: bool = False) -> None:
@@ -90,12 +93,28 @@ def register_parallel_backend(name: str, factory: Factory, make_default: bool = 
 
 def default_backend_name() -> str:
     """Return the name of the backend used where none is chosen."""
+    if _replaced is not None:
+        usual = "threading" if _replaced.mp is None else "loky"
+        if usual != _replaced.DEFAULT_BACKEND:
+            return str(_replaced.DEFAULT_BACKEND)
     return _default
+
+
+def follow_joblib(parallel: ModuleType | None) -> None:
+    """Let what is registered with joblib come before what is ours; None: let it come after.
+
+    Parameters
+    ----------
+    parallel : module or None
+        ``joblib.parallel``.
+    """
+    global _replaced
+    _replaced = parallel
 
 
 def check_name(name: str, where: str = "") -> None:
     """Raise ValueError, which begins with `where`, unless `name` is registered."""
-    if name not in _factories:
+    if _find_factory(name) is None:
         raise ValueError(where + _unknown(name))
 
 
@@ -103,7 +122,7 @@ def takes_params(backend: object) -> bool:
     """Whether `backend` is the name of one whose factory may have parameters: none of ours."""
     if not isinstance(backend, str):
         return False
-    return backend not in _BUILT_IN or _factories[backend] is not _BUILT_IN[backend]
+    return backend not in _BUILT_IN or _find_factory(backend) is not _BUILT_IN[backend]
 
 
 def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
@@ -126,7 +145,7 @@ def find_backend(backend: Any, params: dict[str, Any] | None = None) -> Backend:
     if isinstance(backend, Backend):
         return backend
     if isinstance(backend, str):
-        factory = _factories.get(backend) or _factory_of_joblib(backend)
+        factory = _find_factory(backend)
         if factory is None:
             raise ValueError(_unknown(backend))
         if factory is _BUILT_IN.get(backend):
@@ -151,9 +170,21 @@ def built_in(name: str) -> Backend:
     return made
 
 
+def _find_factory(name: str) -> Factory | None:
+    ours = _factories.get(name)
+    if ours is None or _replaced is not None:
+        return _factory_of_joblib(name) or ours
+    return ours
+
+
 def _factory_of_joblib(name: str) -> Factory | None:
-    """Return what is registered with joblib under `name`, where joblib is in use anyway."""
+    """Return what others have registered with joblib, where joblib is in use, and its "dask"."""
     joblib = loaded("joblib.parallel")
+    if joblib is None and name == "dask":
+        try:
+            joblib = import_module("joblib.parallel")
+        except ImportError:
+            return None
     if joblib is None:
         return None
     known = joblib.BACKENDS
@@ -161,8 +192,11 @@ def _factory_of_joblib(name: str) -> Factory | None:
     if name not in known and register is not None:
         register()
     found: Factory | None = known.get(name)
-    if getattr(found, "__module__", "").startswith("parallel_core."):
+    home = getattr(found, "__module__", "")
+    if home == "parallel_core.bridge.backend":
         return None  # this would be a circle
+    if home == "joblib._parallel_backends" and name in _factories:
+        return None  # ours of that name is meant
     return found
 
 
@@ -196,6 +230,8 @@ def _as_backend(made: Any, source: str, name: str | None = None) -> Backend:
 def _unknown(name: str) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, _factories, 1)
+    joblib = loaded("joblib.parallel")
+    names = sorted({*_factories, *(() if joblib is None else joblib.BACKENDS)})
+    close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown backend {name!r}{hint} Known are: {', '.join(sorted(_factories))}"
+    return f"unknown backend {name!r}{hint} Known are: {', '.join(names)}"

@@ -9,8 +9,16 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from parallel_core import config
+from parallel_core.backends.base import Backend
 from parallel_core.backends.cores import cpu_count
-from parallel_core.backends.registry import find_backend, register_parallel_backend
+from parallel_core.backends.local import SequentialBackend, ThreadingBackend
+from parallel_core.backends.loky import LokyBackend
+from parallel_core.backends.processes import MultiprocessingBackend, ProcessesBackend
+from parallel_core.backends.registry import (
+    find_backend,
+    follow_joblib,
+    register_parallel_backend,
+)
 from parallel_core.bridge.bars import BarsOfCallbacks
 from parallel_core.bridge.forms import note_forms
 from parallel_core.errors import warn_caller
@@ -35,7 +43,6 @@ _OURS: dict[str, Any] = {
     "get_active_backend": get_active_backend,
     "parallel_backend": parallel_backend,
     "parallel_config": parallel_config,
-    "register_parallel_backend": register_parallel_backend,
     "wrap_non_picklable_objects": wrap_non_picklable_objects,
 }
 #: Names that go on working when a module has taken joblib's: they have to do with no engine.
@@ -117,9 +124,24 @@ def _install() -> list[str]:
                 _taken.append(_Place(module, name, getattr(module, name)))
                 setattr(module, name, ours)
     followers.extend(_followers)
+    follow_joblib(modules[1])
+    _be_instances(modules[1])
     register_parallel_backend("parallel_core", _processes)  # as `register_joblib` names them
     config.worker_hooks = (*config.worker_hooks, _HOOK)
     return takers
+
+
+def _be_instances(parallel: ModuleType) -> None:
+    """Let our backends be instances of joblib's classes, which its users ask for."""
+    for theirs, ours in (
+        (parallel.SequentialBackend, SequentialBackend),
+        (parallel.ThreadingBackend, ThreadingBackend),
+        (parallel.LokyBackend, LokyBackend),
+        (parallel.LokyBackend, ProcessesBackend),
+        (parallel.MultiprocessingBackend, MultiprocessingBackend),
+        (parallel.ParallelBackendBase, Backend),
+    ):
+        theirs.register(ours)  # there is no way back, and none is needed
 
 
 def _processes() -> Any:
@@ -147,6 +169,7 @@ def uninstall() -> None:
     for follower in _followers:
         followers.remove(follower)
     _followers.clear()
+    follow_joblib(None)
     config.worker_hooks = tuple(hook for hook in config.worker_hooks if hook != _HOOK)
     if strangers:
         warn_caller(

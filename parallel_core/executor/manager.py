@@ -155,6 +155,7 @@ class Calls(Parallel):
     """
 
     _may_run_here = False
+    _default_n_jobs = -1
 
     def __init__(
         self, n_jobs: Any, batch_size: int | Literal["auto"] | None = None, **params: Any
@@ -167,8 +168,6 @@ class Calls(Parallel):
             batch_size="auto" if batch_size is None else batch_size,
             **params,
         )
-        if self.n_jobs is None:
-            self.n_jobs = -1
         if self._backend.style is Style.INLINE:  # deep within tasks, or asked for by name
             self._backend = find_backend("threading")
             self.n_jobs = 1
@@ -190,7 +189,7 @@ class Calls(Parallel):
     @property
     def n_workers(self) -> int:
         """How many workers there are."""
-        return self._backend.effective_n_jobs(self.n_jobs or -1)
+        return self._backend.effective_n_jobs(self.n_jobs)
 
 
 class Manager:

@@ -10,7 +10,7 @@ from parallel_core import config
 from parallel_core.backends.base import Backend
 from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend, takes_params
-from parallel_core.config import UNSET, Settings, only_given, setting
+from parallel_core.config import DEFAULTS, UNSET, Settings, only_given, setting
 from parallel_core.observe.messages import Messages
 from parallel_core.parallel.checks import check_arrays, check_hints, check_nested, check_verbose
 from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend
@@ -20,7 +20,7 @@ from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, KeysView
     from typing import Literal
 
 
@@ -136,9 +136,19 @@ class parallel_config:
         if "backend" in values:
             values["backend"] = find_backend(values["backend"], backend_params)
         self._token: Token[Settings] | None = config.push_settings(values, workers)
+        self._settings = config.current_settings()
 
     def __enter__(self) -> parallel_config:
         return self
+
+    def __getitem__(self, name: str) -> Any:
+        """Return what is in force in the block, as in ``config["n_jobs"]``."""
+        value = self._settings.values.get(name, DEFAULTS[name])
+        return value.given if isinstance(value, Backend) else value
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of what can be asked for, so that ``dict(config)`` has it all."""
+        return DEFAULTS.keys()
 
     def __exit__(
         self,
@@ -195,13 +205,12 @@ class parallel_backend(parallel_config):
         )
 
     def __enter__(self) -> Any:
-        settings = config.current_settings().values
-        return settings.get("backend"), settings.get("n_jobs")
+        return self["backend"], self["n_jobs"]
 
 
 def get_active_backend(
     prefer: Any = UNSET["prefer"], require: Any = UNSET["require"], verbose: Any = UNSET["verbose"]
-) -> tuple[Backend, int]:
+) -> tuple[Any, int]:
     """Return the backend that `Parallel` would use here, and its number of jobs.
 
     Parameters
@@ -216,8 +225,10 @@ def get_active_backend(
     Returns
     -------
     tuple of Backend and int
-        The number of jobs is that of the context; 1 where none is set, or where hint or
-        constraint have it use threads instead of another backend.
+        In the place of the backend stands an object by joblib's conventions where one was given.
+        Either has `supports_sharedmem` and `uses_threads`, and knows its `nesting_level`. The
+        number of jobs is that of the context; 1 where none is set, or where hint or constraint
+        have it use threads instead of another backend.
 
     Examples
     --------
@@ -229,7 +240,7 @@ def get_active_backend(
     backend, n_jobs, remark = choose_backend(None, None, prefer, require, {})
     if remark is not None and verbose >= MESSAGE_OF_OVERRIDES:
         Messages(verbose, "get_active_backend()").say(remark)
-    return backend, backend.default_n_jobs if n_jobs is None else n_jobs
+    return backend.given, backend.default_n_jobs if n_jobs is None else n_jobs
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -254,8 +265,8 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     wanted = check_n_jobs(n_jobs)
     if wanted == 1:
         return 1
-    backend, from_context = get_active_backend()
-    return backend.effective_n_jobs(from_context if wanted is None else wanted)
+    backend, wanted, _ = choose_backend(None, wanted, UNSET["prefer"], UNSET["require"], {})
+    return backend.effective_n_jobs(backend.default_n_jobs if wanted is None else wanted)
 
 
 def _check(values: dict[str, Any]) -> None:

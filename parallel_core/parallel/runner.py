@@ -65,6 +65,8 @@ class Runner:
 
     #: Whether the tasks of a call with one job may run in the thread that makes it.
     _may_run_here = True
+    #: What ``n_jobs=None`` means where the context does not say; None: what the backend says.
+    _default_n_jobs: int | None = None
 
     def __init__(
         self,
@@ -152,9 +154,13 @@ class Runner:
             workers = {**settings.backend_params, **workers}
         self._options = worker_options(workers)
         self._is_named = backend is not None
-        self._backend, self.n_jobs, self._remark = choose_backend(
+        self._backend, wanted, self._remark = choose_backend(
             backend, jobs, prefer, require, backend_params
         )
+        if wanted is None:
+            default = self._default_n_jobs
+            wanted = self._backend.default_n_jobs if default is None else default
+        self.n_jobs = wanted
         self._managed = False
         self._held = Holdings(self._options, self._call_options.journal)
         self._dispatch: Any = None
@@ -236,7 +242,7 @@ class Runner:
     def _check_is_free(self) -> None:
         if self._running or self._apart is not None:
             raise RuntimeError(
-                "this Parallel instance is running a call already, whose generator has not been "
+                "This Parallel instance is already running a call, whose generator has not been "
                 "exhausted or closed: finish that first, or use another instance"
             )
 
@@ -279,6 +285,7 @@ class Runner:
         )
         dispatch = new_dispatch(backend, session, tasks, plan, self._options, make_arrays)
         self._dispatch = dispatch
+        backend.start_call()
         dispatch.start()
         return dispatch
 
@@ -291,7 +298,7 @@ class Runner:
             return False
         if backend.style is not Style.PUSH:
             return True  # a thread protects from nothing else
-        if self._is_named and self.n_jobs is not None and self.n_jobs < 0:
+        if self._is_named and self.n_jobs < 0:
             return False  # of processes, as many as there are cores
         options = self._call_options
         is_protected = options.retries or options.on_error != "raise" or self._options.most_memory
@@ -366,8 +373,7 @@ class Runner:
 
     def _effective_n_jobs(self) -> int:
         """Return how many workers a call would get; libraries ask joblib's `Parallel` this way."""
-        wanted = self._backend.default_n_jobs if self.n_jobs is None else self.n_jobs
-        return self._backend.effective_n_jobs(wanted)
+        return self._backend.effective_n_jobs(self.n_jobs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_jobs={self.n_jobs})"
