@@ -45,6 +45,7 @@ _TIMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
 _BLAMED = (Phase.LOADING, *_TIMED)  # in these, death is the task's
 _BIRTH_SECONDS = 0.1  # what it takes to replace a worker, and to be worth it
 _LOOK_SECONDS = 0.01  # until a worker that has something may have begun with it
+_CLOSED_SECONDS = 1.0  # for a worker to end whose channel has ended
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
 
@@ -95,6 +96,7 @@ class ChannelSession(Session):
         self._team = pool.lease(n_jobs, key, now, spawn)
         self._workers = self._team.workers
         self.n_workers = len(self._workers)
+        self._closed: list[tuple[float, Worker]] = []  # those whose channel has ended, until when
         self._news: list[Completion] = []
         self._unshown: Exception | None = None  # why what tasks print cannot be shown
         self._is_deaf = False  # the caller knows that it cannot
@@ -235,6 +237,8 @@ class ChannelSession(Session):
             return news
         if self._fatal is not None:
             raise SessionFailed(self._fatal)
+        if self._closed:
+            seconds = self._bury_closed(seconds)
         for descriptor, event in self._poll(seconds):
             worker = self._team.by_descriptor.get(descriptor)
             if worker is None:
@@ -390,8 +394,9 @@ class ChannelSession(Session):
         except ChannelClosed:
             if worker.pidfd is None:
                 self._bury(worker)
-            else:  # the end of the socket says nothing that the pidfd will not say
+            else:  # the end of the process follows, unless a task has closed all descriptors
                 self._team.ignore(worker.channel.fileno())
+                self._closed.append((time.monotonic() + _CLOSED_SECONDS, worker))
             return False
         for message in received or ():
             self._take(worker, message)
@@ -456,6 +461,17 @@ class ChannelSession(Session):
             pass
         if worker in self._workers:
             self._bury(worker)
+
+    def _bury_closed(self, seconds: float | None) -> float:
+        """Bury who has not ended in time; return how long to wait for others, at most `seconds`."""
+        now = time.monotonic()
+        closed = [entry for entry in self._closed if entry[1] in self._workers]
+        self._closed = [entry for entry in closed if entry[0] > now]
+        for due, worker in closed:
+            if due <= now:
+                self._bury(worker)
+        until = [0.0] if self._news else [due - now for due, _ in self._closed]
+        return min([*until, LONGEST_WAIT if seconds is None else seconds])
 
     def _bury(self, worker: Worker) -> None:
         """Let go of a worker that has ended: one task may be to blame, the others are left over."""

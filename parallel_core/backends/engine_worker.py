@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import os
 import pickle
 import threading
 from collections import OrderedDict
@@ -29,7 +30,7 @@ from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.setup import run_initializer
-from parallel_core.workers.system import hear_interrupts
+from parallel_core.workers.system import hear_interrupts, leave_threads
 from parallel_core.workers.threads import ThreadLimit, follow
 
 _CALLS = 8  # whose definitions an engine's worker keeps
@@ -46,6 +47,8 @@ _received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
 _initializer_errors: list[tuple[bytes, str]] = []
 #: Globals that an initializer set in this worker.
 _state: dict[str, Any] = {}
+#: Boards of the batches that run.
+_boards: list[PrivateBoard] = []
 #: What this worker was told of threads.
 _threads: ThreadLimit | None = None
 
@@ -58,6 +61,9 @@ def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
     hold_on(lifeline)
     hear_interrupts()
     begin_output(Origin.OURS)
+    register: Any = getattr(threading, "_register_atexit", None)  # there is no public way
+    if register is not None:
+        register(leave_threads)
     if data is None:
         return
     with first_output():
@@ -129,11 +135,27 @@ def _answers(told: Any, nested: bytes | None) -> list[Any]:
             make = functools.partial(FoldingExecution, fold)
         envelope = SealedEnvelope(Capsule(context, Place.ENGINE)) if context else None
         board = PrivateBoard()
-        execution = make(0, 0, definitions, board, answers.append, start=start, envelope=envelope)
-        execution.run(runs, carry_on)
+        _boards.append(board)
+        try:
+            execution = make(
+                0, 0, definitions, board, answers.append, start=start, envelope=envelope
+            )
+            execution.run(runs, carry_on)
+        finally:
+            _boards.remove(board)
     finally:
         _let_go()
     return answers
+
+
+def _stop_in_child() -> None:
+    """Have a child that a task forks run no further task, should it come back out of that one."""
+    for board in _boards:
+        board.cancel()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_in_child)
 
 
 def _let_go() -> None:

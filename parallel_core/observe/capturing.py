@@ -106,6 +106,11 @@ def current_sink() -> Sink | None:
     return sink
 
 
+def is_redirected() -> bool:
+    """Whether what is written to ``sys.stderr`` goes to the current sink."""
+    return type(sys.stderr) is _Proxy
+
+
 class redirected:
     """Within the block, what this context prints goes to `sink`."""
 
@@ -123,7 +128,7 @@ class redirected:
 
     def __exit__(self, *raised: object) -> None:
         if self._token is not None:
-            _sink.reset(self._token)
+            self._token.var.reset(self._token)
         if self._sink in _of_process:
             _of_process.remove(self._sink)
         _end()
@@ -156,9 +161,9 @@ def _put_back() -> None:
 
 def _forget_in_child() -> None:
     """Nobody hears of what a forked child gives to a sink."""
-    global _lock
+    global _lock, _sink
     _lock = threading.RLock()  # the thread that had it is not here
-    _sink.set(None)
+    _sink = ContextVar("parallel_core_output", default=None)  # so in every context
     _of_process.clear()
 
 

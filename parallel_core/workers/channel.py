@@ -18,6 +18,7 @@ their owner calls `own` before what they show may change.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import select
 import socket
@@ -393,7 +394,8 @@ class Channel:
         """Close the socket."""
         self._outbox.clear()
         self._incoming = None
-        self._socket.close()
+        with contextlib.suppress(OSError):  # a task has closed it
+            self._socket.close()
 
 
 def _is_in_band(buffer: pickle.PickleBuffer) -> bool:

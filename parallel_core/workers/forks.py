@@ -3,14 +3,19 @@
 A child that should have ended, but came back out of its task (returned, or raised on the way to
 its ``os._exit``), would go on with the worker's batch: run tasks twice, and send answers in its
 name. So in a child the channel is closed, and the connection for output, and in the place of the
-status board there is a page of its own that allows no further task.
+status board there is a page of its own that allows no further task. Where its task is over, it
+ends as a program of its own would, whose last line the task was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import sys
+from typing import NoReturn
 
+from parallel_core.tasks.failure import traceback_text
 from parallel_core.workers.board import SIZE, Board
 from parallel_core.workers.channel import Channel
 from parallel_core.workers.output import OutputWriter
@@ -47,3 +52,30 @@ def replace_by_private(board: Board) -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(board.words))
     flags = _MAP_FIXED | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     place(address, SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+
+
+def end_child(error: BaseException | None = None) -> NoReturn:
+    """End this process, a forked child whose task has returned, or has raised `error`.
+
+    No handlers of `atexit` run: they are those of the process that it was forked from.
+    """
+    status = 0
+    try:
+        if isinstance(error, SystemExit):
+            status = _exit_status(error.code)
+        elif error is not None:
+            status = 1
+            sys.stderr.write(traceback_text(error))
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # there is none, or it is closed
+                stream.flush()
+        os._exit(status)
+
+
+def _exit_status(code: object) -> int:
+    """Return what the system is told for ``sys.exit(code)``; words are printed."""
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1

@@ -34,7 +34,13 @@ from parallel_core.workers.output import OutputWriter, output_writer
 from parallel_core.workers.passing import Receiver
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
 from parallel_core.workers.streams import replace_streams
-from parallel_core.workers.system import arm_lifeline, hear_interrupts, write_stacks
+from parallel_core.workers.system import (
+    arm_lifeline,
+    die_with,
+    hear_interrupts,
+    leave_threads,
+    write_stacks,
+)
 
 
 def main(
@@ -74,6 +80,7 @@ def main(
     finally:
         writer.leave(_LAST_SECONDS)
         channel.close()
+        leave_threads()
 
 
 def _stop_if_wanted(board: Board) -> None:
@@ -125,6 +132,7 @@ class _Server:
         self._idle_seconds: float | None = None
         self._is_new = True
         self._is_fenced = False
+        self._parent = 0
         self._end_batch: Callable[[], None] | None = None
 
     def serve(self) -> None:
@@ -199,6 +207,7 @@ class _Server:
         if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
             self._is_fenced = True
             self._board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
+            die_with(self._parent)  # not sooner: both need ctypes, which takes its time
         if self._is_new:
             self._is_new = False
             self._channel.set_patience(self._idle_seconds)
@@ -284,7 +293,7 @@ class _Server:
     def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
         if birth is not None:
             self._channel.send((messages.BORN,))
-        if birth is not None:
+            self._parent = birth.parent
             self._kept = frozenset(os.fsencode(name) for name in birth.environment)
         apply(now, self._told, self._kept)
         self._told = now

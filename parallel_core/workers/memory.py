@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from parallel_core.workers.board import LIMIT, MEMORY, Board
@@ -50,6 +51,7 @@ class MemoryWatch:
         """Write down how much it is, and return that."""
         held = 0
         if self._file >= 0:
-            held = int(os.pread(self._file, 100, 0).split()[1]) * _PAGE
+            with contextlib.suppress(OSError, IndexError, ValueError):  # a task has closed it
+                held = int(os.pread(self._file, 100, 0).split()[1]) * _PAGE
         self._board.words[MEMORY] = held
         return held

@@ -24,6 +24,7 @@ workers that say nothing cost a look at a word.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import socket
@@ -125,7 +126,8 @@ class OutputWriter:
         """Wait no longer than so for the parent from now on, which may never read again."""
         whole = int(seconds)
         patience = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        with contextlib.suppress(OSError):  # a task has closed it
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
 
     def close(self) -> None:
         """Say nothing more, as a child of this process must not."""

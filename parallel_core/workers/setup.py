@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
 from typing import Any, NamedTuple
 
 from memmapping.modules import loaded
@@ -70,6 +71,8 @@ class BirthSettings(NamedTuple):
         Modules to import first.
     hooks : tuple of str
         What to call before that; see `config.worker_hooks`.
+    parent : int
+        Process whose main thread has started it; 0 if another thread has.
     """
 
     authkey: bytes | None
@@ -77,6 +80,7 @@ class BirthSettings(NamedTuple):
     environment: tuple[str, ...]
     preload: tuple[str, ...]
     hooks: tuple[str, ...]
+    parent: int = 0
 
 
 def surroundings(
@@ -111,7 +115,9 @@ def birth_settings(key: WorkerKey) -> BirthSettings:
         process: Any = sys.modules["multiprocessing.process"]
         authkey = bytes(process.current_process().authkey)
     names = tuple(name for name, _ in key.environment)
-    return BirthSettings(authkey, key.initializer, names, key.preload, key.hooks)
+    is_main = threading.current_thread() is threading.main_thread()
+    parent = os.getpid() if is_main else 0
+    return BirthSettings(authkey, key.initializer, names, key.preload, key.hooks, parent)
 
 
 def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 _F_SETSIG = 10  # fcntl.h on Linux; Python's fcntl names it only from 3.13 on
+_PR_SET_PDEATHSIG = 1  # sys/prctl.h
+_LAST_SECONDS = 0.5  # for threads that tasks have left
 
 
 def open_pidfd(pid: int) -> int | None:
@@ -81,6 +83,36 @@ def arm_lifeline(descriptor: int) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True, name="parallel-core-lifeline").start()
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when the thread ends that started it, if it is a child of `parent`.
+
+    That is a second lifeline, for a task that closes all descriptors. See PR_SET_PDEATHSIG in
+    prctl(2); elsewhere there is none.
+    """
+    if sys.platform != "linux" or os.getppid() != parent:
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # gone before the signal was set
+        os._exit(1)
+
+
+def leave_threads() -> None:
+    """Have this process end soon, though threads that tasks have left may go on for ever.
+
+    Python waits for those that are no daemons; executors among them end when it begins to. SIGALRM
+    ends the process after a moment, whatever it is doing. To be called in the main thread.
+    """
+    import threading
+
+    main = threading.main_thread()
+    left = [one for one in threading.enumerate() if one is not main and not one.daemon]
+    if left and hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, _LAST_SECONDS)
 
 
 #: Has a worker write its stack, also while C code holds the interpreter's lock; 0 where there is

@@ -451,7 +451,7 @@ class Worker:
         """Return in words how the process ended."""
         code = self.process.poll()
         if code is None:
-            return "closed its connection"
+            return "closed its connection, as tasks do that close all descriptors,"
         if code == NOT_KNOWN:
             return "ended, nobody knows how: the template that it was forked from had ended before"
         if code >= 0:
