@@ -14,9 +14,15 @@ from contextvars import ContextVar
 from typing import Any
 
 from parallel_core.observe import pieces as kinds
-from parallel_core.observe.capturing import note_worker, redirected
+from parallel_core.observe.capturing import (
+    current_sink,
+    is_redirected,
+    note_worker,
+    redirected,
+)
 from parallel_core.observe.pieces import Piece, encode
 from parallel_core.observe.records import forget_handlers, handlers, pack_record, relay_records
+from parallel_core.observe.warned import forget_warnings, relay_warnings
 
 _MOST = 1 << 24  # bytes of a batch; what is more goes to the worker's own streams
 _MARK = os.urandom(8)
@@ -89,6 +95,7 @@ def begin_output(origin: Origin) -> None:
         note_worker()
         forget_handlers(_inherited if origin is Origin.ENGINE else handlers())
         relay_records(_send_record)
+        relay_warnings(_send_warning)
 
 
 def _send_record(record: Any, is_handled: bool) -> bool:
@@ -98,6 +105,12 @@ def _send_record(record: Any, is_handled: bool) -> bool:
     if output is None or (is_handled and _origin is Origin.ENGINE):
         return False
     return output.add(kinds.RECORD, pack_record(record, is_handled))
+
+
+def _send_warning(data: bytes) -> bool:
+    """Send a warning, unless its text belongs where a task, or ``output=``, has sent all text."""
+    sink = current_sink()
+    return isinstance(sink, BatchOutput) and is_redirected() and sink.add(kinds.WARNING, data)
 
 
 @contextmanager
@@ -110,6 +123,7 @@ def first_output() -> Iterator[None]:
 @contextmanager
 def batch_output() -> Iterator[BatchOutput]:
     """Gather what is printed and logged in this context."""
+    forget_warnings()
     output = BatchOutput()
     output.pieces += _first.pieces
     _first.pieces.clear()

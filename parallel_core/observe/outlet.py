@@ -1,4 +1,4 @@
-"""Where the output of workers appears: on what is ``sys.stdout``, ``sys.stderr`` and logging here.
+"""Where the output of workers appears: on ``sys.stdout``, ``sys.stderr``, in logging and warnings.
 
 It goes where a ``print`` at this moment would go, in this thread: so into a notebook's cell, a
 block of `contextlib.redirect_stdout`, what a test captures.
@@ -26,26 +26,44 @@ _STREAMS = {
 
 
 def show(pieces: Iterable[Piece], worker_name: str | None = None) -> None:
-    """Show `pieces` in their order; a worker that has a name gives it to its records.
+    """Show all `pieces` in their order; a worker that has a name gives it to its records.
 
-    Raises what the stream, or a filter or handler of the caller's, raises.
+    Raises the first of what the streams, or filters and handlers of the caller's, raise.
     """
+    raised: list[Exception] = []
     for kind, several in groupby(pieces, itemgetter(0)):
-        if kind == kinds.RECORD:
-            from parallel_core.observe.records import hand_over
+        found = [data for _, data in several]
+        if kind not in (kinds.RECORD, kinds.WARNING):
+            found = [b"".join(found)]
+        for data in found:
+            try:
+                _show(kind, data, worker_name)
+            except Exception as error:
+                raised.append(error)
+    if raised:
+        raise raised[0]
 
-            for _, data in several:
-                hand_over(data, worker_name)
-            continue
-        stream: Any = getattr(sys, _STREAMS[kind], None)
-        if stream is None:
-            continue
-        if kind in (kinds.STDOUT, kinds.STDERR):
-            _write(stream, decode(b"".join([data for _, data in several])))
-        elif kind in (kinds.STDOUT_BYTES, kinds.STDERR_BYTES):
-            _write_bytes(stream, b"".join([data for _, data in several]))
-        else:
-            stream.flush()
+
+def _show(kind: int, data: bytes, worker_name: str | None) -> None:
+    if kind == kinds.RECORD:
+        from parallel_core.observe.records import hand_over
+
+        hand_over(data, worker_name)
+        return
+    if kind == kinds.WARNING:
+        from parallel_core.observe.warned import warn_again
+
+        warn_again(data)
+        return
+    stream: Any = getattr(sys, _STREAMS[kind], None)
+    if stream is None:
+        return
+    if kind in (kinds.STDOUT, kinds.STDERR):
+        _write(stream, decode(data))
+    elif kind in (kinds.STDOUT_BYTES, kinds.STDERR_BYTES):
+        _write_bytes(stream, data)
+    else:
+        stream.flush()
 
 
 def _write(stream: Any, text: str) -> None:

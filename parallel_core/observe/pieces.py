@@ -13,6 +13,7 @@ STDOUT, STDERR = b"oe"  #: text
 STDOUT_BYTES, STDERR_BYTES = b"OE"  #: what was written to the ``buffer`` of either
 STDOUT_FLUSH, STDERR_FLUSH = b"fg"  #: nothing; the task has flushed
 RECORD = b"r"[0]  #: of the module `logging`; see `records`
+WARNING = b"w"[0]  #: of the module `warnings`; see `warned`
 PART = b"p"[0]  #: of a piece that is too long for one message; see `workers.output`
 
 

@@ -156,6 +156,11 @@ def _exited(note: str, code: object) -> TaskExitError:
     return TaskExitError(f"{note} called sys.exit({code!r})", code)
 
 
+def load_exception(data: bytes) -> object:
+    """Return the exception that `pickle_exception` has pickled, or what came of it."""
+    return _exception_of(pickle.loads(data))
+
+
 class _Rebuilt:
     """An exception in parts, put together again without its ``__init__``."""
 

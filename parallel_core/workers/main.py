@@ -19,8 +19,9 @@ from typing import Any
 from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.observe.capturing import note_worker
-from parallel_core.observe.pieces import RECORD
+from parallel_core.observe.pieces import RECORD, WARNING
 from parallel_core.observe.records import pack_record, relay_records
+from parallel_core.observe.warned import forget_warnings, relay_warnings
 from parallel_core.tasks.batch import run_length
 from parallel_core.tasks.buffers import Buffer, Shelf
 from parallel_core.tasks.received import ReceivedDefinitions
@@ -33,7 +34,7 @@ from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.output import OutputWriter, output_writer
 from parallel_core.workers.passing import Receiver
 from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
-from parallel_core.workers.streams import replace_streams
+from parallel_core.workers.streams import WorkerStream, replace_streams
 from parallel_core.workers.system import (
     arm_lifeline,
     die_with,
@@ -71,6 +72,7 @@ def main(
     note_worker()
     finish_lines = replace_streams(writer)
     relay_records(functools.partial(_send_record, writer))
+    relay_warnings(functools.partial(_send_warning, writer))
     try:
         server = _Server(channel, page, told, finish_lines)
         # A forked child has its parent's context of the fork; what is to hold of it is told.
@@ -92,6 +94,11 @@ def _stop_if_wanted(board: Board) -> None:
 
 def _send_record(writer: OutputWriter, record: Any, is_handled: bool) -> bool:
     return writer.send(RECORD, pack_record(record, is_handled))
+
+
+def _send_warning(writer: OutputWriter, data: bytes) -> bool:
+    """Send a warning, unless its text belongs where a task, or ``output=``, has sent all text."""
+    return type(sys.stderr) is WorkerStream and writer.send(WARNING, data)
 
 
 def _mappings() -> Any:
@@ -216,6 +223,7 @@ class _Server:
                 self._definitions.close()
             self._definitions = ReceivedDefinitions(call, self._state)
             self._call = call
+            forget_warnings()
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
         if context is not None:
