@@ -153,7 +153,8 @@ def load(
     ----------
     filename : str, path or binary file
         The file. How it is compressed is seen from its content. A file object is read from where
-        it stands, and left where the next object may begin.
+        it stands, and left where the next object may begin. An `io.BytesIO` that stands at its
+        end, as after `dump`, is read from its start.
     mmap_mode : {"r", "r+", "w+", "c"}, optional
         Do not read arrays, map them: each arrives as ``numpy.memmap``, read-only (``"r"``),
         written through to the file (``"r+"``, and ``"w+"`` means the same), or with changes
@@ -213,7 +214,11 @@ def load(
         if mmap_mode is not None:
             _warn_not_mapped(mmap_mode, "a file object cannot be mapped")
         file = cast(BinaryIO, filename)
-        return _read(file, _read_start(file), f"the file object {file!r}", None, makes_native)
+        start = _read_start(file)
+        if not start and isinstance(file, io.BytesIO):  # it has just been written, say
+            file.seek(0)
+            start = _read_start(file)
+        return _read(file, start, f"the file object {file!r}", None, makes_native)
     with open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb", _BUFFER_NBYTES) as file:
         nbytes = _length_of(file)
         start = _read_start(file)

@@ -425,6 +425,37 @@ def test_who_was_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"backend": "loky", "env": {}}, "has no parameter 'env'; set os.environ in a function"),
+        ({"backend": "loky", "kill_workers": True}, "shutdown_workers"),
+        ({"backend": "multiprocessing", "maxtasksperchild": 3}, "write worker_lifespan"),
+        ({"backend": "multiprocessing", "context": None}, "pass the context as backend="),
+        ({"backend": "multiprocessing", "forward_reducers": {}}, "copyreg"),
+        ({"backend": "ray"}, "'ray'.* registered first, with register_parallel_backend or with"),
+        ({"pre_dispatch": "n_jobs**2"}, r"'n_jobs \*\* 2' is not understood; use numbers, n_jobs"),
+    ],
+)
+def test_what_joblib_takes_and_what_to_write_instead(params: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        parallel_core.Parallel(n_jobs=2, **params)
+    if "backend" in params:
+        with pytest.raises((TypeError, ValueError), match=words):
+            parallel_core.parallel_config(**params)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("Memory", "from joblib itself"), ("load", r"memmapping\.load has its place")],
+)
+def test_names_that_are_joblibs(name: str, words: str) -> None:
+    from parallel_core.compat import joblib as ours
+
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}': .*{words}"):
+        getattr(ours, name)
+
+
 @pytest.mark.parametrize("ask", [install, register_joblib])
 def test_without_joblib(ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "joblib", None)

@@ -497,6 +497,21 @@ def test_files_that_can_only_be_read(compress: int) -> None:
     writer.join()
 
 
+def test_memory_that_has_just_been_written_is_read_from_its_start(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    dump({"a": 1}, file)
+    middle = file.tell()
+    dump([2], file)
+    assert load(file) == {"a": 1} and file.tell() == middle
+    assert load(file) == [2] and load(file) == {"a": 1}
+    with pytest.raises(DamagedFileError):
+        load(io.BytesIO())
+    with open(tmp_path / "file", "w+b") as other:
+        dump([2], other)
+        with pytest.raises(DamagedFileError):
+            load(other)
+
+
 def test_file_objects_are_not_mapped(tmp_path: Path) -> None:
     dump(np.arange(5), tmp_path / "value")
     with open(tmp_path / "value", "rb") as file:

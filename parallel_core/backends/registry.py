@@ -234,4 +234,7 @@ def _unknown(name: str) -> str:
     names = sorted({*_factories, *(() if joblib is None else joblib.BACKENDS)})
     close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown backend {name!r}{hint} Known are: {', '.join(names)}"
+    return (
+        f"unknown backend {name!r}{hint} Known are: {', '.join(names)}; any other has to be "
+        "registered first, with register_parallel_backend or with joblib"
+    )

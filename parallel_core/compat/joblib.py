@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from parallel_core import (
     Parallel,
     cpu_count,
@@ -38,3 +40,12 @@ __all__ = [
     "register_parallel_backend",
     "wrap_non_picklable_objects",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Raise AttributeError, which says where to have what joblib has by that `name`."""
+    if name in ("dump", "load"):
+        where = f"memmapping.{name} has its place; joblib.load reads the files of joblib.dump"
+    else:
+        where = "only what runs calls is here; import everything else from joblib itself"
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {where}")

@@ -210,7 +210,10 @@ def _value(node: ast.AST, n_jobs: int) -> float:
                 raise ValueError("int() takes one number")
             return int(values[0])
         return min(values) if node.func.id == "min" else max(values)
-    raise ValueError(f"{ast.unparse(node)!r} is not arithmetic")
+    raise ValueError(
+        f"{ast.unparse(node)!r} is not understood; use numbers, n_jobs, + - * / // %, min, max "
+        "and int"
+    )
 
 
 def _wrong_pre_dispatch(given: object, why: str) -> str:

@@ -52,6 +52,21 @@ if TYPE_CHECKING:
         require: Literal["sharedmem"] | None
 
 
+#: What to write instead of what joblib's backends, and the pool behind one of them, take.
+_INSTEAD = {
+    "check_pickle": "nothing needs it",
+    "context": "pass the context as backend=",
+    "context_id": "nothing needs it",
+    "env": "set os.environ in a function that you pass as initializer=",
+    "forward_reducers": "register them with copyreg",
+    "backward_reducers": "register them with copyreg",
+    "kill_workers": "workers end with the program, or by shutdown_workers()",
+    "maxtasksperchild": "write worker_lifespan",
+    "reducers": "register them with copyreg",
+    "scheduler_host": "it is one of backend='dask'",
+    "scatter": "it is one of backend='dask'",
+}
+
 #: Parameters that every backend with workers understands; others go to a backend's factory.
 WORKER_PARAMS = tuple(WORKER_DEFAULTS)
 
@@ -87,6 +102,8 @@ def unexpected(
     for name in sorted(names):
         if name in of_calls:
             told.append(f"{name!r}; give it to the call, Parallel({name}=...)")
+        elif name in _INSTEAD:
+            told.append(f"{name!r}; {_INSTEAD[name]}")
         elif close := difflib.get_close_matches(name, known, 1):
             told.append(f"{name!r}; did you mean {close[0]!r}?")
         else:
