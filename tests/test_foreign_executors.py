@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import operator
+import pickle
 import threading
 import warnings
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
+import loky
+import numpy as np
 import pytest
+import remote
 
 from parallel_core import Parallel, delayed, effective_n_jobs, parallel_config
-from parallel_core.errors import PerformanceWarning, TaskTimeoutError
+from parallel_core.errors import PerformanceWarning, SerializationError, TaskTimeoutError
 
 
 def fail_at(x: int, at: int) -> int:
@@ -128,3 +134,92 @@ def test_the_size_of_an_executor_that_does_not_tell_it(attributes: dict[str, Any
             warnings.simplefilter("error")
             assert parallel(delayed(fail_at)(x, 9) for x in range(5)) == list(range(5))
             Parallel(n_jobs=3, backend=executor)(delayed(fail_at)(x, 9) for x in range(5))
+
+
+class Counting(Executor):
+    """Runs each batch at once, and counts them."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.batches += 1
+        future: Future[Any] = Future()
+        future.set_result(self.run(fn, *args, **kwargs))
+        return future
+
+    def run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+
+class OutOfBand(Counting):
+    """Moves results as dask does; the buffers arrive read-only."""
+
+    def run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(fn(*args, **kwargs), 5, buffer_callback=buffers.append)
+        return pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
+
+
+class TestLargeResults:
+    """They travel beside the answers, as large ones of our own workers do."""
+
+    @pytest.fixture(params=["processes", "loky", "threads", "out of band"])
+    def executor(self, request: pytest.FixtureRequest) -> Iterator[Executor]:
+        """Executors that pickle by protocol 4 and 5, in this process, and with buffers apart."""
+        if request.param == "processes":
+            made: Executor = ProcessPoolExecutor(2)
+        elif request.param == "loky":
+            made = loky.ProcessPoolExecutor(2)
+        elif request.param == "threads":
+            made = ThreadPoolExecutor(2)
+        else:
+            made = OutOfBand()
+        with made:
+            yield made
+
+    @pytest.mark.parametrize("batch_size", [1, 4])
+    def test_they_are_as_in_a_plain_loop(self, executor: Executor, batch_size: int) -> None:
+        names = list(remote.LARGE) * 2
+        results = Parallel(n_jobs=2, backend=executor, batch_size=batch_size)(
+            delayed(remote.large_result)(name) for name in names
+        )
+        for name, result in zip(names, results, strict=True):
+            assert remote.same(result, remote.large_result(name)), name
+
+    def test_a_later_task_does_not_change_them(self, executor: Executor) -> None:
+        results = Parallel(n_jobs=1, backend=executor, batch_size=4)(
+            delayed(remote.fill_buffer)(x) for x in range(8)
+        )
+        assert [(array[0], array[-1]) for array in results] == [(x, x) for x in range(8)]
+        assert all(array.flags.writeable for array in results)
+
+    def test_failures_between_them(self, executor: Executor) -> None:
+        results = Parallel(n_jobs=1, backend=executor, batch_size=4, on_error="return")(
+            delayed(remote.large_unless)(x, 2) for x in range(8)
+        )
+        assert isinstance(results[2], KeyError)
+        assert [len(result) for x, result in enumerate(results) if x != 2] == [200_000] * 7
+
+    def test_one_that_does_not_unpickle_fails_alone(self, executor: Executor) -> None:
+        results = Parallel(n_jobs=1, backend=executor, batch_size=3, on_error="return")(
+            delayed(remote.unloadable_at)(x, 1) for x in range(3)
+        )
+        assert isinstance(results[1], SerializationError)
+        assert [len(results[x]) for x in (0, 2)] == [100_000] * 2
+
+    def test_folding(self, executor: Executor) -> None:
+        total = Parallel(n_jobs=2, backend=executor, reduce=operator.add)(
+            delayed(np.full)(100_000, x) for x in range(8)
+        )
+        assert (total == 28).all()
+
+
+def test_batches_with_large_results_stay_small() -> None:
+    """Their size goes by how much comes back, where all of it comes at once."""
+    with Counting() as executor:
+        results = Parallel(n_jobs=1, backend=executor)(
+            delayed(remote.fill_buffer)(x, 1 << 21) for x in range(12)
+        )
+        assert len(results) == 12
+        assert executor.batches >= 6

@@ -95,6 +95,8 @@ class Completion:
         Parts of the batch that were not run here, or whose results are lost with their worker.
     folded : int or None
         How many results the `values` were folded from; None where nothing is folded.
+    nbytes : int
+        How large the results are that came back together; 0 where each is sent when it is large.
     broken : BaseException or None
         What ends the call, when it was no task that failed but the folding of results, or what
         was to hold inside the tasks.
@@ -108,6 +110,7 @@ class Completion:
         "first",
         "folded",
         "left",
+        "nbytes",
         "seconds",
         "values",
     )
@@ -130,6 +133,7 @@ class Completion:
         self.failures = failures
         self.left = left
         self.folded: int | None = None
+        self.nbytes = 0
         self.broken: BaseException | None = None
 
     @property

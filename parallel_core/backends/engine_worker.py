@@ -1,4 +1,4 @@
-"""What runs in the workers of other engines: a batch comes as bytes, its answers leave as bytes."""
+"""What runs in the workers of other engines: a batch comes as bytes, and returns its answers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from parallel_core.backends.engine_output import (
     first_output,
     whereabouts,
 )
+from parallel_core.backends.executor_results import BatchResult, BesidePickler, Collector
 from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.observe.records import note_caller
@@ -26,7 +27,7 @@ from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
 from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import PrivateBoard
-from parallel_core.workers.execute import Execution
+from parallel_core.workers.execute import Execution, Parcels
 from parallel_core.workers.lifeline import Lifeline, hold_on
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.setup import run_initializer
@@ -73,18 +74,18 @@ def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
             _initializer_errors.append(pack(error, dumps))
 
 
-def run_batch_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes:
+def run_batch_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes | BatchResult:
     """Do as `run_batch`, in a thread of an executor of this program's, of which tasks may know."""
     return contextvars.copy_context().run(_run_within, engines, data)
 
 
-def _run_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes:
+def _run_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes | BatchResult:
     surrounding_engines.set(engines)
     return run_batch(data)
 
 
-def run_batch(data: bytes, nested: bytes | None = None) -> bytes:
-    """Run a batch wherever the engine put it; return its answers.
+def run_batch(data: bytes, nested: bytes | None = None) -> bytes | BatchResult:
+    """Run a batch wherever the engine put it; return its answers, for `read_result`.
 
     `nested` is a pickle of the backend for calls within the tasks, and of their number of jobs.
     """
@@ -93,20 +94,22 @@ def run_batch(data: bytes, nested: bytes | None = None) -> bytes:
     return contextvars.copy_context().run(_run_batch, data, nested)
 
 
-def _run_batch(data: bytes, nested: bytes | None) -> bytes:
-    home, logs, told = pickle.loads(data)
+def _run_batch(data: bytes, nested: bytes | None) -> bytes | BatchResult:
+    home, logs, is_pool, told = pickle.loads(data)
+    collector = Collector(is_pool)
     if home == whereabouts():
-        return pickle.dumps(_answers(told, nested), 5)
+        _run(told, nested, collector)
+        return collector.result()
     begin_output(Origin.ENGINE)
     note_caller(logs)
     with batch_output() as output:
-        answers = _answers(told, nested)
+        _run(told, nested, collector)
     if output.pieces:
-        answers.insert(0, (OUTPUT, output.pieces))
-    return pickle.dumps(answers, 5)
+        collector.answers.insert(0, (OUTPUT, output.pieces))
+    return collector.result()
 
 
-def _answers(told: Any, nested: bytes | None) -> list[Any]:
+def _run(told: Any, nested: bytes | None, collector: Collector) -> None:
     lifeline, hooks, call, level, threads, runs, sent, carry_on, fold, start, context = told
     hold_on(lifeline)
     config.run_hooks(hooks)
@@ -123,12 +126,13 @@ def _answers(told: Any, nested: bytes | None) -> list[Any]:
         while len(_received) > _CALLS + threading.active_count():
             _received.popitem(last=False)[1].close()
     definitions.receive(sent, ())
-    answers: list[Any] = []
     references = loaded("memmapping.references")
     if references is not None:  # one mapping of each array for all tasks of the batch
         references.keeper.begin()
     try:
-        make: Any = Execution
+        make: Any = functools.partial(
+            Execution, parcels=Parcels(collector.add, None, BesidePickler)
+        )
         if fold is not None:
             from parallel_core.workers.folding import FoldingExecution
 
@@ -137,15 +141,13 @@ def _answers(told: Any, nested: bytes | None) -> list[Any]:
         board = PrivateBoard()
         _boards.append(board)
         try:
-            execution = make(
-                0, 0, definitions, board, answers.append, start=start, envelope=envelope
-            )
+            send = collector.answers.append
+            execution = make(0, 0, definitions, board, send, start=start, envelope=envelope)
             execution.run(runs, carry_on)
         finally:
             _boards.remove(board)
     finally:
         _let_go()
-    return answers
 
 
 def _stop_in_child() -> None:

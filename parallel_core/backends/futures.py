@@ -45,6 +45,7 @@ from parallel_core.backends.engine_worker import (
     run_batch_within,
     surrounding_engines,
 )
+from parallel_core.backends.executor_results import BatchResult, read_result, size_of_result
 from parallel_core.backends.executor_size import executor_size, tell_size_is_unknown
 from parallel_core.observe.outlet import show
 from parallel_core.observe.pieces import Piece
@@ -97,10 +98,11 @@ class FuturesSession(Session):
         self._context = b""
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._is_aborted = False  # the executor takes nothing more
-        self._stuck: set[Future[bytes]] = set()  # out of time, and not to be stopped
-        self._in_flight: dict[Future[bytes], tuple[Batch, float]] = {}
-        self._done: queue.SimpleQueue[Future[bytes] | None] = queue.SimpleQueue()
+        self._stuck: set[Future[Any]] = set()  # out of time, and not to be stopped
+        self._in_flight: dict[Future[Any], tuple[Batch, float]] = {}
+        self._done: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
         self._news: list[Completion] = []
+        self._brought = 0  # bytes of the results of the batch that is being read
         self._unshown: Exception | None = None  # why what tasks print cannot be shown
         self._is_deaf = False  # the caller knows that it cannot
         self.closed = False
@@ -143,7 +145,8 @@ class FuturesSession(Session):
         told = (lifeline, hooks, self._call, self._level, self._threads, batch.runs, definitions)
         fold = None if self._folding is None else tuple(self._folding)
         rest = (self._carry_on, fold, batch.start, self._context)
-        return pickle.dumps((whereabouts(), caller_handles(), (*told, *rest)), 5)
+        is_pool = self._backend.opens_files
+        return pickle.dumps((whereabouts(), caller_handles(), is_pool, (*told, *rest)), 5)
 
     def _hand_over(self, batch: Batch, data: bytes) -> None:
         try:
@@ -258,13 +261,14 @@ class FuturesSession(Session):
         self.executor = self._backend.renewed(self.executor, self.n_workers, self._options)
         self._is_aborted = False
 
-    def _take(self, future: Future[bytes]) -> list[Completion]:
+    def _take(self, future: Future[Any]) -> list[Completion]:
         entry = self._in_flight.pop(future, None)
         if entry is None:
             self._stuck.discard(future)
             return []  # of a call that was cancelled, or out of time
         batch, _ = entry
         error: BaseException | None = CancelledError() if future.cancelled() else future.exception()
+        self._brought = 0
         if error is None:
             try:
                 answers = self._answers(batch, future.result())
@@ -279,15 +283,21 @@ class FuturesSession(Session):
             return []
         if answers[0][0] == OUTPUT:
             self._show(answers.pop(0)[1])
-        return [self._read(batch, answer) for answer in answers]
+        news = [self._read(batch, answer) for answer in answers]
+        for completion in news:
+            completion.nbytes = self._brought * completion.tasks // batch.size
+        return news
 
     def _read(self, batch: Batch, answer: Any) -> Completion:
         return read_answer(batch, answer)
 
     def _answers(self, batch: Batch, out: Any) -> list[Any]:
         """Return the answers in what the engine has brought back of `batch`."""
-        answers: list[Any] = pickle.loads(out)
-        return answers
+        return self._read_result(out)
+
+    def _read_result(self, out: bytes | BatchResult) -> list[Any]:
+        self._brought += size_of_result(out)
+        return read_result(out)
 
     def _show(self, pieces: list[Piece]) -> None:
         """Show what tasks have printed; where that cannot be shown, this is said once."""
@@ -320,7 +330,7 @@ class _Release:
     def __init__(self, uses: list[Any]) -> None:
         self._uses = uses
 
-    def __call__(self, future: Future[bytes]) -> None:
+    def __call__(self, future: Future[Any]) -> None:
         self._uses.clear()
 
 
@@ -343,11 +353,11 @@ class FuturesBackend(Backend):
         """Return the limit of threads for its workers; None where they are not ours to limit."""
         return None
 
-    def submit(self, executor: Executor, data: bytes) -> Future[bytes]:
+    def submit(self, executor: Executor, data: bytes) -> Future[Any]:
         """Hand a batch to the engine."""
         return executor.submit(run_batch, data)
 
-    def abort(self, executor: Executor, futures: list[Future[bytes]]) -> bool:
+    def abort(self, executor: Executor, futures: list[Future[Any]]) -> bool:
         """End `futures`, if the engine can do that; by default what runs is left to run out.
 
         Returns whether that was the end of the executor as well.
@@ -415,7 +425,7 @@ class ExecutorBackend(FuturesBackend):
             raise BackendUnavailable("its threads are in the process that this one is forked from")
         return self._executor
 
-    def submit(self, executor: Executor, data: bytes) -> Future[bytes]:
+    def submit(self, executor: Executor, data: bytes) -> Future[Any]:
         """Hand a batch to the executor, which may run it in this process."""
         if self.opens_files:
             return super().submit(executor, data)
@@ -426,7 +436,7 @@ class ExecutorBackend(FuturesBackend):
         return os.getpid(), id(self._executor)
 
 
-def _cancel(future: Future[bytes]) -> bool:
+def _cancel(future: Future[Any]) -> bool:
     """Cancel `future` if its engine can do that; parsl's say NotImplementedError."""
     try:
         return future.cancel()

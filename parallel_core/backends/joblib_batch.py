@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parallel_core.backends.engine_worker import run_batch
+from parallel_core.backends.executor_results import BatchResult
 
 
 class TaskRun:
@@ -24,7 +25,7 @@ class TaskRun:
         self.__name__ = self.__qualname__ = name
         self.nested = nested
 
-    def __call__(self, data: bytes) -> bytes:
+    def __call__(self, data: bytes) -> bytes | BatchResult:
         """Run the tasks in `data`; return their answers."""
         return run_batch(data, self.nested)
 
@@ -63,7 +64,7 @@ class BatchCall:
         self.size = size
         self._split = split
 
-    def __call__(self) -> list[bytes]:
+    def __call__(self) -> list[bytes | BatchResult]:
         """Run the tasks."""
         return [self.run(self.data)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pickle
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
@@ -182,7 +181,7 @@ class JoblibStyleSession(FuturesSession):
         answers: list[Any] = []
         output: list[Piece] = []
         for (first, end), data in zip(parts, out, strict=True):
-            of_part = pickle.loads(data)
+            of_part = self._read_result(data)
             if of_part[0][0] == OUTPUT:
                 output += of_part.pop(0)[1]
             answers += [_moved(answer, first, end == batch.size) for answer in of_part]
@@ -231,7 +230,9 @@ def _merged(news: list[Completion]) -> list[Completion]:
         values += completion.values
         failures += completion.failures
     seconds = sum(completion.seconds for completion in news)
-    return [Completion(first.batch, first.first, values, seconds, news[-1].finished, failures)]
+    merged = Completion(first.batch, first.first, values, seconds, news[-1].finished, failures)
+    merged.nbytes = sum(completion.nbytes for completion in news)
+    return [merged]
 
 
 def _is_held(batch: Batch) -> bool:

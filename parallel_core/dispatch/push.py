@@ -431,7 +431,7 @@ class PushDispatch:
         """Deliver the results; those of tasks that failed are judged afterwards."""
         values = completion.values
         if completion.seconds:
-            self._sizer.record(completion.tasks, completion.seconds)
+            self._sizer.record(completion.tasks, completion.seconds, completion.nbytes)
         first = completion.first
         if self._folded is not None:
             self._record_folded(completion)

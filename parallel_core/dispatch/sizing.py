@@ -17,6 +17,7 @@ from collections.abc import Callable
 _GROWTH = 16
 _MOST = 1 << 17
 _MOST_NBYTES = 1 << 20
+_MOST_RESULT_NBYTES = 4 << 20  # new memory for more takes longer to get than to fill
 _MOST_SECONDS = 0.5  # longer batches keep results back and end far apart
 _DISPATCH_SHARE = 0.01  # of a worker's time, for handing over what it does in it
 _BUSY_SHARE = 0.25  # of the dispatcher's time, for that; reading the answers costs as much again
@@ -44,9 +45,10 @@ class BatchSizer:
     have come as half of the workers would give, for those with short tasks answer first.
 
     Pulling a batch from the caller's iterable should not take long either, nor should it hold many
-    bytes. Tasks of a slow iterable go one by one, which costs nothing beside waiting for them. One
-    that has blocked is asked for a part of what it has yielded since: the next task may be long in
-    coming, and those before it are held back meanwhile.
+    bytes, and neither should its results where they come back together. Tasks of a slow iterable go
+    one by one, which costs nothing beside waiting for them. One that has blocked is asked for a
+    part of what it has yielded since: the next task may be long in coming, and those before it are
+    held back meanwhile.
 
     Parameters
     ----------
@@ -89,6 +91,7 @@ class BatchSizer:
         "_pull_seconds",
         "_pulling",
         "_recorded",
+        "_result_nbytes",
         "_since_blocked",
         "_task_nbytes",
         "_up",
@@ -119,6 +122,7 @@ class BatchSizer:
         self._left = total
         self._handing_over = _MOST_SECONDS * _DISPATCH_SHARE  # the least that was seen
         self._task_nbytes = 0.0
+        self._result_nbytes = 0.0
         self._pulling = 0.0  # seconds for a task
         self._look = 1
         self._since_blocked: int | None = None  # tasks that were pulled; None: it never has
@@ -148,8 +152,11 @@ class BatchSizer:
             busy = self._handing_over * self._n_workers / _BUSY_SHARE
             self._aim = max(self._least_aim, cheap, busy)
 
-    def record(self, tasks: int, seconds: float) -> None:
-        """Take in that a worker needed `seconds` for `tasks` tasks."""
+    def record(self, tasks: int, seconds: float, nbytes: int = 0) -> None:
+        """Take in that a worker needed `seconds` for `tasks` tasks.
+
+        Their results had `nbytes`; 0 where each is sent as soon as it is large.
+        """
         if tasks == 0:
             return
         latest = seconds / tasks
@@ -162,7 +169,13 @@ class BatchSizer:
             self.task_seconds = known + weight * (latest - known)
         if self._fixed is not None:
             return
-        size = max(1, min(int(self._aim / max(self.task_seconds, 1e-9)), self._most))
+        size = min(int(self._aim / max(self.task_seconds, 1e-9)), self._most)
+        if nbytes:
+            known_nbytes, latest_nbytes = self._result_nbytes, nbytes / tasks
+            change = latest_nbytes - known_nbytes
+            self._result_nbytes = max(latest_nbytes, known_nbytes + _BYTES_WEIGHT * change)
+            size = min(size, int(_MOST_RESULT_NBYTES / self._result_nbytes))
+        size = max(1, size)
         self._answers += 1
         if size > self.size:
             if self._answers * 2 < self._n_workers:

@@ -54,15 +54,23 @@ class Parcels:
     send : callable
         Takes each, and its buffers. They are views: when it returns, nothing that happens to the
         objects may change what it was given.
-    shelf : Shelf
+    shelf : Shelf, optional
         Where smaller ones are kept until then.
+    pickler : type
+        What leaves large parts of results where they lie.
     """
 
-    __slots__ = ("send", "shelf")
+    __slots__ = ("pickler", "send", "shelf")
 
-    def __init__(self, send: Callable[[Any, list[Buffer]], None], shelf: Shelf) -> None:
+    def __init__(
+        self,
+        send: Callable[[Any, list[Buffer]], None],
+        shelf: Shelf | None = None,
+        pickler: type[ResultPickler] = ParcelPickler,
+    ) -> None:
         self.send = send
         self.shelf = shelf
+        self.pickler = pickler
 
 
 class Execution:
@@ -414,14 +422,15 @@ class Execution:
         return explain(what, value, name, error, self._definitions.reduce)
 
     def _make_pickler(self) -> ResultPickler:
-        make = ResultPickler if self._parcels is None else ParcelPickler
+        make = ResultPickler if self._parcels is None else self._parcels.pickler
         self._pickler = make(self._definitions.reduce)
         return self._pickler
 
     def _keep_parcel(self, parcel: Any) -> None:
         assert self._parcels is not None
         self._values.append(parcel.entry)
-        copies = self._parcels.shelf.put(parcel.buffers)
+        shelf = self._parcels.shelf
+        copies = None if shelf is None else shelf.put(parcel.buffers)
         if copies is not None:
             self._buffers += copies
             return
@@ -455,7 +464,8 @@ class Execution:
             self._memory.look(now)
         if self._parcels is not None and buffers:
             self._parcels.send(answer, buffers)
-            self._parcels.shelf.clear()
+            if self._parcels.shelf is not None:
+                self._parcels.shelf.clear()
         else:
             self._send(answer)
         words[PHASE] = phase

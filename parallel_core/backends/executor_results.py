@@ -1,0 +1,158 @@
+"""What the worker of another engine brings back of a batch.
+
+::
+
+    answers of the batch ──┬─▶ their pickle, with `HERE` where something large was
+                           └─▶ beside it, in the order of the `HERE`: text, bytes, pickles as they
+                               are, and the memory of arrays and buffers as arrays of bytes
+
+An engine pickles what its worker returns. In a pickle within that pickle, what is large would be
+copied at each end once more, and an engine that sends buffers out of band would not find them.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from parallel_core.tasks.buffers import HERE, Buffer, Description
+from parallel_core.tasks.results import BESIDE, Parcel, ParcelPickler
+
+#: The pickle of whatever stands beside it.
+_FLAT = pickle.dumps(HERE, 5, buffer_callback=lambda _: False)
+
+
+class BatchResult:
+    """The answers of a batch in which something is large.
+
+    Parameters
+    ----------
+    head : bytes
+        The pickle of the answers, without what is large.
+    beside : list of tuple
+        For each `HERE` in it what to make of the object that follows, and that; see `_restore`.
+    """
+
+    __slots__ = ("beside", "head")
+
+    def __init__(self, head: bytes, beside: list[tuple[Description | None, Any]]) -> None:
+        self.head = head
+        self.beside = beside
+
+    def __reduce__(self) -> Any:
+        return BatchResult, (self.head, self.beside)
+
+    @property
+    def nbytes(self) -> int:
+        """How large it is, about."""
+        return sum(_size(obj) for _, obj in self.beside) + len(self.head)
+
+    def answers(self) -> list[Any]:
+        """Return the answers; where something cannot be restored, the exception is in its place."""
+        found: list[Any] = pickle.loads(self.head, buffers=map(_restore, self.beside))
+        return found
+
+
+def read_result(result: bytes | BatchResult) -> list[Any]:
+    """Return the answers in what a batch has returned."""
+    if isinstance(result, BatchResult):
+        return result.answers()
+    answers: list[Any] = pickle.loads(result)
+    return answers
+
+
+def size_of_result(result: bytes | BatchResult) -> int:
+    """Return how many bytes a batch has brought back, about."""
+    return result.nbytes if isinstance(result, BatchResult) else len(result)
+
+
+class Collector:
+    """Collects the answers of a batch, in its worker.
+
+    Parameters
+    ----------
+    is_pickled_at_once : bool
+        Whether they will be pickled before anything else can run here.
+    """
+
+    def __init__(self, is_pickled_at_once: bool) -> None:
+        self._is_pickled_at_once = is_pickled_at_once
+        self._beside: list[tuple[Description | None, Any]] = []
+        self.answers: list[Any] = []
+
+    def add(self, answer: Any, buffers: list[Buffer]) -> None:
+        """Take an answer, and what is beside it as it is now."""
+        finished = answer[6]
+        as_it_lies = finished and self._is_pickled_at_once
+        self.answers.append(answer)
+        for buffer in buffers:
+            if isinstance(buffer, _Whole):
+                self._beside.append((None, buffer.obj))
+            else:
+                self._beside.append((buffer.description, _as_array(buffer, as_it_lies)))
+
+    def result(self) -> bytes | BatchResult:
+        """Return what to return from the batch."""
+        if not self._beside:
+            return pickle.dumps(self.answers, 5)
+        head = pickle.dumps(self.answers, 5, buffer_callback=lambda buffer: buffer is not HERE)
+        return BatchResult(head, self._beside)
+
+
+class BesidePickler(ParcelPickler):
+    """Pickles results; text, bytes and large pickles are left whole beside the answer."""
+
+    __slots__ = ()
+
+    def dumps_flat(self, value: object) -> bytes | Parcel:
+        """Return a parcel of a large text or bytes, which nothing can change."""
+        return Parcel((_FLAT, HERE), [_Whole(value)])
+
+    def _pack(self, pieces: list[Any], buffers: list[Buffer]) -> bytes | Parcel:
+        data = b"".join(pieces)
+        places = (HERE,) * len(buffers)
+        if len(data) >= BESIDE:
+            return Parcel((HERE, *places), [_Whole(data), *buffers])
+        return Parcel((data, *places), buffers) if buffers else data
+
+
+class _Whole(Buffer):
+    """An object that the engine pickles as it is."""
+
+    __slots__ = ("obj",)
+
+    def __init__(self, obj: object) -> None:
+        super().__init__(0, [])
+        self.obj = obj
+
+
+def _size(obj: Any) -> int:
+    return len(obj) if isinstance(obj, (bytes, str)) else int(obj.nbytes)
+
+
+def _as_array(buffer: Buffer, as_it_lies: bool) -> Any:
+    """Return the memory of `buffer` as an array, which every way of pickling knows to handle.
+
+    One that cannot be written to would come back so, and is copied, too.
+    """
+    import numpy
+
+    view = buffer.views[0]  # of arrays and buffers there is one
+    if as_it_lies and not view.readonly:
+        return numpy.frombuffer(view, "B")
+    return numpy.array(view, "B")
+
+
+def _restore(item: tuple[Description | None, Any]) -> Any:
+    description, received = item
+    if description is None:
+        return received
+    try:
+        array = received if received.flags.writeable else received.copy()
+        if isinstance(description, int):
+            return memoryview(array)
+        _, form, shape, order = description
+        dtype = form if isinstance(form, str) else pickle.loads(form)
+        return array.view(dtype).reshape(shape, order=order)
+    except Exception as error:  # one task's failure, to be raised when its result is read
+        return error
