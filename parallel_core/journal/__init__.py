@@ -7,20 +7,20 @@
               FunctionDigests   digest └─rows─ SQLite file ◀─rows─ Journal.record
                             │     │                                 (results, as they arrive)
                             └──┬──┘
-                  object ──▶ forms ──Form: what it is, and its parts──▶ graph ──▶ 16 bytes
-                               ├─ functions: code, and what it uses
-                               └─ arrays: their elements
+            object ──▶ values: tokens of its parts ──▶ 16 bytes
+                         ├─ functions: code, and what it uses
+                         ├─ arrays: their elements
+                         └─ plain: numbers and text
 
-A row has the position of a task, digests of its function and of its arguments, and its result.
-The task of a later call that stands at the same place must have the same digests; then its result
-is taken from the row.
+A row has the position of a task, a digest of its function, a key for each of its arguments, and its
+result. The task of a later call that stands at the same place must have the same digest and keys;
+then its result is taken from the row. A row that is damaged counts as none.
 
 - `store`: the journal.
 - `rows`: what is in a row; `results`: how results are pickled for another program.
 - `file`: makes the SQLite file or takes it up, for one program at a time, or says why not.
 - `digest`: digests of values and of functions; the latter are kept while nothing they use changes.
-- `graph`: from an object's parts, and theirs, to one digest, whatever refers to what.
-- `forms`: what any object is made of.
-- `arrays`: numpy's; `functions`: code, functions and classes.
-- `watching`: whether what a function uses is as it was.
+- `differences`: keys of arguments, and what of a task has changed, in words.
+- `values`: from any object to one token, whatever the order of sets and dictionaries.
+- `functions`: what functions and classes are made of; `arrays`: numpy's; `plain`: the encoding.
 """

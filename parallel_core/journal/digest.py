@@ -8,21 +8,29 @@ is concerned, because bytecode does.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from types import FunctionType, MethodType
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any, NamedTuple
 
 from parallel_core.errors import SerializationError
-from parallel_core.journal.forms import walk
-from parallel_core.journal.functions import scope_of
-from parallel_core.journal.graph import Node, NoDigest, Scope, encode, hashed
-from parallel_core.journal.watching import Watch
-from parallel_core.tasks.capture import refers_by_name
+from parallel_core.journal.functions import MISSING, Part
+from parallel_core.journal.plain import encode, hashed
+from parallel_core.journal.values import Scope, Walk
+from parallel_core.tasks.capture import BY_REFERENCE, SCALARS, refers_by_name
 from parallel_core.tasks.description import function_name, short_repr
 from parallel_core.tasks.pickling import parts_of
 from parallel_core.tasks.wrapping import WrappedObject
 
 _CACHED = 256  # functions whose digests are kept; a generator may yield a new lambda each time
+_A_DAY = 86400.0
+#: Values of these types do not change, or what they hold is looked at on its own account.
+_SETTLED: tuple[Any, ...] = (
+    *(*BY_REFERENCE, BuiltinFunctionType, CodeType, Enum, FunctionType, type, *SCALARS),
+    *(staticmethod, classmethod, property, functools.cached_property),
+)
 
 
 def digest(obj: object, name: str = "the object") -> bytes:
@@ -56,9 +64,9 @@ def digest(obj: object, name: str = "the object") -> bytes:
     False
     """
     try:
-        return walk(obj, Scope.ARGUMENT)
-    except NoDigest as error:
-        raise _explained(error, name) from error.__cause__
+        return hashed(Walk().token(obj, Scope.ARGUMENT))
+    except Exception as error:
+        raise _explained(obj, name, error) from error
 
 
 def function_digest(function: Callable[..., Any]) -> bytes:
@@ -66,9 +74,9 @@ def function_digest(function: Callable[..., Any]) -> bytes:
 
     They change with its bytecode, its constants and defaults, its closure, and the functions, the
     classes and the plain values that it uses from its own module; not with its place in the
-    file. What it uses from other modules counts by its name, so a new version of a package does
-    not make another function of it. Globals that it assigns, and what `functools.lru_cache`
-    holds, do not count.
+    file. What it uses from other modules counts by its name, and so does a function that was
+    installed: a new version of a package does not make another one of it. Globals that it assigns,
+    and what `functools.lru_cache` holds, do not count.
 
     Parameters
     ----------
@@ -92,7 +100,32 @@ def function_digest(function: Callable[..., Any]) -> bytes:
     >>> function_digest(lambda x: x + 1) == function_digest(lambda x: x + 2)
     False
     """
-    return FunctionDigests().find(function)[0]
+    return FunctionDigests().find(function).digest
+
+
+class Known(NamedTuple):
+    """What is known of a function.
+
+    Attributes
+    ----------
+    digest : bytes
+        The digest.
+    unchanged : callable or None
+        Says whether it still holds; None for what must be looked at each time: objects may change.
+    parts : dict of str to str
+        What the function is made of: the name of each part, and text that changes with it.
+    fleeting : list of str
+        Parts that look as if they were made when the program started: times.
+    """
+
+    digest: bytes
+    unchanged: Callable[[], bool] | None
+    parts: Mapping[str, str]
+    fleeting: list[str]
+
+    def holds(self) -> bool:
+        """Whether nothing that is used has changed, as far as that can be told."""
+        return self.unchanged is not None and self.unchanged()
 
 
 class FunctionDigests:
@@ -106,35 +139,30 @@ class FunctionDigests:
 
     def __init__(self, own: frozenset[str] = frozenset()) -> None:
         self._own = own
-        self._kept: dict[int, tuple[object, bytes, Callable[[], bool]]] = {}
+        self._kept: dict[int, tuple[object, Known]] = {}
 
-    def find(self, function: Any) -> tuple[bytes, Callable[[], bool] | None]:
-        """Return the digest of `function`, and what says whether it still holds.
-
-        The latter is None for what must be looked at each time: objects may change.
-        """
+    def find(self, function: Any) -> Known:
+        """Return what is known of `function`."""
         kept = self._kept.get(id(function))
-        if kept is not None and kept[2]():
-            return kept[1:]
-        unchanged: Callable[[], bool]
+        if kept is not None and kept[1].holds():
+            return kept[1]
         if isinstance(function, (FunctionType, type)):
-            watch = Watch(walk, self._own)
-            found, unchanged = _digest_of_code(function, watch), watch.unchanged
+            known = _Watch(self._own).look_at(function)
         elif refers_by_name(function) and not isinstance(function, functools._lru_cache_wrapper):
-            found, unchanged = digest(function), _always
+            known = Known(digest(function), _always, {}, [])
         else:
-            return self._digest_of_object(function), None
-        self._kept[id(function)] = function, found, unchanged
+            return self._of_object(function)
+        self._kept[id(function)] = function, known
         if len(self._kept) > _CACHED:
             del self._kept[next(iter(self._kept))]
-        return found, unchanged
+        return known
 
-    def _digest_of_object(self, function: Any) -> bytes:
-        """Return the digest of what is called: its code, and what it is bound to."""
+    def _of_object(self, function: Any) -> Known:
+        """Return what is known of an object: its code, and what that is bound to."""
         name = function_name(function)
         called: object
         if isinstance(function, WrappedObject):
-            return self.find(function.wrapped)[0]
+            return self.find(function.wrapped)._replace(unchanged=None)
         if isinstance(function, MethodType):
             called, rest = function.__func__, function.__self__
         elif isinstance(function, functools.partial):
@@ -145,33 +173,94 @@ class FunctionDigests:
         else:
             called, rest = type(function).__call__, function
             if not isinstance(called, FunctionType):
-                return digest(function, name)
-        code, _ = self.find(called)
-        return hashed(encode(type(function).__name__) + code + digest(rest, name))
+                return Known(digest(function, name), None, {}, [])
+        code, bound = self.find(called), digest(rest, name)
+        whole = hashed(encode(type(function).__name__) + code.digest + bound)
+        parts = {**code.parts, f"the object that {name} is bound to": bound.hex()}
+        return Known(whole, None, parts, code.fleeting)
+
+
+class _Watch:
+    """Takes note of what a function or class uses; says later whether it has changed.
+
+    What cannot change in place must be the same object; the rest must have the same token.
+    """
+
+    def __init__(self, own: frozenset[str]) -> None:
+        self._own = own
+        self._parts: list[Part] = []
+        self._values: list[tuple[object, Scope, bytes]] = []
+        self._told: dict[str, str] = {}
+        self._fleeting: list[str] = []
+
+    def look_at(self, function: FunctionType | type) -> Known:
+        """Return what is known of `function`."""
+        walk = Walk(self._own, self._note)
+        token = walk.function(function)
+        return Known(hashed(token), self._unchanged, self._told, self._fleeting)
+
+    def _note(self, part: Part, token: bytes, scope: Scope) -> None:
+        self._parts.append(part)
+        value = part.value
+        if not _cannot_change(value):
+            self._values.append((value, scope, token))
+        told = "" if isinstance(value, (FunctionType, type)) else hashed(token).hex()
+        if type(value) in SCALARS:
+            told = short_repr(value)
+        self._told[part.name] = self._told.get(part.name, "") + told
+        if is_fleeting(value):
+            self._fleeting.append(f"{part.name} = {short_repr(value)}")
+
+    def _unchanged(self) -> bool:
+        for part in self._parts:
+            if part.look() is not part.value:
+                return False
+        return all(
+            Walk(self._own).token(value, scope) == token for value, scope, token in self._values
+        )
+
+
+def _cannot_change(value: object) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(_cannot_change, value))
+    return value is MISSING or isinstance(value, _SETTLED)
+
+
+def is_fleeting(value: object) -> bool:
+    """Whether `value` is a time of today or so, as a program takes one when it starts.
+
+    >>> is_fleeting(time.time()), is_fleeting(3.14)
+    (True, False)
+    """
+    datetime: Any = sys.modules.get("datetime")
+    if datetime is not None and isinstance(value, datetime.datetime):
+        return bool(abs((datetime.datetime.now(value.tzinfo) - value).total_seconds()) < _A_DAY)
+    if not isinstance(value, (int, float)) or not 0 < value < 1e19:
+        return False
+    seconds = value if value < 1e18 else value / 1e9  # of time_ns
+    return abs(seconds - time.time()) < _A_DAY
 
 
 def _always() -> bool:
     return True
 
 
-def _digest_of_code(function: Any, watch: Watch) -> bytes:
-    node = Node(function, scope_of(function, Scope.ARGUMENT))
-    try:
-        return walk(node, node.scope, watch)
-    except NoDigest as error:
-        raise _explained(error, function_name(function)) from error.__cause__
-
-
-def _explained(error: NoDigest, name: str) -> SerializationError:
+def _explained(obj: object, name: str, error: Exception) -> SerializationError:
     """Return the error that names the part at fault as its owner would."""
-    owner, path = error.path[0], name
-    for part in error.path[1:]:
-        for step, candidate in parts_of(owner):
-            if candidate is part:
-                owner, path = part, path + step
-                break
-    fault, cause = error.path[-1], error.__cause__
+    if isinstance(error, RecursionError):
+        return SerializationError(f"{name} is nested too deeply to be told from others")
+    fault, path = obj, name
+    while True:
+        for step, part in parts_of(fault):
+            try:
+                Walk().token(part, Scope.ARGUMENT)
+            except Exception as same:
+                if str(same) == str(error):
+                    fault, path = part, path + step
+                    break
+        else:
+            break
     return SerializationError(
         f"nothing tells {path}, {short_repr(fault)} of type {type(fault).__name__!r}, from others "
-        f"in another process: {type(cause).__name__}: {cause}"
+        f"in another process: {type(error).__name__}: {error}"
     )

@@ -31,7 +31,7 @@ from parallel_core._version import __version__
 from parallel_core.errors import JournalError
 
 #: Of the tables, and of the rules by which digests are made.
-FORMAT = 1
+FORMAT = 2
 
 _APPLICATION = int.from_bytes(b"pcjl", "big")
 _MAGIC = b"SQLite format 3\0"
@@ -41,6 +41,7 @@ _APPLICATION_AT = slice(68, 72)
 
 _TABLES = (
     "CREATE TABLE about (python TEXT NOT NULL, library TEXT NOT NULL, checksum INTEGER NOT NULL)",
+    "CREATE TABLE functions (digest BLOB PRIMARY KEY, parts TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE results (position INTEGER PRIMARY KEY, function BLOB NOT NULL, "
     "arguments BLOB NOT NULL, seed BLOB, checksum INTEGER NOT NULL, value BLOB NOT NULL)",
 )
@@ -154,7 +155,11 @@ def _check_header(header: bytes, path: str) -> None:
             f"written by a newer version. Use that, or name another file",
         )
     if found < FORMAT:
-        raise damaged(path, f"it says that it has format {found}")
+        raise refused(
+            path,
+            f"it has format {found}, and parallel_core {__version__} writes {FORMAT}: it was "
+            f"written by an older version. {_OTHER_FILE}",
+        )
 
 
 def _check_untouched(real: str, path: str) -> None:

@@ -1,8 +1,9 @@
-"""What functions and classes are made of: their code, and what they use.
+"""What functions and classes are made of: their code, and what they use, each by its name.
 
-A function's code counts wherever it comes from, and so does that of the functions and classes
-which it uses from the same module, or which go by value; what it uses from other modules counts
-by its name. File names, line numbers and annotations do not count, so a function may move.
+A function's code counts, and so does that of the functions and classes which it uses from its own
+module, or which go by value; what it uses from other modules counts by its name, and so does a
+function that was installed. File names, line numbers and annotations do not count, so a function
+may move.
 """
 
 from __future__ import annotations
@@ -11,23 +12,15 @@ import builtins
 import functools
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from enum import Enum, EnumMeta
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from enum import EnumMeta
+from types import CellType, CodeType, FunctionType
+from typing import Any, NamedTuple
 
-from parallel_core.journal.graph import (
-    Form,
-    Node,
-    Scope,
-    Token,
-    encode,
-    hashed,
-    token_of_plain,
-)
-from parallel_core.journal.watching import MISSING, Watch, contents
+from parallel_core.journal.plain import encode, hashed, token_of_plain
 from parallel_core.tasks.capture import SCALARS, cells_stored, names_loaded, names_stored
-from parallel_core.tasks.pickling import goes_by_value
+
+MISSING = object()
 
 _NOT_CODE = frozenset(
     {
@@ -50,173 +43,122 @@ _NOT_CODE = frozenset(
 _STORED_BY_COMPILER = frozenset({"__firstlineno__", "__static_attributes__"})
 
 _codes: dict[CodeType, bytes] = {}
-_OURS = ("memmapping", "parallel_core")
 
 
-class Origin(Enum):
-    """Where a module comes from."""
+class Part(NamedTuple):
+    """Something that a function or class is made of.
 
-    USER = "being worked on"
-    INSTALLED = "came by an installer"
-    GIVEN = "Python's, whose version the journal has; or ours, which only calls"
+    Attributes
+    ----------
+    name : str
+        What to call it in messages.
+    value : object
+        The value; `MISSING` where there is none.
+    look : callable
+        Returns the value that it has now.
+    """
 
-
-def named(obj: Any) -> Token:
-    """Return the token of what can be imported under its name."""
-    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", "")
-    return Token(encode(("name", getattr(obj, "__module__", None), name)))
-
-
-def reference(obj: Any) -> Any:
-    """Return a part for `obj` that is its name, where it has one, and else itself."""
-    if isinstance(obj, (FunctionType, type)) and not goes_by_value(obj):
-        return named(obj)
-    return obj
+    name: str
+    value: object
+    look: Callable[[], object]
 
 
-def scope_of(obj: Any, around: Scope) -> Scope:
-    """Return the scope of what the function or class `obj` uses."""
-    if goes_by_value(obj):
-        return max(around, Scope.CAPTURED)
-    return Scope.IMPORTED if _origin(obj.__module__) is Origin.USER else Scope.INSTALLED
-
-
-@functools.cache
-def _origin(module: str | None) -> Origin:
-    module_name = module or ""
-    path = getattr(sys.modules.get(module_name), "__file__", None)
-    package = module_name.partition(".")[0]
-    if package in _OURS:
-        return Origin.GIVEN
-    if not isinstance(path, str):
-        return Origin.GIVEN if package in sys.stdlib_module_names else Origin.INSTALLED
-    if not {"site-packages", "dist-packages"}.isdisjoint(path.split(os.sep)):
-        return Origin.INSTALLED
-    return Origin.GIVEN if path.startswith(os.path.dirname(os.__file__) + os.sep) else Origin.USER
-
-
-def function_form(function: FunctionType, scope: Scope, watch: Watch | None) -> Form:
-    """Return what a function is made of; `scope` is that of what it uses."""
-    code = function.__code__
-    parts: list[Any] = [Token(code_digest(code))]
-    note = _Notes(function.__module__, scope, watch, parts)
-    if watch is not None:
-        watch.note_function(function)
-    for value in function.__defaults__ or ():
-        note.value(value)
-    for name, value in sorted((function.__kwdefaults__ or {}).items()):
-        note.named_value(name, value)
-    own = names_stored(code) if watch is None else names_stored(code) | watch.own
-    for name in sorted(names_loaded(code) - own):
-        note.global_value(function.__globals__, name)
+def function_parts(function: FunctionType, own: frozenset[str]) -> Iterator[Part]:
+    """Yield what `function` is made of, but for the globals that it, or the user, calls its own."""
+    where = function.__qualname__
+    code, namespace = function.__code__, function.__globals__
+    for name, what in (
+        ("__code__", "the code"),
+        ("__defaults__", "the defaults"),
+        ("__kwdefaults__", "the keyword defaults"),
+    ):
+        look = functools.partial(getattr, function, name)
+        yield Part(f"{what} of {where}", look(), look)
+    for name in sorted(names_loaded(code) - names_stored(code) - own):
+        yield _item(f"the global {name!r}", namespace, name)
     kept = cells_stored(code)
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         if name not in kept:
-            value = contents(cell)
-            if watch is not None:
-                watch.note_cell(cell, value)
-            note.named_value(name, value)
-    note.attributes(function.__dict__)
-    return Form("function", (), parts)
+            look = functools.partial(contents, cell)
+            yield Part(f"the variable {name!r} around {where}", look(), look)
+    yield from _attributes(where, function.__dict__)
 
 
-def class_form(cls: type, scope: Scope, watch: Watch | None) -> Form:
-    """Return what a class is made of; `scope` is that of what its methods use."""
-    parts: list[Any] = []
-    note = _Notes(cls.__module__, scope, watch, parts)
-    note.value(type(cls))
-    for base in cls.__bases__:
-        note.value(base)
-    if isinstance(cls, EnumMeta):  # the rest of its namespace is the machinery's
-        members: Mapping[str, Any] = cls.__members__
-        for name, member in members.items():
-            note.named_value(name, member.value)
-        for name, value in sorted(vars(cls).items()):
-            if isinstance(value, FunctionType) and value.__module__ == cls.__module__:
-                note.named_value(name, value)
-    else:
-        note.attributes(cls.__dict__)
-    return Form("class", (cls.__qualname__,), parts)
+def class_parts(cls: type) -> Iterator[Part]:
+    """Yield what `cls` is made of."""
+    for number, base in enumerate(cls.__bases__):
+        yield Part(
+            f"base {number} of {cls.__qualname__}", base, functools.partial(_base, cls, number)
+        )
+    if not isinstance(cls, EnumMeta):
+        yield from _attributes(cls.__qualname__, cls.__dict__)
+        return
+    members: Mapping[str, Any] = cls.__members__  # the rest of the namespace is the machinery's
+    for name, member in members.items():
+        look = functools.partial(getattr, member, "value")
+        yield Part(f"the member {cls.__qualname__}.{name}", look(), look)
+    for name, value in sorted(cls.__dict__.items()):
+        if isinstance(value, FunctionType) and value.__module__ == cls.__module__:
+            yield _item(f"the method {cls.__qualname__}.{name}", cls.__dict__, name)
 
 
-class _Notes:
-    """Gathers what a function or class uses as parts of it, and has it watched.
-
-    Parameters
-    ----------
-    module : str or None
-        Its own.
-    scope : Scope
-        That of what it uses.
-    watch : Watch or None
-        Told of everything.
-    parts : list
-        Where to put them.
-    """
-
-    def __init__(
-        self, module: str | None, scope: Scope, watch: Watch | None, parts: list[Any]
-    ) -> None:
-        self._module = module
-        self._scope = scope
-        self._watch = watch
-        self._parts = parts
-
-    def value(self, value: object) -> None:
-        """Take in a value."""
-        if self._watch is not None:
-            self._watch.note_value(value, self._scope)
-        self._parts.append(self._part(value))
-
-    def named_value(self, name: str, value: object) -> None:
-        """Take in a value with its name."""
-        self._parts.append(Token(encode(name)))
-        self.value(value)
-
-    def global_value(self, namespace: Mapping[str, Any], name: str) -> None:
-        """Take in what a global stands for; for builtins, that is their name."""
-        value = namespace.get(name, MISSING)
-        if self._watch is not None:
-            self._watch.note_name(namespace, name, value)
-        if value is MISSING and hasattr(builtins, name):
-            self._parts.append(Token(encode(("builtin", name))))
-        else:
-            self.named_value(name, value)
-
-    def attributes(self, namespace: Mapping[str, Any]) -> None:
-        """Take in the attributes of a function or class."""
-        if self._watch is not None:
-            self._watch.note_size(namespace)
-        for name, value in sorted(namespace.items()):
-            if name not in _NOT_CODE:
-                if self._watch is not None:
-                    self._watch.note_name(namespace, name, value)
-                self.named_value(name, value)
-
-    def _part(self, value: object) -> object:
-        if value is MISSING:
-            return Token(encode(("missing",)))
-        if isinstance(value, (FunctionType, type)):
-            module = value.__module__
-            is_own = module == self._module and _origin(module) is not Origin.GIVEN
-            if is_own or goes_by_value(value):
-                return Node(value, scope_of(value, self._scope))
-            return named(value)
-        if isinstance(value, ModuleType):
-            return Token(encode(("module", value.__name__)))
-        return value
+def _base(cls: type, number: int) -> object:
+    return cls.__bases__[number] if number < len(cls.__bases__) else MISSING
 
 
-def code_digest(code: CodeType) -> bytes:
+def _attributes(where: str, namespace: Mapping[str, Any]) -> Iterator[Part]:
+    is_as_long = functools.partial(_has_length, namespace, len(namespace))
+    yield Part(f"the attributes of {where}", True, is_as_long)  # for those that are added
+    for name in sorted(namespace):
+        if name not in _NOT_CODE:
+            yield _item(f"the attribute {where}.{name}", namespace, name)
+
+
+def _has_length(namespace: Mapping[str, Any], length: int) -> bool:
+    return len(namespace) == length
+
+
+def _item(words: str, namespace: Mapping[str, Any], name: str) -> Part:
+    look = functools.partial(namespace.get, name, MISSING)
+    return Part(words, look(), look)
+
+
+def contents(cell: CellType) -> object:
+    """Return what a cell holds, or `MISSING`."""
+    try:
+        value: object = cell.cell_contents
+    except ValueError:
+        return MISSING
+    return value
+
+
+def token_of_name(obj: Any) -> bytes:
+    """Return the token of what can be imported under its name."""
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", "")
+    return encode(("name", getattr(obj, "__module__", None), name))
+
+
+def token_of_missing(name: str) -> bytes:
+    """Return the token of a global that is not there, or is a builtin."""
+    return encode(("builtin" if hasattr(builtins, name) else "missing", name))
+
+
+@functools.cache
+def is_users(module: str | None) -> bool:
+    """Whether a module is somebody's own work: not Python's, not installed, and none of ours."""
+    package = (module or "").partition(".")[0]
+    path = getattr(sys.modules.get(module or ""), "__file__", None)
+    if package in ("memmapping", "parallel_core") or not isinstance(path, str):
+        return False
+    if not {"site-packages", "dist-packages"}.isdisjoint(path.split(os.sep)):
+        return False
+    return not path.startswith(os.path.dirname(os.__file__) + os.sep)
+
+
+def code_token(code: CodeType) -> bytes:
     """Return the token of compiled code, wherever it stands."""
     found = _codes.get(code)
     if found is None:
-        if _STORED_BY_COMPILER.isdisjoint(code.co_names):
-            steps = encode(code.co_code)
-            constants = b"".join(map(_constant, code.co_consts))
-        else:
-            steps = b"".join(_steps(code))
-            constants = b""
         facts = (
             code.co_argcount,
             code.co_posonlyargcount,
@@ -229,36 +171,35 @@ def code_digest(code: CodeType) -> bytes:
             getattr(code, "co_exceptiontable", b""),  # since Python 3.11
             len(code.co_consts),
         )
-        found = encode(("code",)) + hashed(b"".join((encode(facts), steps, constants)))
+        found = encode(("code",)) + hashed(encode(facts) + _steps(code))
         if len(_codes) > 1000:
             _codes.clear()
         _codes[code] = found
     return found
 
 
-def _steps(code: CodeType) -> Iterator[bytes]:
-    """Yield the instructions of a class's body, but for those that store what is no code."""
+def _steps(code: CodeType) -> bytes:
+    """Return the instructions and constants, but for those of the compiler's own in a class."""
+    if _STORED_BY_COMPILER.isdisjoint(code.co_names):
+        return encode(code.co_code) + b"".join(map(_constant, code.co_consts))
     import dis
 
-    held = b""
+    steps = [b""]
     for instruction in dis.get_instructions(code):
         if instruction.opname.startswith("STORE") and instruction.argval in _STORED_BY_COMPILER:
-            held = b""
+            steps.pop()  # the constant that is stored
             continue
-        yield held
-        held = encode(instruction.opname)
-        if instruction.opname in ("LOAD_CONST", "RETURN_CONST"):
-            held += _constant(instruction.argval)
-        else:
-            held += encode(instruction.arg)
-    yield held
+        is_constant = instruction.opname in ("LOAD_CONST", "RETURN_CONST")
+        operand = _constant(instruction.argval) if is_constant else encode(instruction.arg)
+        steps.append(encode(instruction.opname) + operand)
+    return b"".join(steps)
 
 
 def _constant(value: object) -> bytes:
     if type(value) in SCALARS:
         return token_of_plain(value)
     if isinstance(value, CodeType):
-        return code_digest(value)
+        return code_token(value)
     if isinstance(value, (tuple, frozenset)):
         tokens = list(map(_constant, value))
         if isinstance(value, frozenset):

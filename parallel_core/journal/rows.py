@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-# A row that is there already is ours: a signal came between writing it and noting that.
-APPEND = "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?, ?)"
+# A row that is there already is damaged, or ours: a signal came between writing and noting that.
+APPEND = "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?)"
+DESCRIBE = "INSERT OR IGNORE INTO functions VALUES (?, ?)"
 
 _MOST = 256  # read at a time
 _SMALL = 4096  # bytes of a result that is read with the others

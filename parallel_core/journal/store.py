@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import json
 import os
 import pickle
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import GeneratorType, TracebackType
 from typing import Any
 from weakref import WeakSet
 
-from parallel_core.errors import InvalidTaskError, JournalError, SerializationError
+from parallel_core.errors import (
+    InvalidTaskError,
+    JournalError,
+    SerializationError,
+    warn_caller,
+)
+from parallel_core.journal.differences import differences, differing_arguments, keys_of_arguments
 from parallel_core.journal.digest import FunctionDigests, digest
+from parallel_core.journal.digest import Known as KnownFunction
 from parallel_core.journal.file import JournalFile, damaged
-from parallel_core.journal.graph import encode, hashed
 from parallel_core.journal.results import dumps_result
-from parallel_core.journal.rows import APPEND, Row, Rows, checksum_of
-from parallel_core.tasks.capture import SCALARS
+from parallel_core.journal.rows import APPEND, DESCRIBE, Row, Rows, checksum_of
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 from parallel_core.tasks.known import Known
@@ -32,6 +38,7 @@ from parallel_core.tasks.pickling import explain
 #: Bytes of a pickled result that SQLite still takes; its limit is for a whole row.
 LARGEST = 1_000_000_000 - 1000
 
+_MOST_DESCRIBED = 1000  # functions; a generator may yield a new lambda each time
 _MOST_TASKS = 1 << 32  # of a call: where the positions of the next one begin
 
 _open_journals: WeakSet[Journal]
@@ -98,6 +105,8 @@ class Journal:
         self._lock = threading.Lock()
         self._digests = FunctionDigests(own)
         self._pending: dict[int, tuple[bytes, bytes, object]] = {}
+        self._noted: set[bytes] = set()  # functions that are described in the file, or will be
+        self._descriptions: list[tuple[bytes, str]] = []
         self._is_looking = False
         self._calls = calls
         self._base = 0  # where the positions of this call begin
@@ -151,7 +160,8 @@ class Journal:
         Raises
         ------
         JournalError
-            When the journal has another task at this place, or a damaged result.
+            When the journal has another task at this place. A damaged result is computed again,
+            with a warning.
         SerializationError
             When nothing can tell whether a task is the same in another program.
         """
@@ -182,8 +192,8 @@ class Journal:
         pending = self._pending = {}
         find = self._digests.find
         last: object = pending  # no function
-        code = b""
-        watch: Callable[[], bool] | None = None
+        known: KnownFunction | None = None
+        has_warned = False
         for position, item in enumerate(iterator, self._base):
             self._next = position + 1
             try:
@@ -194,24 +204,45 @@ class Journal:
                 yield item
                 continue
             try:
-                if function is not last or watch is None or not watch():
-                    code, watch = find(function)
+                if function is not last or known is None or not known.holds():
+                    known = find(function)
                     last = function
-                key = _arguments_digest(args, kwargs)
+                key = keys_of_arguments(args, kwargs)
             except SerializationError as error:
                 raise _unknowable(position, function, args, kwargs, error) from error
-            if position < end:
-                row = rows.find(position)
-                if row is not None:
-                    data = self._data(rows, position, row)
-                    self._check(position, row, code, key, (function, args, kwargs))
-                    known = Known(self._load(position, data))
-                    self.taken_over += 1
-                    yield known
-                    del known
-                    continue
-            pending[position] = code, key, function
+            row = rows.find(position) if position < end else None
+            data = None if row is None else self._data(rows, position, row)
+            if row is not None and data is not None:
+                self._check(position, row, known, key, (function, args, kwargs))
+                result = Known(self._load(position, data))
+                self.taken_over += 1
+                yield result
+                del result
+                continue
+            if row is not None and not has_warned:
+                has_warned = True
+                warn_caller(
+                    f"the journal {self._path!r} is damaged: the result of {_describe(position)} "
+                    "is not what was written. It is computed again, and so is any other like it",
+                    RuntimeWarning,
+                )
+            if known.digest not in self._noted:
+                self._note(known, function)
+            pending[position] = known.digest, key, function
             yield item
+
+    def _note(self, known: KnownFunction, function: object) -> None:
+        """Have a function described in the file; warn of what will be another the next time."""
+        self._noted.add(known.digest)
+        if known.parts and len(self._noted) < _MOST_DESCRIBED:
+            self._descriptions.append((known.digest, json.dumps(known.parts)))
+        if known.fleeting:
+            warn_caller(
+                f"the journal {self._path!r} will not fit when this program starts again: "
+                f"{function_name(function)} uses {known.fleeting[0]}, which looks as if it was "
+                "made at the start. Make it within the function, or let an initializer set it",
+                RuntimeWarning,
+            )
 
     def end_call(self) -> None:
         """Let another call begin."""
@@ -221,13 +252,16 @@ class Journal:
             self._base += _MOST_TASKS
             self._next = self._base
 
-    def _check(self, position: int, row: Row, code: bytes, key: bytes, task: Any) -> None:
+    def _check(self, position: int, row: Row, known: KnownFunction, key: bytes, task: Any) -> None:
         """See that a row belongs to the task that stands at its place."""
         differing = []
-        if row[0] != code:
-            differing.append("its function: the code, or what it uses from its own module")
+        if row[0] != known.digest:
+            found = self._execute("SELECT parts FROM functions WHERE digest = ?", row[0])
+            differing.append(f"its function{differences(found, known.parts)}")
         if row[1] != key:
-            differing.append("its arguments")
+            same = self._execute("SELECT position FROM results WHERE arguments = ? LIMIT 1", key)
+            elsewhere = f" (they are those of {_describe(same[0][0])} there)" if same else ""
+            differing.append(differing_arguments(row[1], key, task[1], task[2]) + elsewhere)
         if row[2] != self._seed:
             differing.append("its seed")
         if differing:
@@ -238,20 +272,16 @@ class Journal:
                 "nothing in it was changed"
             )
 
-    def _data(self, rows: Rows, position: int, row: Row) -> bytes:
-        """Return the pickle in a row, after a check that all of the row is what was written."""
+    def _data(self, rows: Rows, position: int, row: Row) -> Any:
+        """Return the pickle in a row; None where anything in it is not what was written."""
         function, arguments, seed, checksum, data = row
         if data is None:
             data = rows.value(position)
         try:
             is_good = checksum_of(position, function, arguments, seed, data) == checksum
         except TypeError:  # not even bytes
-            is_good = False
-        if not is_good:
-            raise damaged(
-                self._path, f"the result of {_describe(position)} is not what was written"
-            )
-        return data
+            return None
+        return data if is_good else None
 
     def _load(self, position: int, data: bytes) -> Any:
         try:
@@ -307,6 +337,7 @@ class Journal:
             try:
                 connection.execute("BEGIN")
                 connection.executemany(APPEND, rows)
+                connection.executemany(DESCRIBE, self._descriptions)
                 connection.execute("COMMIT")
             except BaseException as error:
                 if connection.in_transaction:
@@ -314,6 +345,7 @@ class Journal:
                 if isinstance(error, sqlite3.Error):
                     raise self._unwritten(rows, error) from error
                 raise
+            self._descriptions.clear()
             for row in rows:
                 self._pending.pop(row[0], None)
             self.recorded += len(rows)
@@ -352,7 +384,7 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _execute(self, statement: str, *values: int) -> list[Any]:
+    def _execute(self, statement: str, *values: int | bytes) -> list[Any]:
         self._check_process()
         with self._lock:
             connection = self._connection()
@@ -390,15 +422,6 @@ def _close(iterator: object) -> None:
     """Close the caller's generator, as leaving a ``for`` loop over it would in time."""
     if isinstance(iterator, GeneratorType):
         iterator.close()
-
-
-def _arguments_digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    if not kwargs and SCALARS.issuperset(map(type, args)):
-        try:
-            return hashed(encode(args))
-        except ValueError:  # too large to be encoded in one go
-            pass
-    return digest((args, kwargs))
 
 
 def _unknowable(
