@@ -13,7 +13,8 @@
 
 - `reducer`: what pickle should do with each large array; `references`: how an array that lies in
   a file is named, and opened elsewhere.
-- `mirrors`: copies of memory, brought up to date before each use; `pages`: what was written;
+- `mirrors`: copies of memory, brought up to date before each use, and shared by all calls;
+  `pages`: what was written; `checking`: how much is compared where the kernel does not tell;
   `maps`: what lies where.
 - `segments`, `store`: files without a name, and how they are kept for reuse.
 - `sizes`, `folders`, `cgroups`: ``"1M"`` and the like; where files go, and how much room is there.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from memmapping.allocation import empty as empty
     from memmapping.allocation import empty_like as empty_like
     from memmapping.allocation import zeros as zeros
+    from memmapping.damage import ChangedArrayError as ChangedArrayError
     from memmapping.damage import DamagedFileError as DamagedFileError
     from memmapping.persistence import dump as dump
     from memmapping.persistence import load as load
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from memmapping.store import free_kept_memory as free_kept_memory
 
 _HOMES = {
+    "ChangedArrayError": "damage",
     "DamagedFileError": "damage",
     "NoRoom": "store",
     "Shared": "sharing",

@@ -8,3 +8,11 @@ class DamagedFileError(ValueError):
 
     The message names the file, and says what is wrong and where.
     """
+
+
+class ChangedArrayError(RuntimeError):
+    """An array that tasks share has changed within a call that does not follow changes.
+
+    That is so where the kernel does not tell which memory was written, so that looking costs time.
+    The message says what to do.
+    """

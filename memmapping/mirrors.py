@@ -14,20 +14,28 @@ to those who use it, and the mirror goes on with a new one.
 
 A page is watched before it is copied or compared, so what is written meanwhile counts as changed.
 Where the kernel cannot tell, and before the second use of what is small, memory and copy are
-compared bit by bit: −0.0 is not 0.0 there, and a NaN equals itself.
+compared bit by bit: −0.0 is not 0.0 there, and a NaN equals itself. How much of that a use wants,
+its `Look` says.
+
+All calls of a process share the mirror of one memory (`mirror_of`), whose lock they take in turn.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
+from weakref import WeakSet, WeakValueDictionary, ref
 
 import numpy as np
 
 from memmapping.folders import Folder
-from memmapping.pages import PageWatch, Span, Unwatchable
+from memmapping.interrupts import HeldSignals
+from memmapping.pages import SharedWatch, Span, Unwatchable
 from memmapping.references import address_of
 from memmapping.segments import PAGE, Segment
 from memmapping.store import NoRoom, SegmentStore
@@ -39,6 +47,43 @@ _WATCHED_AT_ONCE = 32 << 20  # bytes; smaller memory is watched from its second 
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _memcmp.restype = ctypes.c_int
+
+
+class Look:
+    """How much of what cannot be watched is compared at a use.
+
+    Parameters
+    ----------
+    seconds : float or None
+        None: all that the use needs. Else this long, each time another part; so earlier uses may
+        have missed what is found to have changed.
+
+    Attributes
+    ----------
+    spent : float
+        How many seconds were spent comparing.
+    """
+
+    __slots__ = ("seconds", "spent")
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
+        self.spent = 0.0
+
+
+class Follower(Protocol):
+    """A user of a mirror who does not compare all at each use, and wants to know of changes.
+
+    Attributes
+    ----------
+    checked : array of bool or None
+        The pages that it relies on.
+    is_outdated : bool
+        Set when one of these has changed.
+    """
+
+    checked: Any
+    is_outdated: bool
 
 
 class Mirror:
@@ -53,7 +98,7 @@ class Mirror:
         Where segments come from.
     folders : list of Folder
         Where they may be.
-    watch : PageWatch or None
+    watch : SharedWatch or None
         Tells what was written; None: compare.
     writable : bool
         Whether workers may write to the segment; it is no copy to compare with, then.
@@ -62,6 +107,12 @@ class Mirror:
     ----------
     segment : Segment or None
         Where the copy is.
+    followers : set of Follower
+        Those who are to be told of changes.
+    owner : weakref or None
+        Whose memory it is, where it is shared; see `mirror_of`.
+    lock : RLock
+        Held during a use: by its user until a `Use` says that the segment is relied on.
     """
 
     def __init__(
@@ -69,7 +120,7 @@ class Mirror:
         span: Span,
         store: SegmentStore,
         folders: list[Folder],
-        watch: PageWatch | None,
+        watch: SharedWatch | None,
         writable: bool,
     ) -> None:
         self.span = span
@@ -89,8 +140,32 @@ class Mirror:
         self._uses = 0
         self._settled: Span | None = None  # pages that are all copied, and watched but for ends
         self._map: tuple[mmap.mmap, int] | None = None
+        self._next = 0  # the page to go on comparing with
+        self.followers: WeakSet[Follower] = WeakSet()
+        self.owner: ref[Any] | None = None
+        self.lock = threading.RLock()
+        self._is_busy = False
+        _mirrors.add(self)
 
-    def segment_for(self, span: Span) -> Segment:
+    @property
+    def extent(self) -> Span:
+        """The pages that it has to do with, by their addresses."""
+        return self.first, self.first + len(self._copied) * PAGE
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the kernel tells what was written, as far as is known."""
+        return self._watch is not None
+
+    def pages_of(self, span: Span) -> Span:
+        """Return the first page with bytes of `span`, and the one after the last."""
+        return (span[0] - self.first) // PAGE, -(-(span[1] - self.first) // PAGE)
+
+    def no_pages(self) -> Any:
+        """Return a mask for its pages, all of which are False."""
+        return np.zeros(len(self._copied), bool)
+
+    def segment_for(self, span: Span, look: Look | None = None) -> Segment:
         """Return the segment in which the bytes of `span` are what they are in memory now.
 
         The byte at address ``p`` is at offset ``p - first``.
@@ -100,27 +175,54 @@ class Mirror:
         NoRoom
             When there is none to be had.
         """
+        with self.lock:
+            if self._is_busy:  # this thread is at it, and the handler of a signal makes a call
+                aside = Mirror(self.span, self._store, self._folders, None, self._writable)
+                return aside.segment_for(span)
+            self._is_busy = True
+            try:
+                return self._segment_for(self.pages_of(span), look or Look())
+            except BaseException:
+                self._drop()  # news may have been lost
+                raise
+            finally:
+                self._is_busy = False
+
+    def confirm(self, mask: Any) -> float:
+        """Compare the pages of `mask`, and tell followers; return the seconds that it took."""
+        began = time.perf_counter()
+        with self.lock:
+            for first, end in _runs(self._copied & mask, 0):
+                self._tell(self._changed_ends((first, end)))
+                self._tell(self._different(*self._without_ends(first, end)))
+        return time.perf_counter() - began
+
+    def _tell(self, changed: list[Span]) -> None:
+        for follower in list(self.followers) if changed else ():
+            checked = follower.checked
+            if checked is not None and any(checked[low:high].any() for low, high in changed):
+                follower.is_outdated = True
+
+    def _segment_for(self, pages: Span, look: Look) -> Segment:
         self._uses += 1
-        pages = (span[0] - self.first) // PAGE, -(-(span[1] - self.first) // PAGE)
-        changed = self._look(pages)
+        if look.seconds is None or self._watch is not None:
+            changed = self._look(pages, look)
+        else:
+            changed = self._look_at_a_part(pages, look)
         segment = self.segment
         if segment is not None and not changed and pages == self._settled:
             return segment
         if changed is None:
             self._drop()
         elif changed and segment is not None:
+            self._tell(changed)
             if self._writable or not self._may_write_to(segment):
                 self._drop()
             for low, high in changed:
                 self._copied[low:high] = False
-        try:
-            return self._complete(pages)
-        except BaseException:
-            self._drop()
-            raise
-        finally:
-            done = self.segment is not None and self._all_watched(*pages)
-            self._settled = pages if done else None
+        segment = self._complete(pages)
+        self._settled = pages if self._all_watched(*pages) else None
+        return segment
 
     def _may_write_to(self, segment: Segment) -> bool:
         """Whether nobody relies on `segment`, or will in a moment: workers are letting go of it."""
@@ -139,25 +241,23 @@ class Mirror:
         start = self.first + page * PAGE
         return start < self.span[0] or start + PAGE > self.span[1]
 
-    def _look(self, pages: Span) -> list[Span] | None:
+    def _look(self, pages: Span, look: Look) -> list[Span] | None:
         """Return the copied pages among `pages` that have changed; None: all may have."""
         low, high = pages
-        changed: list[Span] = []
-        for end in self._ends:
-            is_copied = low <= end < high and self._copied[end]
-            if is_copied and self._end_bytes[end] != bytes(self._memory(end, end + 1)):
-                changed.append((end, end + 1))
+        changed = self._changed_ends(pages)
         try:
             if pages == self._settled:
-                low, high = low + (low in self._ends), high - (high - 1 in self._ends)
+                low, high = self._without_ends(low, high)
                 return changed + self._written(low, high) if low < high else changed
             for first, end in _runs(self._copied[low:high], low):
                 watched = self._watched[first:end].copy()
                 for start, stop in _runs(~watched, first):
-                    start, stop = start + (start in self._ends), stop - (stop - 1 in self._ends)
+                    start, stop = self._without_ends(start, stop)
                     if start < stop:
                         self._start_watching(start, stop)
+                        began = time.perf_counter()
                         changed += self._different(start, stop)
+                        look.spent += time.perf_counter() - began
                 for start, stop in _runs(watched, first):
                     changed += self._written(start, stop)
         except OSError:  # it cannot be told, or there is no address space to compare
@@ -165,10 +265,43 @@ class Mirror:
             return None
         return changed
 
+    def _look_at_a_part(self, pages: Span, look: Look) -> list[Span]:
+        """Compare for as long as `look` allows, from where the last one ended."""
+        assert look.seconds is not None
+        low, high = pages
+        began = time.perf_counter()
+        page = self._next if low <= self._next < high else low
+        changed: list[Span] = []
+        for _ in range(low, high, _COMPARED):
+            if look.spent >= look.seconds:
+                break
+            end = min(page + _COMPARED, high)
+            for first, stop in _runs(self._copied[page:end], page):
+                changed += self._changed_ends((first, stop))
+                changed += self._different(*self._without_ends(first, stop))
+            page = end if end < high else low
+            look.spent = time.perf_counter() - began
+        self._next = page
+        return changed
+
+    def _changed_ends(self, pages: Span) -> list[Span]:
+        """Return the ends among `pages` that have changed: other things lie in the same pages."""
+        low, high = pages
+        return [
+            (end, end + 1)
+            for end in self._ends
+            if low <= end < high
+            and self._copied[end]
+            and self._end_bytes[end] != bytes(self._memory(end, end + 1))
+        ]
+
+    def _without_ends(self, low: int, high: int) -> Span:
+        return low + (low in self._ends), high - (high - 1 in self._ends)
+
     def _written(self, low: int, high: int) -> list[Span]:
         if self._watch is None:
             raise Unwatchable("somebody else watches a part of this memory")
-        spans = self._watch.written((self.first + low * PAGE, self.first + high * PAGE))
+        spans = self._watch.written((self.first + low * PAGE, self.first + high * PAGE), self)
         return [((a - self.first) // PAGE, (b - self.first) // PAGE) for a, b in spans]
 
     def _different(self, low: int, high: int) -> list[Span]:
@@ -240,17 +373,16 @@ class Mirror:
 
     def _all_watched(self, low: int, high: int) -> bool:
         """Whether the whole pages among these are watched."""
-        return bool(
-            self._watched[low + (low in self._ends) : high - (high - 1 in self._ends)].all()
-        )
+        low, high = self._without_ends(low, high)
+        return bool(self._watched[low:high].all())
 
     def _start_watching(self, low: int, high: int) -> None:
         """Watch the whole pages among these, if the kernel can."""
-        low, high = low + (low in self._ends), high - (high - 1 in self._ends)
+        low, high = self._without_ends(low, high)
         if self._watch is None or self._watched[low:high].all():
             return
         try:
-            self._watch.start((self.first + low * PAGE, self.first + high * PAGE))
+            self._watch.start((self.first + low * PAGE, self.first + high * PAGE), self)
         except Unwatchable:
             self._stop_watching()
         else:
@@ -267,6 +399,56 @@ class Mirror:
     def _memory(self, low: int, high: int) -> memoryview:
         begin, end = max(low * PAGE, self._begin), min(high * PAGE, self.nbytes)
         return memory_at(self.first + begin, end - begin)
+
+
+_mirrors: WeakSet[Mirror] = WeakSet()
+_shared: WeakValueDictionary[tuple[Any, ...], Mirror] = WeakValueDictionary()
+_shared_lock = threading.Lock()
+_watch: ref[SharedWatch] | None = None
+
+
+def shared_watch() -> SharedWatch:
+    """Return the watch of this process, which ends when no mirror needs it any more.
+
+    Raises
+    ------
+    Unwatchable
+        When the kernel cannot tell, or must not.
+    """
+    global _watch
+    with HeldSignals(), _shared_lock:
+        found = None if _watch is None else _watch()
+        if found is None:
+            found = SharedWatch()
+            _watch = ref(found)
+        return found
+
+
+def mirror_of(key: tuple[Any, ...], owner: Any, make: Callable[[], Mirror]) -> Mirror:
+    """Return the mirror that calls of this process share under `key`, which is about `owner`.
+
+    Those who use it keep it, and let go of it when its owner does not exist any more.
+    """
+    with HeldSignals(), _shared_lock:
+        found = _shared.get(key)
+        if found is None or found.owner is None or found.owner() is not owner:
+            found = _shared[key] = make()
+            found.owner = ref(owner)
+        return found
+
+
+def _after_fork() -> None:
+    """In a forked child: locks may be held by threads that are not here, and memory is another."""
+    global _shared_lock, _watch
+    _shared_lock = threading.Lock()
+    _watch = None
+    _shared.clear()
+    for mirror in list(_mirrors):
+        mirror.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Memory:

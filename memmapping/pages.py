@@ -3,7 +3,12 @@
 `userfaultfd(2)` in asynchronous write-protect mode [1]_ marks pages; the kernel takes the mark
 off a page at its first write, without stopping the writer; ``PAGEMAP_SCAN`` [2]_ finds the pages
 without a mark and marks them again in the same step. Both work unprivileged from Linux 6.7 on,
-but for containers whose seccomp profile refuses them.
+but for containers whose seccomp profile refuses the system call. There, ``/dev/userfaultfd`` does
+as well, for whoever may open it.
+
+No other way of watching was found that is as sure. Soft-dirty bits [3]_ are cleared for the whole
+process at once, whoever else relies on them, and kernels from 5.19 on had faults that lost some.
+That a page is mapped by one process only says nothing after a fork that happened in between.
 
 What it can tell is what *this process* wrote. So only private anonymous memory is watched, which
 nobody else can write; and memory that a device writes to by itself (registered for DMA before it
@@ -11,6 +16,7 @@ was watched) is beyond its knowledge.
 
 .. [1] https://docs.kernel.org/admin-guide/mm/userfaultfd.html
 .. [2] https://docs.kernel.org/admin-guide/mm/pagemap.html
+.. [3] https://docs.kernel.org/admin-guide/mm/soft-dirty.html
 """
 
 from __future__ import annotations
@@ -20,9 +26,11 @@ import fcntl
 import os
 import platform
 import struct
-from weakref import WeakSet
+import threading
+from typing import Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
-from memmapping.interrupts import HeldInterrupts
+from memmapping.interrupts import HeldInterrupts, HeldSignals
 from memmapping.segments import PAGE
 
 _SYSCALL = {"x86_64": 323, "aarch64": 282, "riscv64": 282, "ppc64le": 364, "s390x": 355}
@@ -38,6 +46,8 @@ def _request(direction: int, kind: int, number: int, size: int) -> int:
     return (direction << 30) | (size << 16) | (kind << 8) | number
 
 
+_DEVICE = "/dev/userfaultfd"
+_USERFAULTFD_NEW = _request(0, 0xAA, 0x00, 0)
 _UFFDIO_API = _request(3, 0xAA, 0x3F, 24)
 _UFFDIO_REGISTER = _request(3, 0xAA, 0x00, 32)
 _UFFDIO_WRITEPROTECT = _request(3, 0xAA, 0x06, 24)
@@ -73,17 +83,9 @@ class PageWatch:
             self._open()
 
     def _open(self) -> None:
-        number = _SYSCALL.get(platform.machine())
-        if number is None:
-            raise Unwatchable("no number of userfaultfd is known for this machine")
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = libc.syscall(number, os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY)
-        if fd < 0:
-            code = ctypes.get_errno()
-            raise Unwatchable(code, f"userfaultfd: {os.strerror(code)}")
-        self._fd = fd
+        self._fd = _userfaultfd()
         try:
-            _control(fd, _UFFDIO_API, bytearray(struct.pack("QQQ", 0xAA, _FEATURES, 0)))
+            _control(self._fd, _UFFDIO_API, bytearray(struct.pack("QQQ", 0xAA, _FEATURES, 0)))
             self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
             self._regions = (ctypes.c_uint64 * (3 * _REGIONS))()
             self._scan(0, PAGE, _IS_WPALLOWED, 0)  # is there such a request at all?
@@ -99,16 +101,21 @@ class PageWatch:
         Unwatchable
             When this memory cannot be watched: it is watched by somebody else, or not private.
         """
+        self.register(span)
+        first, end = span
+        _control(
+            self._fd,
+            _UFFDIO_WRITEPROTECT,
+            bytearray(struct.pack("QQQ", first, end - first, 1)),
+        )
+
+    def register(self, span: Span) -> None:
+        """Have the pages of `span` watched from their next look on; raises what `start` does."""
         first, end = span
         _control(
             self._fd,
             _UFFDIO_REGISTER,
             bytearray(struct.pack("QQQQ", first, end - first, _MODE_WP, 0)),
-        )
-        _control(
-            self._fd,
-            _UFFDIO_WRITEPROTECT,
-            bytearray(struct.pack("QQQ", first, end - first, 1)),
         )
 
     def written(self, span: Span) -> list[Span]:
@@ -162,10 +169,104 @@ class PageWatch:
         self.close()  # an interrupt may have come before it was
 
 
+def _userfaultfd() -> int:
+    """Return a new descriptor: by the system call, or by the device where that is refused."""
+    number = _SYSCALL.get(platform.machine())
+    if number is None:
+        raise Unwatchable("no number of userfaultfd is known for this machine")
+    flags = os.O_CLOEXEC | os.O_NONBLOCK
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = int(libc.syscall(number, flags | _USER_MODE_ONLY))
+    if fd >= 0:
+        return fd
+    code = ctypes.get_errno()
+    try:
+        device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return int(fcntl.ioctl(device, _USERFAULTFD_NEW, flags))
+        finally:
+            os.close(device)
+    except OSError:
+        raise Unwatchable(code, f"userfaultfd: {os.strerror(code)}") from None
+
+
+class Watcher(Protocol):
+    """Who asks a `SharedWatch`; `extent` is the memory that the answers may be about."""
+
+    @property
+    def extent(self) -> Span:
+        """The first address, and the one after the last."""
+
+
+class SharedWatch:
+    """One `PageWatch` for all that look after memory in this process, which may overlap.
+
+    Only one descriptor can watch a page, and a look takes the news away. So whoever looks has the
+    others told, who hear of it at their next look.
+    """
+
+    def __init__(self) -> None:
+        self._pages = PageWatch()
+        self._news: WeakKeyDictionary[Watcher, list[Span]] = WeakKeyDictionary()
+        self.lock = threading.Lock()
+        _shared_watches.add(self)
+
+    def start(self, span: Span, watcher: Watcher) -> None:
+        """Watch the pages of `span` for `watcher`; raises what `PageWatch.start` does."""
+        with HeldSignals(), self.lock:
+            others = self._others(span, watcher)
+            if others:
+                self._pages.register(span)
+                self._tell(others, self._pages.written(span))
+            else:
+                self._pages.start(span)
+            self._news.setdefault(watcher, [])
+
+    def written(self, span: Span, watcher: Watcher) -> list[Span]:
+        """Return what was written within `span` since `watcher` asked; see `PageWatch.written`."""
+        with HeldSignals(), self.lock:
+            found = self._pages.written(span)
+            if found and len(self._news) > 1:
+                self._tell(self._others(span, watcher), found)
+            news = self._news.get(watcher)
+            if news:
+                found = found + [part for part in (_common(one, span) for one in news) if part]
+                self._news[watcher] = [part for one in news for part in _outside(one, span)]
+            return found
+
+    def _others(self, span: Span, watcher: Watcher) -> list[Watcher]:
+        if not self._news:
+            return []
+        return [one for one in list(self._news) if one is not watcher and _common(one.extent, span)]
+
+    def _tell(self, others: list[Watcher], spans: list[Span]) -> None:
+        for other in others:
+            news = self._news[other] + spans
+            if len(news) > _REGIONS:
+                news = [(min(low for low, _ in news), max(high for _, high in news))]
+            self._news[other] = news
+
+
+_shared_watches: WeakSet[SharedWatch] = WeakSet()
+
+
+def _common(one: Span, other: Span) -> Span | None:
+    low, high = max(one[0], other[0]), min(one[1], other[1])
+    return (low, high) if low < high else None
+
+
+def _outside(one: Span, other: Span) -> list[Span]:
+    """Return the parts of `one` before and after `other`."""
+    parts = (one[0], min(one[1], other[0])), (max(one[0], other[1]), one[1])
+    return [(low, high) for low, high in parts if low < high]
+
+
 def _after_fork() -> None:
     """In a forked child: the watches are about the memory of its parent, and only it ends them."""
     for watch in list(_watches):
         watch.close()
+    for shared in list(_shared_watches):
+        shared.lock = threading.Lock()  # the thread that had it is not here
 
 
 if hasattr(os, "register_at_fork"):

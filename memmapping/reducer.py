@@ -30,9 +30,11 @@ from memmapping.sizes import parse_nbytes
 from memmapping.store import NoRoom, segment_store
 
 if TYPE_CHECKING:
+    from memmapping.checking import Checking
+    from memmapping.damage import ChangedArrayError
     from memmapping.folders import Folder
-    from memmapping.mirrors import Mirror
-    from memmapping.pages import PageWatch
+    from memmapping.mirrors import Look, Mirror
+    from memmapping.pages import SharedWatch
     from memmapping.segments import Origin, Segment, Use
 
 _OTHERS = 256  # types; a call may make any number
@@ -40,6 +42,62 @@ _FOREIGN = 8  # buffers of other libraries whose copies are kept at a time
 
 #: A part of a segment, as `references.open_buffer` takes it.
 BufferReference = tuple[tuple[Any, ...], int, int]
+
+
+class _Known:
+    """A mirror that calls on the same workers have used.
+
+    Attributes
+    ----------
+    mirror : Mirror
+        It.
+    owner : weakref
+        Whose memory it is; when that goes, so does this.
+    is_exact : bool
+        Whether all of it is compared whenever it is used.
+    checked : array of bool or None
+        Which pages this call has compared, where it does so once.
+    skipped : bool
+        Whether it has then been used without comparing all again.
+    is_outdated : bool
+        Whether such a page has changed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "checked",
+        "is_exact",
+        "is_outdated",
+        "mirror",
+        "owner",
+        "skipped",
+    )
+
+    def __init__(self, mirror: Mirror, owner: ref[Any] | None, is_exact: bool) -> None:
+        self.mirror = mirror
+        self.owner = owner
+        self.is_exact = is_exact
+        self.checked: Any = None
+        self.skipped = self.is_outdated = False
+        mirror.followers.add(self)
+
+    def is_checked(self, pages: tuple[int, int]) -> bool:
+        """Whether this call has compared all of `pages`."""
+        return self.checked is not None and bool(self.checked[pages[0] : pages[1]].all())
+
+    def note(self, pages: tuple[int, int], look: Look) -> None:
+        """Note that `pages` were looked at."""
+        if self.checked is None:
+            self.checked = self.mirror.no_pages()
+        if look.seconds is None:
+            self.checked[pages[0] : pages[1]] = True
+        else:
+            self.skipped = True
+
+    def end_call(self) -> None:
+        """Have the next call compare for itself."""
+        self.checked = None
+        self.skipped = self.is_outdated = False
 
 
 class ArrayReducer:
@@ -55,6 +113,10 @@ class ArrayReducer:
         Where to put them rather than in shared memory.
     warn : callable, optional
         Told once when there is no room for an array.
+    check : {"auto", "always", "never"}
+        How much of what cannot be watched is compared; see `Checking`.
+    warn_of_cost : callable, optional
+        Told once a call when comparing takes long.
 
     Attributes
     ----------
@@ -65,6 +127,9 @@ class ArrayReducer:
         Where the buffers are that were handed over; taken away likewise.
     copied_nbytes : int
         How much memory was mirrored anew, in all.
+    changed : ChangedArrayError or None
+        Set when an array turns out to have changed that should not have; then what was made since
+        the call began may be out of date.
     """
 
     def __init__(
@@ -73,6 +138,8 @@ class ArrayReducer:
         mmap_mode: str | None = "r",
         temp_folder: str | None = None,
         warn: Callable[[str], object] = warnings.warn,
+        check: str = "auto",
+        warn_of_cost: Callable[[str], object] = warnings.warn,
     ) -> None:
         nbytes = parse_nbytes(max_nbytes)
         self._least = sys.maxsize if nbytes is None else max(nbytes, 1)
@@ -80,14 +147,17 @@ class ArrayReducer:
         self._temp_folder = temp_folder
         self._warn = warn
         self._folders: list[Folder] | None = None
-        self._mirrors: dict[tuple[int, int], tuple[Mirror, ref[Any]]] = {}
-        self._foreign: dict[tuple[int, int], Mirror] = {}
-        self._watch: PageWatch | None = None
-        self._watches = True
+        self._mirrors: dict[tuple[int, int, int], _Known] = {}
+        self._foreign: dict[tuple[int, int], _Known] = {}
+        self._watches = check != "never"
+        self._check = check
+        self._warn_of_cost = warn_of_cost
+        self._checking: Checking | None = None
         self._others: set[type] = set()  # of which nothing is known here; for one call
         self.uses: list[Use | Origin] = []
         self.buffers: list[BufferReference] = []
         self.copied_nbytes = 0
+        self.changed: ChangedArrayError | None = None
         self._has_warned = False
 
     def reduce(self, obj: Any) -> Any:
@@ -130,6 +200,11 @@ class ArrayReducer:
             self.uses, self.buffers = [], []
             self._folders = None
             self._others.clear()
+            self.changed = None
+            if self._checking is not None:
+                self._checking.end_call()
+            for known in (*self._mirrors.values(), *self._foreign.values()):
+                known.end_call()
             if self._mode == "r+":
                 self._mirrors.clear()
 
@@ -140,9 +215,15 @@ class ArrayReducer:
             self._others.clear()
             self._mirrors.clear()
             self._foreign.clear()
-            if self._watch is not None:
-                self._watch.close()
-                self._watch = None
+
+    def confirm(self) -> None:
+        """Look once more, after the last task, at what was used without comparing all of it."""
+        for known in list(self._mirrors.values()):
+            owner = None if known.owner is None else known.owner()
+            if owner is not None and known.skipped and self.changed is None:
+                self._checks().note(known.mirror.confirm(known.checked))
+                self._note_change(known)
+            del owner  # whose memory had to stay until here
 
     def _reduce_array(self, array: Any, numpy: Any) -> Any:
         if array.nbytes < self._least and array.flags.owndata:
@@ -192,55 +273,97 @@ class ArrayReducer:
         needed = references.bounds_of(array)
         if needed[0] < span[0] or needed[1] > span[1]:
             span = needed  # strides that lead out of their base
-        mirror = self._mirror(span, root, _is_malloced(root))
-        segment = self._up_to_date(mirror, needed)
-        return None if segment is None else (segment, mirror.first)
+        known = self._mirror(span, root)
+        is_trusted = not array.flags.writeable and not root.flags.writeable
+        segment = self._up_to_date(known, needed, is_trusted)
+        return None if segment is None else (segment, known.mirror.first)
 
-    def _mirror(self, span: tuple[int, int], owner: Any, is_malloced: bool) -> Mirror:
-        from memmapping.mirrors import Mirror
+    def _mirror(self, span: tuple[int, int], owner: Any) -> _Known:
+        from memmapping.mirrors import mirror_of
 
-        known = self._mirrors.get(span)
-        if known is not None and known[1]() is owner:
-            return known[0]
-        watch = None
-        if not self._overlaps(span) and (is_malloced or _is_private(span)):
-            watch = self._page_watch()
-        mirror = Mirror(span, segment_store(), self._where(), watch, self._mode == "r+")
+        place = *span, id(owner)
+        known = self._mirrors.get(place)
+        if known is not None:
+            return known
+        is_private = _is_malloced(owner) or _is_private(span)
+        watch = self._shared_watch() if is_private else None
+        if self._mode == "r+":  # what workers write to it is for this call alone
+            mirror = self._new_mirror(span, watch)
+        else:
+            key = *place, self._temp_folder, watch is not None
+            mirror = mirror_of(key, owner, lambda: self._new_mirror(span, watch))
         mirrors = self._mirrors
 
         def forget(gone: ref[Any]) -> None:
-            entry = mirrors.get(span)
-            if entry is not None and entry[1] is gone:
-                del mirrors[span]
+            entry = mirrors.get(place)
+            if entry is not None and entry.owner is gone:
+                del mirrors[place]
 
-        mirrors[span] = mirror, ref(owner, forget)
-        return mirror
+        known = mirrors[place] = _Known(mirror, ref(owner, forget), not is_private)
+        return known
 
-    def _overlaps(self, span: tuple[int, int]) -> bool:
-        """Whether another mirror has some of this memory: the first to look takes the news away."""
-        return any(low < span[1] and span[0] < high for low, high in self._mirrors)
+    def _new_mirror(self, span: tuple[int, int], watch: SharedWatch | None) -> Mirror:
+        from memmapping.mirrors import Mirror
 
-    def _page_watch(self) -> PageWatch | None:
-        if self._watch is None and self._watches:
-            from memmapping.pages import PageWatch, Unwatchable
+        return Mirror(span, segment_store(), self._where(), watch, self._mode == "r+")
 
-            try:
-                self._watch = PageWatch()
-            except Unwatchable:
-                self._watches = False
-        return self._watch
+    def _shared_watch(self) -> SharedWatch | None:
+        if not self._watches:
+            return None
+        from memmapping.mirrors import shared_watch
+        from memmapping.pages import Unwatchable
 
-    def _up_to_date(self, mirror: Mirror, span: tuple[int, int]) -> Segment | None:
-        before = mirror.segment
         try:
-            segment = mirror.segment_for(span)
+            return shared_watch()
+        except Unwatchable:
+            self._watches = False
+            return None
+
+    def _checks(self) -> Checking:
+        if self._checking is None:
+            from memmapping.checking import Checking
+
+            self._checking = Checking(self._check, self._warn_of_cost)
+        return self._checking
+
+    def _up_to_date(
+        self, known: _Known, span: tuple[int, int], is_trusted: bool = False
+    ) -> Segment | None:
+        from memmapping.segments import Use
+
+        mirror, checks = known.mirror, self._checks()
+        pages = mirror.pages_of(span)
+        look = checks.look(known.is_exact, is_trusted, known.is_checked(pages))
+        try:
+            with mirror.lock:
+                before = mirror.segment
+                segment = mirror.segment_for(span, look)
+                self.uses.append(Use(segment))
         except NoRoom as error:
             self._tell(error)
             return None
+        if checks.is_partial and not (mirror.is_watched or known.is_exact or is_trusted):
+            known.note(pages, look)
+            self._note_change(known)
+        checks.note(look.spent)
         if segment is not before:
             self.copied_nbytes += span[1] - span[0]
-        self._use(segment)
         return segment
+
+    def _note_change(self, known: _Known) -> None:
+        if not known.is_outdated or self.changed is not None:
+            return
+        from memmapping.damage import ChangedArrayError
+
+        nbytes = known.mirror.nbytes
+        self.changed = ChangedArrayError(
+            f"an array of {nbytes / 1e6:.1f} MB has changed since the first task of this call was "
+            "given it, and later tasks may have been given its old content. The kernel does not "
+            "tell here which memory was written, and comparing all of it for each task takes long. "
+            "Pass a copy for each state (array.copy()); or say check_arrays='always', to have it "
+            "compared before each task; or make it by memmapping.empty, if tasks are to see what "
+            "is written while they run"
+        )
 
     def _put(self, view: memoryview) -> bool:
         """Put a buffer of another library into a segment; true when there is no room.
@@ -253,16 +376,17 @@ class ArrayReducer:
 
         address = address_of(view)
         span = address, address + view.nbytes
-        mirror = self._foreign.pop(span, None)
-        if mirror is None:
+        known = self._foreign.pop(span, None)
+        if known is None:
             mirror = Mirror(span, segment_store(), self._where(), None, False)
-        self._foreign[span] = mirror
+            known = _Known(mirror, None, is_exact=True)
+        self._foreign[span] = known
         if len(self._foreign) > _FOREIGN:
             del self._foreign[next(iter(self._foreign))]
-        segment = self._up_to_date(mirror, span)
+        segment = self._up_to_date(known, span)
         if segment is None:
             return True
-        self.buffers.append((tuple(segment.origin), address - mirror.first, view.nbytes))
+        self.buffers.append((tuple(segment.origin), address - known.mirror.first, view.nbytes))
         return False
 
     def _where(self) -> list[Folder]:

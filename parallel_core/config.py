@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "require": None,
     "nested": None,
     "output": "pass",
+    "check_arrays": "auto",
 }
 
 #: The parameters of workers, which a context can set as well, with their defaults.

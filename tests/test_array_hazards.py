@@ -373,8 +373,8 @@ def test_one_changed_element_in_a_with_block_is_all_that_is_copied() -> None:
             array[12345] = value
             assert parallel(delayed(largest)(array) for _ in range(2)) == [value] * 2
             assert parallel._held._arrays is not None
-            ((mirror, _),) = parallel._held._arrays._mirrors.values()
-            segments.append(mirror.segment)
+            (known,) = parallel._held._arrays._mirrors.values()
+            segments.append(known.mirror.segment)
             for pid in list(descendants()):
                 wait_until(
                     lambda pid=pid: not mapped_files(pid, "/dev/shm/#"),  # type: ignore[misc]  # bound
@@ -386,7 +386,7 @@ def test_one_changed_element_in_a_with_block_is_all_that_is_copied() -> None:
 def test_no_room_is_found_out_once_for_each_array(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def refuse(self: Mirror, span: Any) -> Segment:
+    def refuse(self: Mirror, span: Any, look: Any) -> Segment:
         tried.append(1)
         raise store.NoRoom(28, "no room")
 

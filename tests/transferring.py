@@ -19,7 +19,7 @@ BOTH_WAYS = ["tracked", "compared"]
 def transfer(way: str, **parameters: Any) -> Iterator[Transfer]:
     if way == "tracked" and not tracks_pages():
         pytest.skip("the kernel does not track written pages here")
-    found = Transfer(ArrayReducer(**{"max_nbytes": 1, **parameters}))
+    found = Transfer(ArrayReducer(**{"max_nbytes": 1, "check": "always", **parameters}))
     if way == "compared":
         found.reducer._watches = False
     yield found

@@ -154,7 +154,12 @@ def _as_text(facts: Facts) -> str:
     if facts.tracking_problem is None:
         rows.append(("changed arrays", "are known by the pages that were written"))
     else:
-        rows.append(("changed arrays", f"are found by comparing bits: {facts.tracking_problem}"))
+        rows.append(
+            (
+                "changed arrays",
+                f"are found by comparing bits, see check_arrays: {facts.tracking_problem}",
+            )
+        )
     return "\n".join(f"{name:<14} {value}" for name, value in rows)
 
 

@@ -270,6 +270,7 @@ class PushDispatch:
         if self._live is not None:
             size = min(size, self._live.count() // self._session.n_workers + 1)
         batch = self._source.pull(size)
+        self._definitions.check_arrays(self._source.exhausted)
         if batch is not None:
             if self._needed:
                 batch.definitions.update(self._needed)

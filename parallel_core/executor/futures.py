@@ -55,6 +55,7 @@ def get_executor(
     temp_folder: str | os.PathLike[str] | None = UNSET["temp_folder"],
     max_nbytes: float | str | None = UNSET["max_nbytes"],
     mmap_mode: Literal["r", "r+", "w+", "c"] | None = UNSET["mmap_mode"],
+    check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
     initializer: Callable[..., object] | None = UNSET["initializer"],
     initargs: tuple[Any, ...] = UNSET["initargs"],
     idle_worker_timeout: float | None = UNSET["idle_worker_timeout"],
@@ -85,8 +86,9 @@ def get_executor(
         therefore 1, unless given.
     output : {"pass", "capture", "discard"}, default "pass"
         What becomes of what tasks print, as for `Parallel`.
-    temp_folder, max_nbytes, mmap_mode
-        How large arrays go to the workers, as for `Parallel`.
+    temp_folder, max_nbytes, mmap_mode, check_arrays
+        How large arrays go to the workers, as for `Parallel`; but ``check_arrays="auto"`` is
+        ``"always"`` here, since each task may be given another state of an array.
     initializer, initargs, idle_worker_timeout, inner_max_num_threads, preload
         What workers should be like, as for `Parallel`.
     max_worker_memory, worker_lifespan, min_free_memory, memory_patience
@@ -140,6 +142,7 @@ def get_executor(
         temp_folder=temp_folder,
         max_nbytes=max_nbytes,
         mmap_mode=mmap_mode,
+        check_arrays=check_arrays,
         initializer=initializer,
         initargs=initargs,
         idle_worker_timeout=idle_worker_timeout,

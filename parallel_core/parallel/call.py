@@ -65,6 +65,12 @@ class Parallel(Runner, Generic[Returns, Instead]):
         From which size, in bytes, arrays are shared with workers as memory maps.
     mmap_mode : {"r", "r+", "w+", "c", None}, default "r"
         How workers open them.
+    check_arrays : {"auto", "always", "never"}, default "auto"
+        How to notice that a large array has changed, where the kernel does not tell which memory
+        was written. ``"auto"`` compares it in full once a call and at its end, and in part in
+        between, for at most a twentieth of the time; a change within the call is an error.
+        ``"always"`` compares it in full for each task. ``"never"`` takes it for unchanged, also
+        where the kernel could tell, until the call or the ``with`` block ends.
     prefer : {"processes", "threads"}, optional
         A hint for where no backend was chosen from outside.
     require : "sharedmem", optional

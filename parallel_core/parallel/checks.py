@@ -51,9 +51,9 @@ def check_nested(given: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
+def check_of_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any, check: Any) -> None:
     """Raise ValueError or TypeError unless the parameters for large arrays make sense."""
-    if temp_folder is None and max_nbytes == "1M" and mmap_mode == "r":
+    if temp_folder is None and max_nbytes == "1M" and mmap_mode == "r" and check == "auto":
         return
     if temp_folder is not None and not isinstance(temp_folder, (str, os.PathLike)):
         raise TypeError(f"temp_folder must be a path or None, not {temp_folder!r}")
@@ -61,6 +61,8 @@ def check_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> None:
         parse_nbytes(max_nbytes)
     if mmap_mode not in _MMAP_MODES:
         raise ValueError(f"mmap_mode must be one of {_MMAP_MODES}, not {mmap_mode!r}")
+    if check not in ("auto", "always", "never"):
+        raise ValueError(f"check_arrays must be 'auto', 'always' or 'never', not {check!r}")
 
 
 def check_verbose(verbose: Any) -> int:

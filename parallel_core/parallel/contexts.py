@@ -12,7 +12,7 @@ from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend, takes_params
 from parallel_core.config import DEFAULTS, UNSET, Settings, only_given, setting
 from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import check_arrays, check_hints, check_nested, check_verbose
+from parallel_core.parallel.checks import check_hints, check_nested, check_of_arrays, check_verbose
 from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend
 from parallel_core.parallel.options import check_output, worker_options
 from parallel_core.parallel.parameters import names_of, unexpected
@@ -44,6 +44,8 @@ class parallel_config:
     max_nbytes : int, str or None, default "1M"
         As for `Parallel`, in bytes.
     mmap_mode : {"r", "r+", "w+", "c", None}, default "r"
+        As for `Parallel`.
+    check_arrays : {"auto", "always", "never"}, default "auto"
         As for `Parallel`.
     prefer : {"processes", "threads"}, optional
         As for `Parallel`.
@@ -91,6 +93,7 @@ class parallel_config:
         require: Literal["sharedmem"] | None = UNSET["require"],
         nested: str | list[str] | tuple[str, ...] | None = UNSET["nested"],
         output: Literal["pass", "discard"] = UNSET["output"],
+        check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
         initializer: Callable[..., object] | None = UNSET["initializer"],
         initargs: tuple[Any, ...] = UNSET["initargs"],
         idle_worker_timeout: float | None = UNSET["idle_worker_timeout"],
@@ -111,6 +114,7 @@ class parallel_config:
             require=require,
             nested=nested,
             output=output,
+            check_arrays=check_arrays,
         )
         _check(values)
         if values.get("backend", "") is None:
@@ -271,8 +275,11 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
 
 def _check(values: dict[str, Any]) -> None:
     check_hints(values.get("prefer"), values.get("require"))
-    check_arrays(
-        values.get("temp_folder"), values.get("max_nbytes", "1M"), values.get("mmap_mode", "r")
+    check_of_arrays(
+        values.get("temp_folder"),
+        values.get("max_nbytes", "1M"),
+        values.get("mmap_mode", "r"),
+        values.get("check_arrays", "auto"),
     )
     if "n_jobs" in values:
         values["n_jobs"] = check_n_jobs(values["n_jobs"])

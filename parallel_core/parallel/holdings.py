@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
 from parallel_core.backends.base import Backend, Session, WorkerOptions, broken
-from parallel_core.errors import warn_caller
+from parallel_core.errors import PerformanceWarning, warn_caller
 from parallel_core.tasks.definitions import stored_globals
 
 if TYPE_CHECKING:
@@ -82,12 +82,16 @@ class Holdings:
         if journal is not None and journal is not self._given_journal:
             journal.close()
 
-    def array_reducer(self, max_nbytes: Any, mmap_mode: Any, temp_folder: Any) -> ArrayReducer:
+    def array_reducer(
+        self, max_nbytes: Any, mmap_mode: Any, temp_folder: Any, check: str
+    ) -> ArrayReducer:
         """Return what makes references of large arrays, the same for all calls of a session."""
         if self._arrays is None:
             from memmapping.reducer import ArrayReducer
 
-            self._arrays = ArrayReducer(max_nbytes, mmap_mode, temp_folder, warn=_warn_of_no_room)
+            self._arrays = ArrayReducer(
+                max_nbytes, mmap_mode, temp_folder, _warn_of_no_room, check, _warn_of_cost
+            )
         return self._arrays
 
     def end_call(self) -> None:
@@ -109,3 +113,7 @@ class Holdings:
 
 def _warn_of_no_room(message: str) -> None:
     warn_caller(message, RuntimeWarning)
+
+
+def _warn_of_cost(message: str) -> None:
+    warn_caller(message, PerformanceWarning)

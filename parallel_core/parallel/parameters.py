@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         reduce_initial: Any
         seed: Any
         output: Literal["pass", "capture", "discard"]
+        check_arrays: Literal["auto", "always", "never"]
 
     class ParallelParams(KeywordParams, total=False):
         """The same, with what may be given by position, too."""

@@ -19,6 +19,7 @@ from parallel_core.context.capturing import aspects_of_call
 from parallel_core.context.seeds import seed_of_call
 from parallel_core.dispatch.aftermath import ArrivedResults, attach
 from parallel_core.dispatch.gaps import Gap
+from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.plan import (
     CallPlan,
     Counters,
@@ -31,7 +32,7 @@ from parallel_core.dispatch.plan import (
 )
 from parallel_core.observe.followers import followed, followers
 from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import check_arrays, check_iterable, check_verbose
+from parallel_core.parallel.checks import check_iterable, check_of_arrays, check_verbose
 from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend
 from parallel_core.parallel.holdings import Holdings
 from parallel_core.parallel.nesting import settings_of_tasks
@@ -104,6 +105,7 @@ class Runner:
         reduce_initial: Any = Gap.MISSING,
         seed: Any = None,
         output: Literal["pass", "capture", "discard"] = UNSET["output"],
+        check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
         **backend_params: Any,
     ) -> None:
         settings = config.current_settings()
@@ -116,7 +118,8 @@ class Runner:
         self.temp_folder = setting("temp_folder", temp_folder, settings)
         self.max_nbytes = setting("max_nbytes", max_nbytes, settings)
         self.mmap_mode = setting("mmap_mode", mmap_mode, settings)
-        check_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode)
+        self.check_arrays = setting("check_arrays", check_arrays, settings)
+        check_of_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode, self.check_arrays)
         self._return_as = check_return_as(return_as)
         self._batch_size = check_batch_size(batch_size)
         if pre_dispatch != "2*n_jobs":
@@ -281,7 +284,11 @@ class Runner:
         progress = self._prepare_messages(backend, n_jobs)
         plan = self._plan(backend, n_jobs, pre_dispatch, progress)
         make_arrays = functools.partial(
-            self._held.array_reducer, self.max_nbytes, self.mmap_mode, self.temp_folder
+            self._held.array_reducer,
+            self.max_nbytes,
+            self.mmap_mode,
+            self.temp_folder,
+            self._check_of_arrays(tasks),
         )
         dispatch = new_dispatch(backend, session, tasks, plan, self._options, make_arrays)
         self._dispatch = dispatch
@@ -303,6 +310,11 @@ class Runner:
         options = self._call_options
         is_protected = options.retries or options.on_error != "raise" or self._options.most_memory
         return not is_protected
+
+    def _check_of_arrays(self, tasks: Iterable[Any]) -> str:
+        """Return how changes of arrays are noticed; tasks that are put in may each have another."""
+        is_live = isinstance(tasks, LiveTasks)
+        return "always" if is_live and self.check_arrays == "auto" else str(self.check_arrays)
 
     def _plan(
         self,

@@ -160,6 +160,18 @@ class Definitions:
             self._arrays = self._make_arrays()
         return self._arrays
 
+    def check_arrays(self, is_last: bool) -> None:
+        """Raise ChangedArrayError when tasks may have been given an array in an older state.
+
+        Where nobody tells what was written, that may be found only with the last task.
+        """
+        arrays = self._arrays
+        if arrays is not None:
+            if is_last:
+                arrays.confirm()
+            if arrays.changed is not None:
+                raise arrays.changed
+
     @property
     def pickler(self) -> TaskPickler:
         """The pickler that makes references of large arrays; only when `arrays` is not None."""
