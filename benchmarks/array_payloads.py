@@ -50,3 +50,13 @@ def hold(array: Array, number: int, folder: str) -> int:
     while not seen.exists():
         time.sleep(0.005)
     return total
+
+
+def rank(table: Array, out: Array, row: int) -> None:
+    """Put the ranks of the numbers in one row where they belong."""
+    out[row] = table[row].argsort().argsort()
+
+
+def add_first(array: Array, number: int) -> int:
+    """Return the sum of a number and the first one of an array."""
+    return number + int(array[0])
