@@ -255,6 +255,22 @@ class TestInItsPlace:
         assert bar(joblib.delayed(abs)(-i) for i in range(9)) == list(range(9))
         assert seen[-1] == (9, 9)
 
+    def test_messages_of_a_subclass_that_takes_them(
+        self, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        taken = []
+
+        class Logged(joblib.Parallel):  # type: ignore[misc, name-defined]
+            def _print(self, msg: str) -> None:
+                taken.append(msg)
+                if "out of" not in msg:
+                    super()._print(msg)
+
+        Logged(n_jobs=2, verbose=100)(joblib.delayed(abs)(-i) for i in range(9))
+        out, err = capfd.readouterr()
+        assert taken[-1].startswith("Done   9 out of   9 | elapsed")
+        assert "Using backend" in out and "out of" not in out and not err
+
     @pytest.mark.parametrize("way", ["replaced", "patched", "print_progress"])
     @pytest.mark.parametrize("n_jobs", [1, 2])
     def test_bars_hung_into_joblib(

@@ -119,12 +119,12 @@ def test_a_task_that_raises(parallel: Parallel) -> None:
 
 def test_calls_within_tasks(parallel: Parallel, engine: Any) -> None:
     def outer(x: int) -> Any:
-        return get_active_backend()[0].name, Parallel(n_jobs=2)(
+        return type(get_active_backend()[0]).__name__, Parallel(n_jobs=2)(
             delayed(pow)(x, y) for y in range(4)
         )
 
     got = parallel(delayed(outer)(x) for x in range(5))
-    name = {"dask": "DaskDistributedBackend", "ipyparallel": "threading"}[engine[0]]
+    name = {"dask": "DaskDistributedBackend", "ipyparallel": "ThreadingBackend"}[engine[0]]
     assert got == [(name, [x**y for y in range(4)]) for x in range(5)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from math import sqrt
 from time import monotonic
 
@@ -25,19 +26,27 @@ class Messages:
         stderr, above on stdout.
     label : str
         Stands in front, ``Parallel(n_jobs=2)`` say.
+    divert : callable, optional
+        Gets the text of each message, instead of the stream.
     """
 
-    def __init__(self, verbose: int, label: str) -> None:
+    def __init__(
+        self, verbose: int, label: str, divert: Callable[[str], object] | None = None
+    ) -> None:
         self._verbose = verbose
         self._label = label
+        self._divert = divert
         self._began = monotonic()
         self._told = -1
         self._finished = False
 
     def say(self, text: str) -> None:
+        """Tell `text`."""
+        if self._verbose:
+            (self._divert or self.write)(text)
+
+    def write(self, text: str) -> None:
         """Write a line."""
-        if not self._verbose:
-            return
         stream = sys.stderr if self._verbose <= _TO_STDOUT else sys.stdout
         if stream is None:
             return

@@ -202,6 +202,11 @@ class Runner:
         if self._messages is not None:
             self._messages.progress(self.n_completed_tasks, self.n_tasks)
 
+    def _print(self, message: str) -> None:
+        """Write a message of `verbose`; subclasses that were written for joblib override it."""
+        if self._messages is not None:
+            self._messages.write(message)
+
     def __enter__(self) -> Self:
         self._managed = True
         return self
@@ -374,7 +379,8 @@ class Runner:
     def _prepare_messages(self, backend: Backend, n_jobs: int) -> Callable[[], None] | None:
         self._messages = None
         if self.verbose:
-            self._messages = Messages(self.verbose, repr(self))
+            is_own = getattr(self._print, "__func__", None) is _print
+            self._messages = Messages(self.verbose, repr(self), None if is_own else self._print)
             if self._remark is not None and self.verbose >= MESSAGE_OF_OVERRIDES:
                 self._messages.say(self._remark)
             self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
@@ -391,4 +397,5 @@ class Runner:
         return f"{type(self).__name__}(n_jobs={self.n_jobs})"
 
 
+_print = Runner._print
 _print_progress = Runner.print_progress
