@@ -12,14 +12,14 @@
                   processes.MultiprocessingBackend
                   loky.LokyBackend,               futures.FuturesSession
                   futures.ExecutorBackend
-                  joblib_style.JoblibStyleBackend     joblib_session.JoblibStyleSession
+                  joblib_style.JoblibStyleBackend     joblib_style.JoblibStyleSession
 
 - `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
 - `engine_worker`: what runs in the workers of engines that are not ours; `executor_results`: what
   it brings back; `engine_output`: what tasks print there. `executor_size`: how large an engine is.
-- `joblib_style`, with `joblib_engine`, `joblib_session`, `joblib_job`, `joblib_batch` and
-  `joblib_held`: classes by joblib's conventions; `conventions`: base classes for more of them.
+- `joblib_style` and `joblib_batch`: classes by joblib's conventions; `conventions`: base classes
+  for more of them.
 - `shares`: who gets what of a busy worker's tasks; `initializer`: that of a call, on its way;
   `shutdown`: ending idle workers.
 - `registry`: names, and what else may be passed as ``backend=``.

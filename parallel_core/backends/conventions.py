@@ -21,35 +21,22 @@ class ParallelBackendBase(ABC):
 
     These are `effective_n_jobs` and `submit`, or `apply_async` by its older name. Further ones are
     called if they are there: see :doc:`/howto/write-a-backend`.
-
-    Parameters
-    ----------
-    nesting_level : int, optional
-        How many parallel calls surround those that it will run; found out if not given.
-    inner_max_num_threads : int, optional
-        Threads that numeric libraries may use in each worker.
-    **backend_kwargs
-        Kept as `backend_kwargs`.
-
-    Attributes
-    ----------
-    default_n_jobs : int
-        How many jobs, where the user does not say.
-    supports_retrieve_callback : bool
-        Whether the callback gets what `retrieve_result_callback` makes the result of. Else the
-        callback says only that the job is done, and `retrieve_result` is asked for its result.
-    supports_inner_max_num_threads : bool
-        Whether it does something about `inner_max_num_threads`.
-    supports_sharedmem, uses_threads : bool
-        Whether its workers share the memory of the caller, and are threads.
     """
 
+    #: How many jobs, where the user does not say.
     default_n_jobs: int = 1
+    #: Whether the callback gets what `retrieve_result_callback` makes the result of. Else it says
+    #: only that the job is done, and `retrieve_result` is asked for its result.
     supports_retrieve_callback: bool = False
+    #: Whether it does something about `inner_max_num_threads`.
     supports_inner_max_num_threads: bool = False
+    #: Whether its workers share the memory of the caller.
     supports_sharedmem: bool = False
+    #: Whether they are threads.
     uses_threads: bool = False
+    #: How many parallel calls surround those that it will run; found out if not given.
     nesting_level: int | None = None
+    #: Threads that numeric libraries may use in each worker.
     inner_max_num_threads: int | None = None
 
     def __init__(
@@ -201,15 +188,12 @@ class SequentialBackend(ParallelBackendBase):
         return out.result()
 
 
-class ThreadingBackend(ParallelBackendBase):
+class ThreadingBackend(SequentialBackend):
     """Threads of its own; an instance of this class itself stands for ours.
 
     Subclasses are backends of their own.
     """
 
-    supports_retrieve_callback = True
-    supports_sharedmem = True
-    uses_threads = True
     _threads: ThreadPoolExecutor | None = None
 
     def effective_n_jobs(self, n_jobs: int) -> int:
@@ -226,10 +210,6 @@ class ThreadingBackend(ParallelBackendBase):
         """Run ``func()`` in a thread; return the future of its result."""
         assert self._threads is not None
         return _calling_back(self._threads.submit(func), callback)
-
-    def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """Return what the batch returned, or raise."""
-        return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Drop what waits; a thread cannot be stopped, and is left to itself."""
