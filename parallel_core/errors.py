@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 __all__ = [
     "BackendError",
     "CallTimeoutError",
+    "ChangedValueError",
     "ContextError",
     "InitializerError",
     "InvalidTaskError",
@@ -54,6 +55,10 @@ class BackendError(ParallelError, TypeError):
 
 class InvalidTaskError(ParallelError, TypeError):
     """An item of the iterable is not a delayed call ``(function, args, kwargs)``."""
+
+
+class ChangedValueError(ParallelError, RuntimeError):
+    """A large global changed in place while tasks were handed out, and not all of them saw it."""
 
 
 class ContextError(ParallelError):

@@ -185,7 +185,9 @@ class PushDispatch:
             if values is not None:
                 if self._is_windowed:
                     self._hand_over_all()
+                self._definitions.settle_large()
                 yield without_gaps(values) if self._has_gaps else values
+                self._definitions.expect_changes()
                 self._note_taken(len(values))
                 if not self._hit:
                     self._fill()
@@ -269,8 +271,11 @@ class PushDispatch:
             size = self._folded.aligned(self._source.position, size)
         if self._live is not None:
             size = min(size, self._live.count() // self._session.n_workers + 1)
+            self._definitions.expect_changes()
         batch = self._source.pull(size)
         self._definitions.check_arrays(self._source.exhausted)
+        if self._live is not None:
+            self._definitions.settle_large()
         if batch is not None:
             if self._needed:
                 batch.definitions.update(self._needed)

@@ -117,6 +117,8 @@ class TaskSource:
 
     def _note_end(self) -> None:
         self.exhausted = self._live is None or self._live.is_over()
+        if self.exhausted:
+            self._builder.settle()
 
     def _finish(self, pulled: int, began: float) -> Batch | None:
         if not pulled:

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.tasks.definitions import Definition
+from parallel_core.tasks.definitions import Definition, loads_referring
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 from parallel_core.tasks.opened import leave_opened
 from parallel_core.tasks.preview import preview
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from memmapping.reducer import BufferReference
 
 #: `arity` of a run whose payload is one pickle of ``(args, kwargs)`` per task; where buffers of
-#: it lie in shared memory, a tuple of the pickle and the list of their references.
+#: it lie in shared memory, or it refers to large values, a tuple of the pickle and the list of
+#: references of the buffers.
 PICKLED = -1
 #: `arity` of a run whose payload are the tasks themselves, for workers that share our memory.
 HELD = -2
@@ -39,9 +40,11 @@ def loads_task(data: bytes | tuple[bytes, list[BufferReference]]) -> Any:
     """Unpickle the arguments of a task; buffers that lie in shared memory are opened."""
     if isinstance(data, bytes):
         return pickle.loads(data)
+    if not data[1]:
+        return loads_referring(data[0])
     from memmapping.references import open_buffer
 
-    return pickle.loads(data[0], buffers=[open_buffer(*reference) for reference in data[1]])
+    return loads_referring(data[0], [open_buffer(*reference) for reference in data[1]])
 
 
 class Batch:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextvars import ContextVar
 from types import (
     BuiltinFunctionType,
@@ -26,6 +26,7 @@ from types import (
 )
 from typing import Any
 
+from parallel_core.tasks.large import LARGE_VALUE, parts_over
 from parallel_core.tasks.pickling import goes_by_value
 
 #: Values of these types cannot change: they ride in a batch as they are.
@@ -71,9 +72,12 @@ class Capture:
         Pickles a value that can change, for comparison.
     own : frozenset of str
         Globals that are state of the worker by the user's own word, and not watched.
+    apart : container of int
+        Objects that are not watched here, by their `id`.
     """
 
     __slots__ = (
+        "_apart",
         "_attributes",
         "_cells",
         "_dumps",
@@ -85,16 +89,23 @@ class Capture:
         "_values",
     )
 
-    def __init__(self, obj: object, dumps: Dumps, own: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        obj: object,
+        dumps: Dumps,
+        own: frozenset[str] = frozenset(),
+        apart: Container[int] = (),
+    ) -> None:
         self._dumps = dumps
         self._own = own
+        self._apart = apart
         self._seen: set[int] = set()
         self._globals: list[tuple[Mapping[str, Any], str, object]] = []
         self._cells: list[tuple[Any, object]] = []
         self._attributes: list[tuple[Mapping[str, Any], str, object]] = []
         self._functions: list[tuple[FunctionType, CodeType, Any, Any]] = []
         self._sizes: list[tuple[Mapping[str, Any], int]] = []  # for attributes that are added
-        self._values: list[tuple[object, bytes]] = []
+        self._values: list[tuple[object, bytes, str]] = []  # with the words for it
         self._follow(obj)
 
     @property
@@ -128,7 +139,17 @@ class Capture:
         for namespace, size in self._sizes:
             if len(namespace) != size:
                 return False
-        return not self._values or all(self._dumps(value) == data for value, data in self._values)
+        values = self._values
+        return not values or all(self._dumps(value) == data for value, data, _ in values)
+
+    def large_parts(self) -> list[tuple[str, object]]:
+        """Return what is large of the values that can change, each with the words for it."""
+        return [
+            part
+            for value, data, words in self._values
+            if len(data) >= LARGE_VALUE
+            for part in parts_over(words, value, self._dumps)
+        ]
 
     def _unchanged(self) -> bool:
         for namespace, name, value in self._globals:
@@ -163,15 +184,15 @@ class Capture:
             if value is _MISSING and hasattr(builtins, name):
                 continue
             self._globals.append((function.__globals__, name, value))
-            self._settle(value)
+            self._settle(value, f"the global {name!r}")
         kept = cells_stored(code)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             if name not in kept:
                 value = _contents(cell)
                 self._cells.append((cell, value))
-                self._settle(value)
+                self._settle(value, f"the variable {name!r}")
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            self._settle(value)
+            self._settle(value, f"a default of {function.__qualname__}")
         self._follow_attributes(function.__dict__)
 
     def _follow_class(self, cls: type) -> None:
@@ -180,7 +201,7 @@ class Capture:
         if isinstance(cls, EnumMeta):
             return
         for base in cls.__bases__:
-            self._settle(base)
+            self._settle(base, f"a base of {cls.__qualname__}")
         self._follow_attributes(cls.__dict__)
 
     def _follow_attributes(self, namespace: Mapping[str, Any]) -> None:
@@ -188,9 +209,9 @@ class Capture:
         for name, value in namespace.items():
             if name not in _MACHINERY:
                 self._attributes.append((namespace, name, value))
-                self._settle(value)
+                self._settle(value, f"the attribute {name!r}")
 
-    def _settle(self, value: object) -> None:
+    def _settle(self, value: object, words: str) -> None:
         """Follow `value`, or note its bytes when it can change in place."""
         if value is _MISSING or type(value) in SCALARS or isinstance(value, BY_REFERENCE):
             return
@@ -199,15 +220,16 @@ class Capture:
                 self._follow(value)
         elif isinstance(value, (tuple, frozenset)):
             for item in value:
-                self._settle(item)
+                self._settle(item, words)
         elif isinstance(value, (staticmethod, classmethod)):
-            self._settle(value.__func__)
+            self._settle(value.__func__, words)
         elif isinstance(value, property):
             for part in (value.fget, value.fset, value.fdel):
-                self._settle(part)
+                self._settle(part, words)
         elif not refers_by_name(value) and id(value) not in self._seen:
             self._seen.add(id(value))
-            self._values.append((value, self._dumps(value)))
+            if id(value) not in self._apart:
+                self._values.append((value, self._dumps(value), words))
 
 
 def refers_by_name(value: object) -> bool:

@@ -13,6 +13,7 @@ when a task changed what a volatile definition had captured.
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import pickle
@@ -24,6 +25,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from parallel_core.tasks.capture import Capture, names_stored
+from parallel_core.tasks.large import (
+    LARGE_VALUE,
+    Indivisible,
+    LargeValues,
+    Reference,
+    SharedPart,
+    parts_over,
+)
 from parallel_core.tasks.opened import is_open_file
 from parallel_core.tasks.pickling import (
     PICKLING_ERRORS,
@@ -32,6 +41,7 @@ from parallel_core.tasks.pickling import (
     TaskPickler,
     dumps,
     dumps_by_value,
+    dumps_referring,
     goes_by_value,
     needs_value,
 )
@@ -52,6 +62,8 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
+Refer = Callable[[object], "Reference | None"]
+_LARGE_WATCHED = 64  # groups of large values; each that is known is kept
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
 
 _calls = itertools.count(1)
@@ -69,6 +81,23 @@ def resolve(call: str, token: int) -> object:
     if table is None:
         raise LookupError(f"definition {token} belongs to call {call}, which has ended")
     return table.resolve(token)
+
+
+class _ReferringUnpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, buffers: list[memoryview]) -> None:
+        super().__init__(io.BytesIO(data), buffers=buffers)
+        self._loaded: dict[int, Any] = {}
+
+    def persistent_load(self, reference: Reference) -> Any:
+        call, token, place = reference
+        if token not in self._loaded:
+            self._loaded[token] = resolve(call, token)
+        return self._loaded[token].values[place]
+
+
+def loads_referring(data: bytes, buffers: list[memoryview] | None = None) -> Any:
+    """Unpickle what may refer to large values (see `large`)."""
+    return _ReferringUnpickler(data, buffers or []).load()
 
 
 def may_hold_arrays() -> bool:
@@ -89,7 +118,7 @@ class Definition:
     requires : tuple of Definition
         The classes that `data` refers to by token.
     volatile : bool
-        Whether it captured values that a task could change in place.
+        Whether it captured values that a task could change in place, and that are put back.
     watch : callable or None
         Says whether what it captured is unchanged; None when nothing can change.
     uses : list
@@ -106,6 +135,7 @@ class Definition:
         requires: tuple[Definition, ...],
         capture: Capture | None,
         uses: list[Any] | None = None,
+        large: LargeValues | None = None,
     ) -> None:
         self.token = token
         self.uses = uses
@@ -115,7 +145,9 @@ class Definition:
         self.volatile = capture is not None and capture.volatile
         self.watch: Callable[[], bool] | None = None
         if capture is not None:
-            self.watch = capture.watch()
+            self.watch = watch = capture.watch()
+            if large is not None:
+                self.watch = lambda: watch() and large.is_unchanged()
 
 
 class Definitions:
@@ -152,6 +184,8 @@ class Definitions:
         self._making: set[int] = set()
         self._used: dict[int, Definition] = {}
         self._sent_once: dict[Hashable, Definition] = {}
+        self._large: dict[int, LargeValues] = {}
+        self._holders: dict[int, tuple[object, LargeValues, Definition]] = {}
 
     @property
     def arrays(self) -> ArrayReducer | None:
@@ -181,8 +215,12 @@ class Definitions:
         return self._pickler
 
     def resolve(self, token: int) -> object:
-        """Return the caller's own class for a reference that came back in a result."""
-        return self._referred[token]
+        """Return the caller's own class for a reference that came back in a result.
+
+        Of large values, which a task refers to that is run here, it is a copy.
+        """
+        found = self._referred[token]
+        return pickle.loads(found.data) if type(found) is LargeValues else found
 
     def define(self, obj: object) -> Definition:
         """Return the definition of `obj` as it is now."""
@@ -224,20 +262,162 @@ class Definitions:
         return Definition(next(self._tokens), obj, pickle.dumps(obj, PROTOCOL), (), None)
 
     def _by_value(self, obj: object) -> Definition:
-        def make() -> tuple[bytes, Capture]:
-            data = dumps_by_value(obj, self._reduce)
-            return data, Capture(obj, self._dumps_captured, self._own)
-
         self._making.add(id(obj))
         try:
-            (data, capture), requires, uses = self._apart(make)
+            made, requires, uses = self._apart(lambda: self._capture(obj))
         finally:
             self._making.discard(id(obj))
-        definition = Definition(next(self._tokens), obj, data, requires, capture, uses)
+        data, capture, large = made
+        definition = Definition(next(self._tokens), obj, data, requires, capture, uses, large)
         if isinstance(obj, type):
             self._referred[definition.token] = obj
             _defined[self.call] = self  # only calls with references are looked up
         return definition
+
+    def _capture(self, obj: object) -> tuple[bytes, Capture, LargeValues | None]:
+        """Pickle `obj`, which goes by value; return also what it captured."""
+        capture = Capture(obj, self._dumps_captured, self._own)
+        parts = capture.large_parts()
+        if not parts:
+            return dumps_by_value(obj, self._reduce), capture, None
+
+        def make(large: LargeValues, refer: Refer) -> tuple[bytes, Capture]:
+            data = dumps_referring(obj, refer, self._reduce)
+
+            def dumps_small(value: object) -> bytes:
+                try:
+                    return dumps_referring(value, refer, self._reduce)
+                except SharedPart:
+                    return b"something else than before"
+
+            return data, Capture(obj, dumps_small, self._own, large)
+
+        try:
+            (data, capture), large, _ = self._set_apart(parts, make)
+        except Indivisible:
+            return dumps_by_value(obj, self._reduce), capture, None
+        return data, capture, large
+
+    def _set_apart(
+        self, parts: list[tuple[str, object]], make: Callable[[LargeValues, Refer], _T]
+    ) -> tuple[_T, LargeValues, Definition]:
+        """Define large values; return also what `make` returns, which pickles around them."""
+        large = LargeValues(self.call, next(self._tokens), parts)
+        definition = self._define_large(large)
+        n_values = len(large)
+        made = make(large, self._refer_to(large, definition))
+        if len(large) > n_values:  # parts of them are referred to as well
+            new = self._define_large(large)
+            definition.data, definition.requires, definition.uses = new.data, new.requires, new.uses
+        making = frozenset(self._making)
+
+        def dumps_again() -> bytes:
+            outer, self._making = self._making, self._making | making
+            try:
+                return self._apart(lambda: self._dumps_large(large))[0]
+            finally:
+                self._making = outer
+
+        large.seal(definition.data, dumps_again)
+        self._referred[large.token] = large
+        _defined[self.call] = self
+        self._large[large.token] = large
+        if len(self._large) > _LARGE_WATCHED:
+            del self._large[next(iter(self._large))]
+        return made, large, definition
+
+    def _define_large(self, large: LargeValues) -> Definition:
+        data, requires, uses = self._apart(lambda: self._dumps_large(large))
+        return Definition(large.token, large, data, requires, None, uses)
+
+    def _dumps_large(self, large: LargeValues) -> bytes:
+        def reduce(obj: object) -> Any:
+            if is_open_file(obj):
+                raise Indivisible
+            large.note(obj)
+            return self._reduce_at_once(obj)
+
+        def reduce_any(obj: object) -> Any:
+            reduced = reduce(obj)
+            return self._reduce_class(obj) if reduced is NotImplemented else reduced
+
+        try:
+            data = TaskPickler(reduce, keep_within).dumps(large.loading)
+            if not needs_value(data):
+                return data
+        except PICKLING_ERRORS:
+            pass
+        return dumps_by_value(large.loading, reduce_any)
+
+    def _refer_to(self, large: LargeValues, definition: Definition) -> Refer:
+        def refer(obj: object) -> Reference | None:
+            reference = large.refer(obj)
+            if reference is not None:
+                for needed in (definition, *definition.requires):
+                    self._used[needed.token] = needed
+            return reference
+
+        return refer
+
+    def holds_large(self, holder: object) -> bool:
+        """Whether a task has been pickled around large values of `holder`."""
+        return id(holder) in self._holders
+
+    def dumps_around(self, task: tuple[Any, ...], holder: object) -> bytes | None:
+        """Pickle a task around the large values of `holder`, whose method or call it is.
+
+        None: there are none, or arguments belong to them, so that it has to be pickled as ever.
+        """
+
+        def make(large: LargeValues, refer: Refer) -> bytes:
+            return self._dumps_referring(task, refer)
+
+        known = self._holders.get(id(holder))
+        try:
+            if known is None:
+                if len(self._dumps_captured(holder)) < LARGE_VALUE:
+                    return None  # the arguments are what is large
+            elif known[1].is_unchanged():
+                data = self._dumps_referring(task, self._refer_to(known[1], known[2]))
+                if len(data) < LARGE_VALUE or not self._has_more(holder, *known[1:]):
+                    return data
+            words = f"the {type(holder).__name__} that is called"
+            parts = list(parts_over(words, holder, self._dumps_captured))
+            data, large, definition = self._set_apart(parts, make)
+        except (SharedPart, Indivisible):
+            return None
+        self._holders[id(holder)] = holder, large, definition
+        if len(self._holders) > _LARGE_WATCHED:
+            del self._holders[next(iter(self._holders))]
+        return data
+
+    def _dumps_referring(self, obj: object, refer: Refer) -> bytes:
+        arrays = self.arrays
+        if arrays is None:
+            return dumps_referring(obj, refer, self._reduce)
+        arrays.buffers.clear()  # of an attempt before
+        return dumps_referring(obj, refer, self._reduce, arrays.hand_over)
+
+    def _has_more(self, holder: object, large: LargeValues, definition: Definition) -> bool:
+        """Whether `holder` has got large values that were not there when the others were found."""
+        refer = self._refer_to(large, definition)
+        return len(dumps_referring(holder, refer, self._reduce)) >= LARGE_VALUE
+
+    def expect_changes(self) -> None:
+        """Look at large values for the next task: the caller has had time to change them."""
+        for large in self._large.values():
+            large.expect_change()
+
+    def settle_large(self) -> None:
+        """Make sure that the tasks so far were handed out with large values as they are now.
+
+        Raises
+        ------
+        ChangedValueError
+            When one has changed, and some went without a look at it.
+        """
+        for large in self._large.values():
+            large.settle()
 
     def _apart(self, make: Callable[[], _T]) -> tuple[_T, tuple[Definition, ...], list[Any]]:
         """Return what `make` does, the definitions that it refers to, and what is to be kept."""

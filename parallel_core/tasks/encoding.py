@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from memmapping.modules import loaded
@@ -19,9 +19,11 @@ from parallel_core.tasks.capture import SCALARS, refers_by_name
 from parallel_core.tasks.definitions import Definition, Definitions, may_hold_arrays
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 from parallel_core.tasks.handles import to_send
+from parallel_core.tasks.large import LARGE_VALUE
 from parallel_core.tasks.pickling import (
     CONNECTION,
     MAIN,
+    PICKLING_ERRORS,
     PROTOCOL,
     explain,
     modules_by_value,
@@ -89,6 +91,16 @@ class BatchBuilder:
         self._connects = "multiprocessing.connection" in sys.modules
         self._arrays = self._definitions.arrays
         self.arity = PICKLED  # so that the first task goes through `add`
+
+    def settle(self) -> None:
+        """Note that there are no more tasks.
+
+        Raises
+        ------
+        ChangedValueError
+            When a large value has changed, and some tasks have gone without.
+        """
+        self._definitions.settle_large()
 
     def drop_attempt(self) -> None:
         """Forget what is left of a task that did not pickle."""
@@ -191,11 +203,46 @@ class BatchBuilder:
             if mark in data:
                 self.drop_attempt()
                 data = None
+        around: bytes | None = None
         if data is None:
-            data = self._dumps_or_explain(NO_TOKEN, function, args, kwargs)
+            holder = holder_of(function)
+            is_known = self._definitions.holds_large(holder)
+            if is_known:
+                around = self._dumps_around(function, args, kwargs, holder)
+            if around is None:
+                data = self._dumps_or_explain(NO_TOKEN, function, args, kwargs)
+                if len(data) >= LARGE_VALUE and holder is not None and not is_known:
+                    around = self._dumps_around(function, args, kwargs, holder)
+                    if around is None:  # buffers of the first attempt are gone
+                        data = self._dumps_or_explain(NO_TOKEN, function, args, kwargs)
         if self._run_token != NO_TOKEN or not self._runs:
             self._open(NO_TOKEN, PICKLED)
-        self._append(data)
+        if around is not None:
+            self._append(around)
+            if type(self.payload[-1]) is bytes:
+                self.payload[-1] = around, []
+        elif data is not None:
+            self._append(data)
+
+    def _dumps_around(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        holder: object,
+    ) -> bytes | None:
+        """Pickle a task around what is large of the object whose method it calls, if it can be."""
+        self.drop_attempt()
+        try:
+            data = self._definitions.dumps_around((function, args, kwargs), holder)
+        except PICKLING_ERRORS:
+            data = None  # the usual way says what is wrong
+        if data is None:
+            self.drop_attempt()
+            return None
+        self._used.update(self._definitions.take_used())
+        self.nbytes += self._definitions.take_weight()
+        return data
 
     def _define(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -281,6 +328,19 @@ class HeldBuilder(BatchBuilder):
 def is_definable(function: object) -> bool:
     """Whether `function` is sent once a call; methods, partials and objects go with each task."""
     return isinstance(function, (FunctionType, type)) or refers_by_name(function)
+
+
+def holder_of(function: Callable[..., Any]) -> object | None:
+    """Return the object whose method `function` is, or itself if it is an object that is called.
+
+    None: what it holds are arguments of tasks, or belongs to a function.
+    """
+    if isinstance(function, MethodType):
+        owner: object = function.__self__
+        return None if isinstance(owner, (type, ModuleType)) else owner
+    kind = type(function)
+    is_wrapper = kind.__module__ in ("functools", "builtins") or isinstance(function, type)
+    return None if is_wrapper else function
 
 
 _immutable = set(SCALARS)

@@ -181,6 +181,32 @@ def dumps_by_value(
     return file.getvalue()
 
 
+_referring_class: type[CloudPickler] | None = None
+
+
+def dumps_referring(
+    obj: object, refer: Reducer, reduce_first: Reducer, hand_over: HandOver | None = None
+) -> bytes:
+    """Pickle as `dumps_by_value`; `refer` says what stands for an object instead, or None."""
+    global _referring_class
+    if _referring_class is None:
+
+        class ReferringPickler(_reducing_pickler()):  # type: ignore[misc]  # untyped base
+            """Asks `refer` about each object, lists and dicts, too."""
+
+            refer: Reducer
+
+            def persistent_id(self, obj: Any) -> Any:
+                return self.refer(obj)
+
+        _referring_class = ReferringPickler
+    file = io.BytesIO()
+    pickler: Any = _referring_class(file, reduce_first, hand_over)
+    pickler.refer = refer
+    pickler.dump(obj)
+    return file.getvalue()
+
+
 class _Chunks:
     """The least that a pickler takes for a file."""
 

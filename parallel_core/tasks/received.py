@@ -10,7 +10,8 @@ from types import FunctionType
 from typing import Any
 
 from parallel_core.tasks.capture import Capture
-from parallel_core.tasks.definitions import keep_within, received, resolve
+from parallel_core.tasks.definitions import keep_within, loads_referring, received, resolve
+from parallel_core.tasks.large import LoadedValues
 from parallel_core.tasks.opened import is_open_file, refuse_result
 from parallel_core.tasks.pickling import (
     MAIN,
@@ -19,6 +20,7 @@ from parallel_core.tasks.pickling import (
     TaskPickler,
     dumps,
     dumps_by_value,
+    dumps_referring,
     goes_by_value,
     needs_value,
 )
@@ -40,6 +42,22 @@ def _dumps_received(value: object) -> bytes:
     except PICKLING_ERRORS:
         pass
     return dumps_by_value(value, _reduce_received)
+
+
+def _digest(value: object) -> int:
+    """Return a number that tells one state of a large value from another."""
+    data = TaskPickler(_reduce_compared, keep_within).dumps(value)
+    return hash(data)
+
+
+def _reduce_compared(obj: Any) -> Any:
+    if isinstance(obj, (type, FunctionType)):  # they may not have a name here
+        return str, (str(id(obj)),)
+    if "numpy" not in sys.modules:
+        return NotImplemented
+    from memmapping.references import reduce_if_mapped
+
+    return reduce_if_mapped(obj)
 
 
 _LARGE_CAPTURE = 1 << 20
@@ -85,6 +103,8 @@ class ReceivedDefinitions:
         self._captures: dict[int, Capture] = {}
         self.volatile = False
         self._tokens: dict[int, int] = {}
+        self._large: dict[int, LoadedValues] = {}
+        self._places: dict[int, tuple[int, int]] = {}  # of large values, by `id`
         self._thread = get_ident()
         received[call, self._thread] = self
 
@@ -106,16 +126,35 @@ class ReceivedDefinitions:
         except KeyError:
             pass
         data, volatile = self._received[token]
-        obj = pickle.loads(data)
-        if self._state and goes_by_value(obj):
+        obj = loads_referring(data)
+        if type(obj) is LoadedValues:
+            self._take_large(token, obj)
+        elif self._state and goes_by_value(obj):
             self._give_state(obj)
         self._loaded[token] = obj
         if isinstance(obj, type):
             self._tokens[id(obj)] = token
         if volatile:
-            self._captures[token] = Capture(obj, _dumps_received, frozenset(self._state))
+            own = frozenset(self._state)
+            self._captures[token] = Capture(obj, self._dumps_captured, own, self._places)
             self.volatile = True
         return obj
+
+    def _take_large(self, token: int, loaded: LoadedValues) -> None:
+        loaded.watch(_digest)
+        self._large[token] = loaded
+        for place, value in enumerate(loaded.values):
+            self._places[id(value)] = token, place
+
+    def _dumps_captured(self, value: object) -> bytes:
+        if self._places:
+            return dumps_referring(value, lambda obj: self._places.get(id(obj)), _reduce_received)
+        return _dumps_received(value)
+
+    def look_at_large(self) -> None:
+        """Warn of large values that tasks have changed, as far as there is time for a look."""
+        for loaded in self._large.values():
+            loaded.look()
 
     def _give_state(self, obj: object) -> None:
         """Let `obj`, or the methods of a class, see the globals that the initializer set."""
@@ -151,5 +190,9 @@ class ReceivedDefinitions:
 
     def _drop(self, token: int) -> None:
         obj = self._loaded.pop(token, None)
+        if type(obj) is LoadedValues:
+            del self._large[token]
+            for value in obj.values:
+                self._places.pop(id(value), None)
         self._captures.pop(token, None)
         self._tokens.pop(id(obj), None)

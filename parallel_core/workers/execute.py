@@ -148,6 +148,7 @@ class Execution:
             failure = self._run_all(runs, carry_on)
         else:
             failure = self._run_within(self._envelope, runs, carry_on)
+        self._definitions.look_at_large()
         self._answer(True, failure)
         self._board.words[PHASE] = _IDLE
 
