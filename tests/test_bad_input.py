@@ -254,6 +254,25 @@ def test_the_unknown_backend_names_the_known_ones() -> None:
     assert not re.search(r"'nonsense' Known", text), text
 
 
+def too_deep(depth: int = 100_000) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+@core
+def test_what_is_nested_too_deeply_is_told_in_few_words() -> None:
+    for task, words in (
+        (delayed(len)(too_deep()), "argument 0[0][0]"),
+        (delayed(dict)(a={"b": too_deep()}), "argument 'a'['b'][0]"),
+        (delayed(too_deep)(), "the result[0][0]"),
+    ):
+        with pytest.raises(SerializationError, match="flatter") as caught:
+            Parallel(2)([task])
+        assert words in str(caught.value) and len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize("n_jobs", [0, "many", math.nan, [1]])
 def test_effective_n_jobs_refuses_the_same(n_jobs: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="n_jobs"):

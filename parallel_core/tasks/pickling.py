@@ -14,6 +14,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from time import monotonic
 from types import CodeType, CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, or as if
 
 #: What `pickle` raises when it cannot: any of these sends the object to cloudpickle.
 PICKLING_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ImportError)
+
+_SEARCH_SECONDS = 0.5  # for what is at fault when something does not pickle
+_MOST_STEPS = 10
 
 Reducer = Callable[[object], Any]
 HandOver = Callable[[pickle.PickleBuffer], bool]
@@ -285,9 +289,14 @@ def why_not_picklable(
     if error is None:
         return None
     seen = {id(value)}
+    until = monotonic() + _SEARCH_SECONDS
     while True:
+        if len(seen) > _MOST_STEPS and isinstance(error, RecursionError):
+            return f"{path}... (it is nested too deeply: pass it in a flatter form)", error
         advice = _advice_on(value)
         for step, part in () if advice else parts_of(value):
+            if monotonic() > until:
+                return f"{path}, or something in it", error
             if id(part) in seen:
                 continue
             part_error = _pickling_error(part, reduce_first)
