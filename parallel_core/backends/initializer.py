@@ -5,7 +5,7 @@ from __future__ import annotations
 from parallel_core.backends.base import WorkerOptions
 from parallel_core.errors import SerializationError
 from parallel_core.tasks.description import function_name
-from parallel_core.tasks.pickling import dumps, explain
+from parallel_core.tasks.pickling import dumps, explain, why_not_picklable
 
 
 def pickle_initializer(options: WorkerOptions) -> bytes:
@@ -21,5 +21,7 @@ def pickle_initializer(options: WorkerOptions) -> bytes:
         return dumps(task)
     except Exception as error:
         what = f"the initializer {function_name(options.initializer)}"
-        explained: SerializationError = explain(what, task, "(function, initargs)", error)
+        parts = [(options.initializer, "it"), (task[1], "initargs")]
+        at_fault = [part for part in parts if why_not_picklable(*part) is not None]
+        explained: SerializationError = explain(what, *(at_fault or parts)[-1], error)
         raise explained from error

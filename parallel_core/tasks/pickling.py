@@ -309,10 +309,28 @@ def why_not_picklable(
             return what + advice, error
 
 
+#: What these define is for processes that inherit it.
+_INHERITED = frozenset(
+    f"multiprocessing.{module}" for module in ("queues", "synchronize", "sharedctypes")
+)
+
+
+def _managed(kind: type) -> str:
+    """Return what a manager calls its own form of the type `kind` of multiprocessing."""
+    if kind.__module__.endswith("sharedctypes"):
+        return "Array(...)" if "Array" in kind.__name__ else "Value(...)"
+    return f"{kind.__name__.removeprefix('Simple')}()"
+
+
 def _advice_on(value: object) -> str:
     """Return in brackets what to do instead of pickling `value`, where it is known."""
     if isinstance(value, CoroutineType):
         return " (an async function only makes one: have the task call asyncio.run with it)"
+    if type(value).__module__ in _INHERITED:
+        return (
+            " (multiprocessing hands it only to processes that it starts itself: take "
+            f"multiprocessing.Manager().{_managed(type(value))}, whose proxy goes to any worker)"
+        )
     logging = loaded("logging")
     if logging is None:
         return ""

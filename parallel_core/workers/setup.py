@@ -43,6 +43,8 @@ class Surroundings(NamedTuple):
         How many bytes it may hold between two tasks.
     logs : bool
         Whether the root logger has handlers.
+    authkey : bytes or None
+        For proxies of `multiprocessing` managers among the arguments; None while there are none.
     """
 
     path: tuple[str, ...]
@@ -54,6 +56,7 @@ class Surroundings(NamedTuple):
     threads: int | None = None
     most_memory: int | None = None
     logs: bool = False
+    authkey: bytes | None = None
 
 
 class BirthSettings(NamedTuple):
@@ -61,8 +64,6 @@ class BirthSettings(NamedTuple):
 
     Attributes
     ----------
-    authkey : bytes or None
-        For proxies of `multiprocessing` managers among the arguments.
     initializer : bytes or None
         The pickle of ``(function, arguments)``.
     environment : tuple of str
@@ -75,7 +76,6 @@ class BirthSettings(NamedTuple):
         Process whose main thread has started it; 0 if another thread has.
     """
 
-    authkey: bytes | None
     initializer: bytes | None
     environment: tuple[str, ...]
     preload: tuple[str, ...]
@@ -104,20 +104,24 @@ def surroundings(
         threads,
         most_memory,
         caller_handles(),
+        own_authkey(),
     )
+
+
+def own_authkey() -> bytes | None:
+    """Return what this process proves itself by to managers; None while it has to do with none."""
+    if loaded("multiprocessing.managers") is None:
+        return None
+    process: Any = sys.modules["multiprocessing.process"]
+    return bytes(process.current_process().authkey)
 
 
 def birth_settings(key: WorkerKey) -> BirthSettings:
     """Return what a worker should be told at birth."""
-    managers = loaded("multiprocessing.managers")
-    authkey = None
-    if managers is not None:
-        process: Any = sys.modules["multiprocessing.process"]
-        authkey = bytes(process.current_process().authkey)
     names = tuple(name for name, _ in key.environment)
     is_main = threading.current_thread() is threading.main_thread()
     parent = os.getpid() if is_main else 0
-    return BirthSettings(authkey, key.initializer, names, key.preload, key.hooks, parent)
+    return BirthSettings(key.initializer, names, key.preload, key.hooks, parent)
 
 
 def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]) -> None:
@@ -134,6 +138,10 @@ def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]
             os.chdir(now.folder)
         except OSError:
             pass
+    if now.authkey is not None:
+        from multiprocessing.process import current_process
+
+        current_process().authkey = now.authkey
     config.enter_worker(now.level)
     note_caller(now.logs)
 
@@ -163,10 +171,6 @@ def prepare(birth: BirthSettings) -> dict[str, Any]:
 
     Raises `NotPreloaded`, or whatever the initializer raises.
     """
-    if birth.authkey is not None:
-        from multiprocessing.process import current_process
-
-        current_process().authkey = birth.authkey
     if birth.hooks:
         config.run_hooks(birth.hooks)
     if birth.preload:

@@ -29,7 +29,7 @@ from parallel_core.workers.board import (
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.output import OutputReader
 from parallel_core.workers.passing import MOST, Sender
-from parallel_core.workers.setup import BirthSettings, Surroundings
+from parallel_core.workers.setup import BirthSettings, Surroundings, own_authkey
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
 
 if TYPE_CHECKING:
@@ -237,6 +237,8 @@ class Worker:
         Returns whether some of it still waits to be sent.
         """
         self.forget_closed()
+        if "multiprocessing.managers" in sys.modules and self.told is not None:
+            self.tell(self.told._replace(authkey=own_authkey()))  # a task may have a proxy
         if call != self._call:
             self._call = call
             self._known = {}
