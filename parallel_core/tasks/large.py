@@ -19,7 +19,6 @@ which of them should have had it, so the call ends with an error.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -245,8 +244,8 @@ class LoadedValues:
         )
         try:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
-        except RuntimeWarning:  # it is to be an error, but no task's: their results are on the way
-            sys.stderr.write(f"RuntimeWarning: {message}\n")
+        except RuntimeWarning as error:  # no task's: it is raised where the warning is given again
+            warnings.showwarning(error, RuntimeWarning, __file__, 1)
 
     def _digests(self) -> list[int]:
         assert self._dumps is not None
