@@ -329,11 +329,15 @@ class ArrayReducer:
     def _up_to_date(
         self, known: _Known, span: tuple[int, int], is_trusted: bool = False
     ) -> Segment | None:
+        from memmapping.mirrors import Look
         from memmapping.segments import Use
 
         mirror, checks = known.mirror, self._checks()
         pages = mirror.pages_of(span)
-        look = checks.look(known.is_exact, is_trusted, known.is_checked(pages))
+        if known.owner is None:  # the same address may be another's memory by now
+            look = Look()
+        else:
+            look = checks.look(known.is_exact, is_trusted, known.is_checked(pages))
         try:
             with mirror.lock:
                 before = mirror.segment

@@ -55,11 +55,23 @@ class Segment:
         Where it is.
     users : set of weakref
         Those in this process who expect its content to stay as it is; see `Use`.
+    maker : int
+        The process that made it; a fork has the object, too.
     spoiled : bool
         Whether it is of no use to anybody who comes later.
     """
 
-    __slots__ = ("__weakref__", "_let_go", "_where", "fd", "folder", "nbytes", "spoiled", "users")
+    __slots__ = (
+        "__weakref__",
+        "_let_go",
+        "_where",
+        "fd",
+        "folder",
+        "maker",
+        "nbytes",
+        "spoiled",
+        "users",
+    )
 
     def __init__(
         self, fd: int, nbytes: int, folder: str, let_go: Callable[[Segment], None]
@@ -70,6 +82,7 @@ class Segment:
         self.folder = folder
         self.users: set[ref[Use]] = set()
         self.spoiled = False
+        self.maker = os.getpid()
         status = os.fstat(fd)
         self._where = status.st_dev, status.st_ino
 

@@ -60,7 +60,6 @@ class SegmentStore:
         self._kept: list[_Kept] = []
         self._held: set[int] = set()
         self._timer: threading.Timer | None = None
-        self._owner = os.getpid()
 
     def take(
         self,
@@ -238,8 +237,8 @@ class SegmentStore:
         return -1
 
     def _give_back(self, segment: Segment) -> None:
-        if os.getpid() != self._owner:
-            return  # closed by `forget`
+        if os.getpid() != segment.maker:
+            return  # closed by `forget`; its number may be another's by now
         if segment.spoiled or self._timer is None or sys.is_finalizing():
             self._held.discard(segment.fd)
             os.close(segment.fd)

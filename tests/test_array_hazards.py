@@ -408,6 +408,22 @@ def test_a_segment_that_is_freed_under_the_lock_is_closed_once_in_a_fork() -> No
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_a_fork_that_drops_a_segment_closes_nothing_of_its_own() -> None:
+    segment = store.segment_store().take(1 << 20)
+    child = os.fork()
+    if child == 0:
+        number = os.open(os.devnull, os.O_RDONLY)
+        good = number == segment.fd  # which is closed in a fork
+        del segment
+        gc.collect()
+        try:
+            os.fstat(number)
+        except OSError:
+            good = False
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def is_segment(name: str) -> bool:
     try:
         return "/dev/shm/#" in os.readlink(f"/proc/self/fd/{name}")
