@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -211,6 +212,16 @@ def test_never_looks_at_nothing(compared: list[int]) -> None:
         assert compared == [] and arrays.reducer.changed is None
 
 
+def test_buffers_of_other_libraries_are_compared_whatever_is_said(arrays: Transfer) -> None:
+    for never in transfer("compared", check="never"):
+        for one in (arrays, never):
+            data = bytearray(100_000)
+            for value in range(4):
+                data[777] = value
+                assert one(pickle.PickleBuffer(data))[777] == value
+            assert one.reducer.changed is None
+
+
 def test_never_does_not_watch_either() -> None:
     array = np.zeros(5_000_000)
     with Parallel(n_jobs=2, check_arrays="never") as parallel:
@@ -239,6 +250,23 @@ def test_an_executor_takes_tasks_as_they_are_put_in(unwatched: None) -> None:
         for value in range(5):
             array[0] = value
             assert executor.submit(first, array).result() == value
+    with parallel_config(check_arrays="auto"), get_executor(2) as executor:
+        error = None
+        while error is None:  # looks go by time, and each is at another part
+            array += 1
+            error = executor.submit(first, array).exception()
+        assert isinstance(error, ChangedArrayError)
+        assert executor.submit(first, array).result() == array[0], "it goes on with a new call"
+
+
+def test_under_joblib(unwatched: None) -> None:
+    joblib = pytest.importorskip("joblib")
+    parallel_core.register_joblib()
+    array = np.ones(1_000_000)
+    with joblib.parallel_config("parallel_core", n_jobs=2, check_arrays="auto"):
+        assert joblib.Parallel()(joblib.delayed(total)(array) for _ in range(9)) == [1e6] * 9
+    with pytest.raises(ValueError, match="check_arrays must be"):
+        joblib.parallel_config("parallel_core", n_jobs=2, check_arrays="seldom")
 
 
 def test_two_calls_of_which_one_finds_the_change(compared: list[int]) -> None:

@@ -32,6 +32,7 @@ from parallel_core.bridge.forms import note_forms
 from parallel_core.bridge.places import import_joblib
 from parallel_core.executor.futures import get_executor
 from parallel_core.observe.followers import followers
+from parallel_core.parallel.checks import check_of_arrays
 from parallel_core.parallel.options import worker_options
 from parallel_core.parallel.parameters import WORKER_PARAMS
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from parallel_core.executor.futures import ParallelExecutor
 
 NAME = "parallel_core"
+_CHECK = "check_arrays"
 _ARRAYS = ("max_nbytes", "mmap_mode", "temp_folder")
 _JOBLIBS = (*_ARRAYS, "context", "prefer", "require", "verbose")  # what joblib always passes
 
@@ -59,7 +61,7 @@ def register_joblib() -> None:
     -----
     `parallel_config` takes, besides what joblib knows: `initializer`, `initargs`,
     `idle_worker_timeout`, `inner_max_num_threads`, `max_worker_memory`, `preload` and
-    `worker_lifespan`, as `parallel_core.Parallel` does.
+    `worker_lifespan`, as `parallel_core.Parallel` does, and `check_arrays`, as `get_executor` does.
 
     Examples
     --------
@@ -253,11 +255,12 @@ def _checked(params: dict[str, Any]) -> dict[str, Any]:
     TypeError, ValueError
         When they have not.
     """
-    unknown = params.keys() - set(WORKER_PARAMS)
+    unknown = params.keys() - {*WORKER_PARAMS, _CHECK}
     if unknown:
         raise TypeError(
             f"the backend {NAME!r} has no parameters {', '.join(sorted(unknown))}; it has "
-            f"{', '.join(WORKER_PARAMS)}"
+            f"{', '.join((*WORKER_PARAMS, _CHECK))}"
         )
-    worker_options(params)
+    worker_options({name: params[name] for name in params if name != _CHECK})
+    check_of_arrays(check=params.get(_CHECK, "auto"))
     return params

@@ -12,8 +12,9 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from parallel_core import config
 from parallel_core.backends.registry import takes_params
-from parallel_core.config import UNSET
+from parallel_core.config import UNSET, Unset, setting
 from parallel_core.executor.chunks import run_chunk
 from parallel_core.executor.manager import Calls, Manager, Work
 from parallel_core.parallel.options import MEMORY_PATIENCE, RETRY_BACKOFF
@@ -40,6 +41,9 @@ _OF_A_CALL = {
 }
 
 
+_ALWAYS: Any = Unset("always")
+
+
 def get_executor(
     n_jobs: float | None = None,
     *,
@@ -55,7 +59,7 @@ def get_executor(
     temp_folder: str | os.PathLike[str] | None = UNSET["temp_folder"],
     max_nbytes: float | str | None = UNSET["max_nbytes"],
     mmap_mode: Literal["r", "r+", "w+", "c"] | None = UNSET["mmap_mode"],
-    check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
+    check_arrays: Literal["auto", "always", "never"] = _ALWAYS,
     initializer: Callable[..., object] | None = UNSET["initializer"],
     initargs: tuple[Any, ...] = UNSET["initargs"],
     idle_worker_timeout: float | None = UNSET["idle_worker_timeout"],
@@ -86,9 +90,12 @@ def get_executor(
         therefore 1, unless given.
     output : {"pass", "capture", "discard"}, default "pass"
         What becomes of what tasks print, as for `Parallel`.
-    temp_folder, max_nbytes, mmap_mode, check_arrays
-        How large arrays go to the workers, as for `Parallel`; but ``check_arrays="auto"`` is
-        ``"always"`` here, since each task may be given another state of an array.
+    temp_folder, max_nbytes, mmap_mode
+        How large arrays go to the workers, as for `Parallel`.
+    check_arrays : {"always", "auto", "never"}, default "always"
+        How to notice that a large array has changed, as for `Parallel`; each task may be given
+        another state of it, so all of it is compared. ``"auto"`` is for programs that do not change
+        arrays while tasks with them are under way.
     initializer, initargs, idle_worker_timeout, inner_max_num_threads, preload
         What workers should be like, as for `Parallel`.
     max_worker_memory, worker_lifespan, min_free_memory, memory_patience
@@ -142,7 +149,7 @@ def get_executor(
         temp_folder=temp_folder,
         max_nbytes=max_nbytes,
         mmap_mode=mmap_mode,
-        check_arrays=check_arrays,
+        check_arrays=setting("check_arrays", check_arrays, config.current_settings()),
         initializer=initializer,
         initargs=initargs,
         idle_worker_timeout=idle_worker_timeout,

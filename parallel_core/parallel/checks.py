@@ -51,7 +51,9 @@ def check_nested(given: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_of_arrays(temp_folder: Any, max_nbytes: Any, mmap_mode: Any, check: Any) -> None:
+def check_of_arrays(
+    temp_folder: Any = None, max_nbytes: Any = "1M", mmap_mode: Any = "r", check: Any = "auto"
+) -> None:
     """Raise ValueError or TypeError unless the parameters for large arrays make sense."""
     if temp_folder is None and max_nbytes == "1M" and mmap_mode == "r" and check == "auto":
         return

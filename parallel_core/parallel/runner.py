@@ -19,7 +19,6 @@ from parallel_core.context.capturing import aspects_of_call
 from parallel_core.context.seeds import seed_of_call
 from parallel_core.dispatch.aftermath import ArrivedResults, attach
 from parallel_core.dispatch.gaps import Gap
-from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.plan import (
     CallPlan,
     Counters,
@@ -293,7 +292,7 @@ class Runner:
             self.max_nbytes,
             self.mmap_mode,
             self.temp_folder,
-            self._check_of_arrays(tasks),
+            self.check_arrays,
         )
         dispatch = new_dispatch(backend, session, tasks, plan, self._options, make_arrays)
         self._dispatch = dispatch
@@ -315,11 +314,6 @@ class Runner:
         options = self._call_options
         is_protected = options.retries or options.on_error != "raise" or self._options.most_memory
         return not is_protected
-
-    def _check_of_arrays(self, tasks: Iterable[Any]) -> str:
-        """Return how changes of arrays are noticed; tasks that are put in may each have another."""
-        is_live = isinstance(tasks, LiveTasks)
-        return "always" if is_live and self.check_arrays == "auto" else str(self.check_arrays)
 
     def _plan(
         self,
