@@ -129,11 +129,18 @@ class WholeSink:
         if type(reduced) is not self._ndarray:
             return reduced
         instead = self._reduce_array(reduced)
-        return reduced.__reduce__() if instead is NotImplemented else instead
+        return reduced.__reduce_ex__(PROTOCOL) if instead is NotImplemented else instead
 
     def _reduce_array(self, array: NDArray[Any]) -> Any:
-        """Reduce an ordinary array; one that is read-only in numpy's older way, which is not."""
-        return NotImplemented if array.flags.writeable else array.__reduce__()
+        """Reduce an ordinary array; one that is read-only as one that is not.
+
+        numpy's older way does that, but brings it in the byte order of this machine.
+        """
+        if array.dtype.isnative:
+            return NotImplemented if array.flags.writeable else array.__reduce__()
+        if array.flags.writeable and array.flags.forc:
+            return NotImplemented
+        return array.copy(order="A").__reduce_ex__(PROTOCOL)
 
 
 class BufferSink(WholeSink):
@@ -173,8 +180,10 @@ def _reduce_subclass(array: Any) -> Any:
     form = form_of(type(array))
     if form is Form.MASKED:
         return masked_over, parts_of_masked(array)
-    if form is Form.SUBCLASS and array.nbytes >= BESIDE and not array.dtype.hasobject:
-        return subclass_over, (type(array), array.view(numpy.ndarray))
+    dtype = array.dtype
+    if form is Form.SUBCLASS and (array.nbytes >= BESIDE or not dtype.isnative):
+        if not dtype.hasobject:
+            return subclass_over, (type(array), array.view(numpy.ndarray))
     return NotImplemented
 
 
