@@ -252,7 +252,10 @@ class ArrayReducer:
         if found is None:
             return NotImplemented
         segment, first = found
-        return references.reference(array, segment.origin, -first, self._mode)
+        mode = self._mode
+        if mode is not None and isinstance(root, numpy.memmap) and root.mode == "c":
+            mode = "c"  # as the user has opened it: each task may write to what it got
+        return references.reference(array, segment.origin, -first, mode)
 
     def _reduce_subclass(self, array: Any, kind: type, numpy: Any) -> Any:
         """Reduce an array whose type pickles as plain arrays do, and masked arrays."""

@@ -240,6 +240,21 @@ def test_a_private_map_is_passed_with_what_was_written_to_it(tmp_path: Path) -> 
     assert Parallel(n_jobs=2)([delayed(total)(array)]) == [6]
 
 
+@pytest.mark.parametrize("max_nbytes", ["1K", "1M", None])
+@pytest.mark.parametrize("mode", ["r", "c", "r+", None])
+def test_a_private_map_stays_private_and_writable(
+    tmp_path: Path, max_nbytes: str | None, mode: str | None
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(80_000))
+    array: Any = np.memmap(tmp_path / "file", "f8", "c")
+    array[7] = 5
+    with Parallel(n_jobs=2, max_nbytes=max_nbytes, mmap_mode=mode) as parallel:
+        for _ in range(2):
+            assert parallel(delayed(add_to)(array, 7, 1) for _ in range(4)) == [6] * 4
+            assert parallel(delayed(add_to)(array[5:], 2, 1) for _ in range(4)) == [6] * 4
+    assert array[7] == 5 and np.fromfile(tmp_path / "file", "f8")[7] == 0
+
+
 @pytest.mark.parametrize("size", [1000, 2_000_000])
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_a_map_whose_file_is_gone_is_passed_by_content(tmp_path: Path, size: int, how: str) -> None:

@@ -17,13 +17,14 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import memmapping
 from parallel_core import Parallel, SerializationError, WorkerDiedError, delayed
 from parallel_core.tasks.buffers import HERE, Buffer, allocate, array_buffer, nbytes_of
 from parallel_core.tasks.results import BESIDE, Parcel, ParcelPickler, ResultPickler, unpack
@@ -334,18 +335,73 @@ def test_results_that_are_memory_maps(tmp_path: Path) -> None:
         mapped = np.memmap(tmp_path / "file", float, "r")
         if how == "copy":
             return mapped[start:].copy()  # a memmap by type, and over no file
-        if how == "view":
-            return np.asarray(mapped)[start:]
         mapped.filename = None
         return mapped[start:] if how == "nameless" else [mapped[start::3], {"k": mapped[start:]}]
 
-    for how in ("copy", "view", "nameless", "nested"):
+    for how in ("copy", "nameless", "nested"):
         for start in (0, N, 2 * N - 4):
             (got,) = Parallel(2)([delayed(part)(how, start)])
             if how == "nested":
                 check_same(got, [np.arange(2.0 * N)[start::3], {"k": np.arange(2.0 * N)[start:]}])
             else:
                 check_same(got, np.arange(2.0 * N)[start:])
+
+
+@pytest.mark.parametrize("backend", [*some(BACKENDS), "executor"])
+def test_results_over_a_file_are_maps_of_it(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "file"
+    mapped: Any = np.memmap(path, float, "w+", shape=(40, N))
+    mapped[:] = np.arange(40.0)[:, None]
+
+    def part(given: Any, how: str) -> Any:
+        if how == "opened here":
+            given = np.memmap(path, float, "r+", shape=(40, N))
+        if how == "read-only":
+            given = np.memmap(path, float, "r", shape=(40, N))
+        return {"plain": np.asarray(given)[8:], "row": given[8, :5]}.get(how, given[8:])
+
+    hows = ["whole", "plain", "row", "opened here", "read-only"]
+    with ProcessPoolExecutor(2) as executor:
+        got = Parallel(2, backend=executor if backend == "executor" else backend)(
+            delayed(part)(mapped, how) for how in hows
+        )
+    for how, one in zip(hows, got, strict=True):
+        assert type(one) is np.memmap and one.filename == str(path)
+        assert one.flags.writeable == (how != "read-only")
+        assert np.array_equal(one, part(mapped, how))
+    got[0][0, 0] = -1.0
+    assert [one[0, 0] for one in (mapped[8:], got[1], got[3], got[4])] == [-1.0] * 4
+    assert got[2][0] == -1.0
+
+
+def test_results_over_a_file_that_the_caller_cannot_have(tmp_path: Path) -> None:
+    """One that is gone, one opened with a copy of what is written, and one on another machine."""
+    path = tmp_path / "file"
+    np.arange(1.0 * N).tofile(path)
+
+    def gone() -> Any:
+        mapped = np.memmap(tmp_path / "gone", float, "w+", shape=(N,))
+        mapped[:] = np.arange(1.0 * N)
+        (tmp_path / "gone").unlink()
+        return mapped
+
+    def private() -> Any:
+        mapped = np.memmap(path, float, "c")
+        mapped[3] = 3
+        return mapped
+
+    for backend in ("processes", ThreadPoolExecutor(1)):
+        for got in Parallel(2, backend=backend)([delayed(gone)(), delayed(private)()]):
+            assert got.filename is None and got.flags.writeable
+            assert np.array_equal(got, np.arange(1.0 * N))
+
+
+def test_a_result_over_shared_memory_is_a_copy() -> None:
+    output = memmapping.zeros((4, N))
+    got = Parallel(2)(delayed(np.asarray)(output[row]) for row in range(4))
+    output[:] = 1
+    assert not any(one.any() for one in got)
+    assert all(type(one) is np.ndarray for one in got)
 
 
 # --- sizes ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from parallel_core.backends.engine_output import (
     first_output,
     whereabouts,
 )
-from parallel_core.backends.executor_results import BatchResult, BesidePickler, Collector
+from parallel_core.backends.executor_results import BatchResult, Collector
 from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, SealedEnvelope
 from parallel_core.observe.records import note_caller
@@ -27,7 +27,7 @@ from parallel_core.tasks.failure import pack
 from parallel_core.tasks.pickling import dumps
 from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import PrivateBoard
-from parallel_core.workers.execute import Execution, Parcels
+from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.setup import run_initializer
@@ -130,9 +130,7 @@ def _run(told: Any, nested: bytes | None, collector: Collector) -> None:
     if references is not None:  # one mapping of each array for all tasks of the batch
         references.keeper.begin()
     try:
-        make: Any = functools.partial(
-            Execution, parcels=Parcels(collector.add, None, BesidePickler)
-        )
+        make: Any = functools.partial(Execution, parcels=collector.parcels)
         if fold is not None:
             from parallel_core.workers.folding import FoldingExecution
 

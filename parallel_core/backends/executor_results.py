@@ -16,7 +16,8 @@ import pickle
 from typing import Any
 
 from parallel_core.tasks.buffers import HERE, Buffer, Description
-from parallel_core.tasks.results import BESIDE, Parcel, ParcelPickler
+from parallel_core.tasks.results import BESIDE, LocalSink, Parcel, ParcelPickler
+from parallel_core.workers.execute import Parcels
 
 #: The pickle of whatever stands beside it.
 _FLAT = pickle.dumps(HERE, 5, buffer_callback=lambda _: False)
@@ -71,12 +72,22 @@ class Collector:
 
     Parameters
     ----------
-    is_pickled_at_once : bool
-        Whether they will be pickled before anything else can run here.
+    is_pool : bool
+        Whether this is a process of a pool on the caller's machine: it pickles what is returned
+        before anything else can run, and the caller can open its files.
+
+    Attributes
+    ----------
+    parcels : Parcels
+        How answers with something beside them come here.
+    answers : list
+        Those that have come.
     """
 
-    def __init__(self, is_pickled_at_once: bool) -> None:
-        self._is_pickled_at_once = is_pickled_at_once
+    def __init__(self, is_pool: bool) -> None:
+        self._is_pickled_at_once = is_pool
+        pickler = LocalBesidePickler if is_pool else BesidePickler
+        self.parcels = Parcels(self.add, None, pickler)
         self._beside: list[tuple[Description | None, Any]] = []
         self.answers: list[Any] = []
 
@@ -114,6 +125,14 @@ class BesidePickler(ParcelPickler):
         if len(data) >= BESIDE:
             return Parcel((HERE, *places), [_Whole(data), *buffers])
         return Parcel((data, *places), buffers) if buffers else data
+
+
+class LocalBesidePickler(BesidePickler):
+    """Does likewise for a receiver on this machine."""
+
+    __slots__ = ()
+
+    _sink_type = LocalSink
 
 
 class _Whole(Buffer):

@@ -8,9 +8,11 @@
 
     sink ─┬─ WholeSink     everything in one pickle
           └─ BufferSink    large arrays and buffers beside it: a Parcel
+              └─ LocalSink arrays over files as references, for a receiver on this machine
 
 Arrays come back as ordinary ones that can be written to, whatever they were here: read-only, a
-view, or over a memory map that was an argument.
+view, or over a memory map that was an argument. Those over a file of the user's come back as maps
+of that file.
 """
 
 from __future__ import annotations
@@ -149,6 +151,7 @@ class BufferSink(WholeSink):
     __slots__ = ()
 
     def _reduce_array(self, array: NDArray[Any]) -> Any:
+        """Reduce an ordinary array; a large one to a buffer."""
         if array.nbytes >= BESIDE:
             buffer = array_buffer(array)
             if buffer is not None:
@@ -170,6 +173,38 @@ class BufferSink(WholeSink):
         return False
 
 
+class LocalSink(BufferSink):
+    """Takes what a pickler writes for a receiver that can open the files of this process."""
+
+    __slots__ = ()
+
+    def reduce(self, obj: Any) -> Any:
+        """Return how `obj` is to be pickled: over a file of the user's, as a reference to it."""
+        if isinstance(obj, self._ndarray) and not obj.flags.owndata:
+            reduced = _reduce_in_file(obj)
+            if reduced is not NotImplemented:
+                return reduced
+        return super().reduce(obj)
+
+
+def _reduce_in_file(array: Any) -> Any:
+    """Return how to pickle an array over a file that has a name; else NotImplemented.
+
+    What workers map of the caller's arrays has none, and its memory will be used for others.
+    """
+    import numpy
+
+    from memmapping.references import mapping_under, reduce_mapped, root_of
+
+    root = root_of(array)
+    if type(array) not in (numpy.ndarray, numpy.memmap) or not isinstance(root, numpy.memmap):
+        return NotImplemented
+    mapped = mapping_under(root)
+    if mapped is None or mapped.origin.nameless:
+        return NotImplemented
+    return reduce_mapped(array, mapped)
+
+
 def _reduce_subclass(array: Any) -> Any:
     import numpy
 
@@ -181,9 +216,9 @@ def _reduce_subclass(array: Any) -> Any:
     if form is Form.MASKED:
         return masked_over, parts_of_masked(array)
     dtype = array.dtype
-    if form is Form.SUBCLASS and (array.nbytes >= BESIDE or not dtype.isnative):
-        if not dtype.hasobject:
-            return subclass_over, (type(array), array.view(numpy.ndarray))
+    is_taken_apart = (array.nbytes >= BESIDE or not dtype.isnative) and not dtype.hasobject
+    if form is Form.SUBCLASS and is_taken_apart:
+        return subclass_over, (type(array), array.view(numpy.ndarray))
     return NotImplemented
 
 
@@ -204,7 +239,7 @@ class ResultPickler:
 
     __slots__ = ("_pickler", "_reduce_class", "_sink")
 
-    _sink_type = WholeSink
+    _sink_type: type[WholeSink] = WholeSink
 
     def __init__(self, reduce_class: Reducer) -> None:
         self._reduce_class = reduce_class
@@ -272,7 +307,7 @@ class ParcelPickler(ResultPickler):
 
     __slots__ = ()
 
-    _sink_type = BufferSink
+    _sink_type: type[WholeSink] = BufferSink
 
     def _pack(self, pieces: list[Any], buffers: list[Buffer]) -> bytes | Parcel:
         views = list(map(_view, pieces))
@@ -282,6 +317,14 @@ class ParcelPickler(ResultPickler):
             data = b"".join(pieces)
             return Parcel((data, *places), buffers) if buffers else data
         return Parcel((HERE, *places), [Buffer(nbytes, views), *buffers])
+
+
+class LocalParcelPickler(ParcelPickler):
+    """Does likewise for a receiver on this machine."""
+
+    __slots__ = ()
+
+    _sink_type = LocalSink
 
 
 def _names_main(piece: Any) -> bool:

@@ -29,7 +29,7 @@ from parallel_core.tasks.opened import abandon_opened, close_opened, opened
 from parallel_core.tasks.pickling import explain
 from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.received import ReceivedDefinitions
-from parallel_core.tasks.results import BESIDE, ParcelPickler, ResultPickler
+from parallel_core.tasks.results import BESIDE, LocalParcelPickler, ResultPickler
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.forks import end_child
 from parallel_core.workers.memory import MemoryWatch
@@ -66,7 +66,7 @@ class Parcels:
         self,
         send: Callable[[Any, list[Buffer]], None],
         shelf: Shelf | None = None,
-        pickler: type[ResultPickler] = ParcelPickler,
+        pickler: type[ResultPickler] = LocalParcelPickler,
     ) -> None:
         self.send = send
         self.shelf = shelf
