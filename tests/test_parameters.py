@@ -46,7 +46,7 @@ def documented(documented_object: Any) -> set[str]:
 
 
 @core
-@pytest.mark.parametrize("door", [Parallel, parallel_config, get_executor])
+@pytest.mark.parametrize("door", [Parallel, parallel_config, parallel_backend, get_executor])
 def test_a_signature_lists_what_the_docstring_describes(door: Any) -> None:
     assert named_by(door) == documented(door)
 
@@ -60,8 +60,10 @@ def test_type_checkers_see_the_parameters_that_there_are() -> None:
     }
     by_overloads = {"n_jobs", "backend", "return_as", "on_error", "reduce"}
     assert typed == names - by_overloads
-    assert set(CallOptions._fields) <= names
-    assert set(parameters.WORKER_PARAMS) <= names & named_by(parallel_config)
+    in_order = list(inspect.signature(Parallel).parameters)
+    for part in (CallOptions._fields, parameters.WORKER_PARAMS):
+        assert [name for name in in_order if name in part] == list(part)
+    assert set(parameters.WORKER_PARAMS) <= named_by(parallel_config)
     assert named_by(get_executor) <= names
 
 

@@ -182,6 +182,8 @@ class parallel_backend(parallel_config):
         As for `Parallel`: all cores.
     inner_max_num_threads : int, optional
         As for `parallel_config`.
+    initializer, initargs, idle_worker_timeout, max_worker_memory, preload, worker_lifespan
+        As for `Parallel`.
     **backend_params
         Parameters of the backend, as in ``parallel_backend("custom", endpoint="http://compute")``.
 
@@ -197,14 +199,27 @@ class parallel_backend(parallel_config):
     def __init__(
         self,
         backend: Any,
-        n_jobs: int | None = -1,
+        n_jobs: float | None = -1,
         inner_max_num_threads: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = UNSET["initializer"],
+        initargs: tuple[Any, ...] = UNSET["initargs"],
+        idle_worker_timeout: float | None = UNSET["idle_worker_timeout"],
+        max_worker_memory: int | str | None = UNSET["max_worker_memory"],
+        preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
+        worker_lifespan: int | None = UNSET["worker_lifespan"],
         **backend_params: Any,
     ) -> None:
         super().__init__(
             backend,
             n_jobs=n_jobs,
             inner_max_num_threads=inner_max_num_threads,
+            initializer=initializer,
+            initargs=initargs,
+            idle_worker_timeout=idle_worker_timeout,
+            max_worker_memory=max_worker_memory,
+            preload=preload,
+            worker_lifespan=worker_lifespan,
             **backend_params,
         )
 

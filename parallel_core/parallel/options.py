@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memmapping.sizes import parse_nbytes
 from parallel_core.backends.base import WorkerOptions
+from parallel_core.config import UNSET, only_given
 from parallel_core.context.seeds import check_seed
 from parallel_core.dispatch.gaps import Gap
 from parallel_core.dispatch.plan import ReturnAs, check_timeout
 from parallel_core.dispatch.policy import check_policy, make_policy
 from parallel_core.parallel.checks import check_idle_seconds, check_initializer, check_preload
+from parallel_core.parallel.parameters import WORKER_PARAMS
 
 if TYPE_CHECKING:
     from parallel_core.context.aspect import Aspect
@@ -23,8 +25,18 @@ if TYPE_CHECKING:
 
 _PLAIN = WorkerOptions()
 
+_NO_WORKERS = tuple(UNSET[name] for name in WORKER_PARAMS)
+_NONE_GIVEN: dict[str, Any] = {}
+
 RETRY_BACKOFF = 0.1
 MEMORY_PATIENCE = 60.0
+
+
+def given_workers(values: tuple[Any, ...]) -> dict[str, Any]:
+    """Return by name what was given among `values`, those of `WORKER_PARAMS` in their order."""
+    if all(map(operator.is_, values, _NO_WORKERS)):
+        return _NONE_GIVEN
+    return only_given(**dict(zip(WORKER_PARAMS, values, strict=True)))
 
 
 def worker_options(params: dict[str, Any]) -> WorkerOptions:
@@ -127,16 +139,17 @@ class CallOptions(NamedTuple):
 _NO_OPTIONS = CallOptions()
 
 
-def check_call_options(options: CallOptions, return_as: ReturnAs) -> CallOptions:
-    """Return `options`, checked.
+def call_options(given: tuple[Any, ...], return_as: ReturnAs) -> CallOptions:
+    """Return `given`, the fields of `CallOptions`, checked.
 
     Raises
     ------
     ValueError, TypeError
         For parameters that make no sense.
     """
-    if all(map(operator.is_, options, _NO_OPTIONS)):
+    if all(map(operator.is_, given, _NO_OPTIONS)):  # as in nearly every call
         return _NO_OPTIONS
+    options = CallOptions(*given)
     check_policy(options.on_error, options.retries, options.retry_on, options.retry_backoff)
     if options.stop_when is not None and not callable(options.stop_when):
         raise TypeError(f"stop_when must be a function of a result, not {options.stop_when!r}")

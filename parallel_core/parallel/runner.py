@@ -14,7 +14,7 @@ from parallel_core import config
 from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style
 from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend, takes_params
-from parallel_core.config import UNSET, only_given, setting
+from parallel_core.config import UNSET, setting
 from parallel_core.context.capturing import aspects_of_call
 from parallel_core.context.seeds import seed_of_call
 from parallel_core.dispatch.aftermath import ArrivedResults, attach
@@ -38,8 +38,8 @@ from parallel_core.parallel.nesting import settings_of_tasks
 from parallel_core.parallel.options import (
     MEMORY_PATIENCE,
     RETRY_BACKOFF,
-    CallOptions,
-    check_call_options,
+    call_options,
+    given_workers,
     worker_options,
 )
 from parallel_core.parallel.parameters import names_of, unexpected
@@ -123,34 +123,38 @@ class Runner:
         self._batch_size = check_batch_size(batch_size)
         if pre_dispatch != "2*n_jobs":
             check_pre_dispatch(pre_dispatch)
-        options = CallOptions(
-            on_error=on_error,
-            retries=retries,
-            retry_on=retry_on,
-            retry_backoff=retry_backoff,
-            call_timeout=call_timeout,
-            stop_when=stop_when,
-            pre_dispatch_nbytes=pre_dispatch_nbytes,
-            min_free_memory=min_free_memory,
-            memory_patience=memory_patience,
-            journal=journal,
-            reduce=reduce,
-            reduce_initial=reduce_initial,
-            seed=seed,
-            output=setting("output", output, settings),
+        self._call_options = call_options(
+            (
+                on_error,
+                retries,
+                retry_on,
+                retry_backoff,
+                call_timeout,
+                stop_when,
+                pre_dispatch_nbytes,
+                min_free_memory,
+                memory_patience,
+                journal,
+                reduce,
+                reduce_initial,
+                seed,
+                setting("output", output, settings),
+            ),
+            self._return_as,
         )
-        self._call_options = check_call_options(options, self._return_as)
 
         if backend_params and not takes_params(backend):
             raise unexpected("Parallel", backend_params, names_of(Runner.__init__))
-        workers = only_given(
-            initializer=initializer,
-            initargs=initargs,
-            idle_worker_timeout=idle_worker_timeout,
-            inner_max_num_threads=inner_max_num_threads,
-            max_worker_memory=max_worker_memory,
-            preload=preload,
-            worker_lifespan=worker_lifespan,
+        workers = given_workers(
+            (
+                initializer,
+                initargs,
+                idle_worker_timeout,
+                inner_max_num_threads,
+                max_worker_memory,
+                preload,
+                worker_lifespan,
+            )
         )
         if backend is None and settings.backend_params:
             workers = {**settings.backend_params, **workers}
