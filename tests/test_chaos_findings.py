@@ -21,6 +21,7 @@ from parallel_core.errors import WorkerDiedError
 from parallel_core.tasks.batch import Batch
 from parallel_core.tasks.definitions import Definitions
 from parallel_core.tasks.encoding import BatchBuilder
+from waiting_tasks import die_from_the_third_on, die_once
 from watching import running, some, wait_until
 
 
@@ -65,28 +66,10 @@ def test_workers_that_never_get_ready_end_the_call(tmp_path: Path) -> None:
     assert (tmp_path / "births").stat().st_size <= 8
 
 
-def dies_from_the_third_on(folder: str) -> None:
-    with Path(folder, "births").open("ab") as file:
-        file.write(b".")
-    if Path(folder, "births").stat().st_size > 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_once(folder: str, x: int) -> int:
-    """Task 0 kills its worker, once; task 1 ends when that has been replaced in vain."""
-    began = Path(folder, "began")
-    if x == 0 and not began.exists():
-        began.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if x == 1:
-        wait_until(lambda: Path(folder, "births").stat().st_size >= 6, "all attempts were made")
-    return x
-
-
 def test_a_call_goes_on_without_a_worker_that_cannot_be_replaced(tmp_path: Path) -> None:
     options: dict[str, Any] = {"retries": 50, "retry_backoff": 0.0, "batch_size": 1}
     with Parallel(
-        2, initializer=dies_from_the_third_on, initargs=(str(tmp_path),), **options
+        2, initializer=die_from_the_third_on, initargs=(str(tmp_path),), **options
     ) as parallel:
         with pytest.warns(RuntimeWarning, match=r"before it was ready.*with 1 of 2 workers"):
             got = parallel(delayed(die_once)(str(tmp_path), x) for x in range(20))

@@ -22,6 +22,7 @@ from parallel_core.tasks.batch import Batch
 from parallel_core.workers import barrier
 from parallel_core.workers.board import STARTED, Board
 from parallel_core.workers.worker import SentBatch, Worker
+from waiting_tasks import take_turns
 from watching import LIMIT as LONG
 from watching import wait_until
 
@@ -62,17 +63,6 @@ def test_nor_behind_two(tmp_path: Path, backend: str) -> None:
         delayed(note)(tmp_path, x, waits, 30) for x in range(30)
     )
     assert got == list(range(30))
-
-
-def take_turns(folder: Path, kind: str, x: int) -> str:
-    """Run a task of a `kind`: a long one ends after all others, a short one once that has begun."""
-    with open(folder / f"{kind}-{x}", "x"):
-        pass
-    if kind == "short":
-        wait_until(lambda: bool(list(folder.glob("long-*"))), "the long one had begun")
-    elif kind == "long":
-        wait_until(lambda: len(os.listdir(folder)) == 4, "all had run")
-    return kind
 
 
 ORDERS = sorted(set(itertools.permutations(["long", "short", "quick", "quick"])))
