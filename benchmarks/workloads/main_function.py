@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable
 
 from benchmarks import child, doors, payloads
-from benchmarks.bars import AtMost
+from benchmarks.bars import AtMost, AtMostTimes, TimesFaster
+from benchmarks.contestants import FUTURES, JOBLIB
 from benchmarks.many_tasks import ManyTasks
 from benchmarks.measure import seconds_of
 from benchmarks.workload import Figure, Sample, register
@@ -30,7 +31,7 @@ class MainFunction(ManyTasks):
     place = 30
     title = "{tasks} × sqrt by a function from __main__, a task"
     figures = (
-        Figure("time", "µs"),
+        Figure("time", "µs", (AtMostTimes(0.8, FUTURES), TimesFaster(6, JOBLIB))),
         Figure(
             "beside_import", "", (AtMost(1.3),), "× math.sqrt in turn with it", in_picture=False
         ),
