@@ -168,10 +168,10 @@ class Calls(Parallel):
             batch_size="auto" if batch_size is None else batch_size,
             **params,
         )
-        if self._backend.style is Style.INLINE:  # deep within tasks, or asked for by name
-            self._backend = find_backend("threading")
+        if self._engine.style is Style.INLINE:  # deep within tasks, or asked for by name
+            self._engine = find_backend("threading")
             self.n_jobs = 1
-        if batch_size is None and not self._backend.can_answer_each:
+        if batch_size is None and not self._engine.can_answer_each:
             self._batch_size = 1
         self._call_options = _Options(*self._call_options)
         self._interruption = Interruption()
@@ -189,7 +189,7 @@ class Calls(Parallel):
     @property
     def n_workers(self) -> int:
         """How many workers there are."""
-        return self._backend.effective_n_jobs(self.n_jobs)
+        return self._engine.effective_n_jobs(self.n_jobs)
 
 
 class Manager:

@@ -160,12 +160,12 @@ class Runner:
             workers = {**settings.backend_params, **workers}
         self._options = worker_options(workers)
         self._is_named = backend is not None
-        self._backend, wanted, self._remark = choose_backend(
+        self._engine, wanted, self._remark = choose_backend(
             backend, jobs, prefer, require, backend_params
         )
         if wanted is None:
             default = self._default_n_jobs
-            wanted = self._backend.default_n_jobs if default is None else default
+            wanted = self._engine.default_n_jobs if default is None else default
         self.n_jobs = wanted
         self._managed = False
         self._held = Holdings(self._options, self._call_options.journal)
@@ -276,7 +276,7 @@ class Runner:
 
     def _start(self, tasks: Iterable[Any]) -> Any:
         """Return a started dispatch on the chosen backend, or on threads where it cannot work."""
-        backend = self._backend
+        backend = self._engine
         n_jobs = self._effective_n_jobs()
         self._dispatch = None
         if self._needs_no_worker(n_jobs) or sys.is_finalizing():
@@ -306,7 +306,7 @@ class Runner:
 
     def _needs_no_worker(self, n_jobs: int) -> bool:
         """Whether one job is all, and nothing is asked for that only a worker can give."""
-        backend = self._backend
+        backend = self._engine
         if n_jobs != 1 or not backend.inline_when_single or not self._may_run_here:
             return False
         if self.timeout is not None:
@@ -387,9 +387,14 @@ class Runner:
             told = self.print_progress
         return followed(self, told) if followers else told
 
+    @property
+    def _backend(self) -> Any:
+        """What libraries that know joblib's `Parallel` look at; see `Backend.given`."""
+        return self._engine.given
+
     def _effective_n_jobs(self) -> int:
         """Return how many workers a call would get; libraries ask joblib's `Parallel` this way."""
-        return self._backend.effective_n_jobs(self.n_jobs)
+        return self._engine.effective_n_jobs(self.n_jobs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_jobs={self.n_jobs})"
