@@ -167,10 +167,35 @@ def cut_traceback(error: BaseException) -> BaseException:
             ours = False
             kept.append(trace)
         trace = trace.tb_next
-    shown: TracebackType | None = None
-    for entry in reversed(kept):
-        shown = TracebackType(shown, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
-    return error.with_traceback(shown)
+    return error.with_traceback(_chained(kept))
+
+
+def without_our_frames(error: Exception) -> Exception:
+    """Return `error` with no frames of this library in its traceback, for who raises it anew.
+
+    They tell nothing of what a task, the caller's iterable or function has raised, or of an error
+    that was meant. Any other that comes from here is a mistake of ours: it keeps them, but for the
+    first, which is about to be added again.
+    """
+    kept: list[TracebackType] = []
+    first = trace = error.__traceback__
+    ours = False
+    while trace is not None:
+        ours = trace.tb_frame.f_code.co_filename.startswith(_OUR_FOLDERS)
+        if not ours:
+            kept.append(trace)
+        trace = trace.tb_next
+    is_meant = isinstance(error, ParallelError) or isinstance(error.__cause__, RemoteTraceback)
+    if ours and not is_meant and first is not None:
+        return error.with_traceback(first.tb_next)
+    return error.with_traceback(_chained(kept))
+
+
+def _chained(entries: list[TracebackType]) -> TracebackType | None:
+    chained: TracebackType | None = None
+    for entry in reversed(entries):
+        chained = TracebackType(chained, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return chained
 
 
 def _is_library(file: str) -> bool:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from parallel_core.backends.cores import check_n_jobs, resolve_n_jobs
 from parallel_core.bridge.forms import note_forms
 from parallel_core.bridge.places import import_joblib
+from parallel_core.errors import without_our_frames
 from parallel_core.executor.futures import get_executor
 from parallel_core.observe.followers import followers
 from parallel_core.parallel.checks import check_of_arrays
@@ -153,7 +154,10 @@ class Job:
 
     def get(self, timeout: float | None = None) -> Any:
         """Return the results of the batch; see `Call.result`."""
-        return self._call.result(self._future, timeout)
+        try:
+            return self._call.result(self._future, timeout)
+        except Exception as error:
+            raise without_our_frames(error)  # noqa: B904 - it is the same
 
 
 def _backend_class(parallel: ModuleType) -> type:

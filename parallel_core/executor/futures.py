@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from parallel_core import config
 from parallel_core.backends.registry import takes_params
 from parallel_core.config import UNSET, Unset, setting
+from parallel_core.errors import without_our_frames
 from parallel_core.executor.chunks import run_chunk
 from parallel_core.executor.manager import Calls, Manager, Work
 from parallel_core.parallel.options import MEMORY_PATIENCE, RETRY_BACKOFF
@@ -290,6 +291,8 @@ def _results(
             chunk = result.pop()
             while chunk:
                 yield chunk.pop()
+    except Exception as error:
+        raise without_our_frames(error)  # noqa: B904 - it is the same
     finally:
         for future in waiting:
             future.cancel()

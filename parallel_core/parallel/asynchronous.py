@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from parallel_core.dispatch.interruption import CallInterrupted, Interruption
 from parallel_core.dispatch.plan import ReturnAs, check_return_as
+from parallel_core.errors import without_our_frames
 from parallel_core.parallel.loops import Signal, new_signal
 
 _T = TypeVar("_T")
@@ -205,7 +206,10 @@ class ResultStream(Generic[_T]):
         while not self._results:
             if self._is_closed:
                 raise StopAsyncIteration
-            await self._take_chunk()
+            try:
+                await self._take_chunk()
+            except Exception as error:
+                raise without_our_frames(error)  # noqa: B904 - it is the same
         return self._results.popleft()
 
     async def _take_chunk(self) -> None:

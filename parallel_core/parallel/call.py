@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from parallel_core.errors import cut_traceback
+from parallel_core.errors import cut_traceback, without_our_frames
 from parallel_core.parallel.checks import check_iterable
 from parallel_core.parallel.returns import Instead, Returns
 from parallel_core.parallel.runner import Runner
@@ -331,6 +331,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
             return self._run(iterable)
         except KeyboardInterrupt as error:
             raise cut_traceback(error) from error.__cause__
+        except Exception as error:
+            raise without_our_frames(error)  # noqa: B904 - it is the same
 
     def astream(
         self: Parallel[Any, Instead], iterable: Iterable[TaskLike[_R]]
@@ -398,4 +400,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
         """
         from parallel_core.parallel.asynchronous import call
 
-        return await call(self, check_iterable(iterable))
+        tasks = check_iterable(iterable)
+        try:
+            return await call(self, tasks)
+        except Exception as error:
+            raise without_our_frames(error)  # noqa: B904 - it is the same

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from parallel_core.errors import cut_traceback
+from parallel_core.errors import cut_traceback, without_our_frames
 
 _Results = Generator[Any, None, None]
 
@@ -71,8 +71,11 @@ def _generate(
             attach(error)
         raise cut_traceback(error) from error.__cause__
     except BaseException as error:
-        if not at_rest:  # else the consumer threw it in
-            attach(error)
+        if at_rest:  # the consumer threw it in
+            raise
+        attach(error)
+        if isinstance(error, Exception):
+            raise without_our_frames(error)  # noqa: B904 - it is the same
         raise
     finally:
         finish(complete)
