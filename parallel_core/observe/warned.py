@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+_has_warned = False  # since `forget_warnings`
 _registries: dict[str, dict[Any, Any]] = {}  # of modules that are not imported here
 
 
@@ -30,6 +31,8 @@ def relay_warnings(send: Callable[[bytes], bool]) -> None:
         file: Any = None,
         line: str | None = None,
     ) -> None:
+        global _has_warned
+        _has_warned = True
         if file is None:
             try:
                 if send(pack_warning(message, category, filename, lineno)):
@@ -91,5 +94,8 @@ def _registry(module: str) -> dict[Any, Any]:
 
 def forget_warnings() -> None:
     """Have every line of this process warn anew: what is repeated is for the caller to say."""
-    with warnings.catch_warnings():  # as this ends, Python forgets
-        pass
+    global _has_warned
+    if _has_warned:
+        _has_warned = False
+        with warnings.catch_warnings():  # as this ends, Python forgets
+            pass

@@ -10,7 +10,6 @@ others; large ones are sent from where they lie, so they leave before the next t
 
 from __future__ import annotations
 
-import os
 from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
@@ -31,7 +30,7 @@ from parallel_core.tasks.read_only import note_read_only
 from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.tasks.results import BESIDE, LocalParcelPickler, ResultPickler
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
-from parallel_core.workers.forks import end_child
+from parallel_core.workers.forks import end_child, generation
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.messages import ANSWER, EACH, PARCEL_ANSWER
 
@@ -133,7 +132,7 @@ class Execution:
         self._cut = False
         self._flush_seconds = FLUSH_SECONDS
         self._failed_call: str | None = None
-        self._pid = os.getpid()
+        self._generation = generation()
 
     def run(self, runs: list[Run], carry_on: int = False) -> None:
         """Run the tasks until the end or the limit; answers go out through `send`.
@@ -234,7 +233,7 @@ class Execution:
 
     def _failure(self, error: BaseException) -> Any:
         """Return what an answer says of the task that has just raised `error`."""
-        if os.getpid() != self._pid:
+        if generation() != self._generation:
             end_child(error)
         words = self._board.words
         leg = int(words[PHASE])
@@ -445,7 +444,7 @@ class Execution:
 
     def _send_answer(self, finished: bool, failure: Any, tasks: int, folded: int | None) -> None:
         """Send an answer about so many `tasks`, and a failure after them."""
-        if os.getpid() != self._pid:
+        if generation() != self._generation:
             end_child()
         values, pickled, buffers = self._values, self._pickled, self._buffers
         marked: Any = None

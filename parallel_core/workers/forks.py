@@ -23,6 +23,23 @@ from parallel_core.workers.output import OutputWriter
 _MAP_FIXED = 0x10  # sys/mman.h, on Linux and macOS alike; Python does not name it
 
 
+_generation = 0
+
+
+def generation() -> int:
+    """Return a number that a child has and its parent has not; `os.getpid` takes its time."""
+    return _generation
+
+
+def _count() -> None:
+    global _generation
+    _generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count)
+
+
 def cut_off_children(board: Board, channel: Channel, output: OutputWriter) -> None:
     """Have every child that this process forks lose its hold of what is the worker's.
 
