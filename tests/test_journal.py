@@ -319,7 +319,7 @@ class Model:
 def helper(x):
     return RATE * x
 def work(x, y=1):
-    return helper(x) + TABLE["a"][0] + Model.size + y + math.sqrt(x)
+    return helper(x) + RATE + TABLE["a"][0] + Model.size + y + math.sqrt(x)
 """
 
 

@@ -25,6 +25,7 @@ from parallel_core.tasks.pickling import parts_of
 from parallel_core.tasks.wrapping import WrappedObject
 
 _CACHED = 256  # functions whose digests are kept; a generator may yield a new lambda each time
+_SHORT = 60  # bytes of values that are told in messages
 _A_DAY = 86400.0
 #: Values of these types do not change, or what they hold is looked at on its own account.
 _SETTLED: tuple[Any, ...] = (
@@ -103,8 +104,8 @@ def function_digest(function: Callable[..., Any]) -> bytes:
     return FunctionDigests().find(function).digest
 
 
-class Known(NamedTuple):
-    """What is known of a function.
+class DigestedFunction(NamedTuple):
+    """A function, and what tells it from others.
 
     Attributes
     ----------
@@ -139,9 +140,9 @@ class FunctionDigests:
 
     def __init__(self, own: frozenset[str] = frozenset()) -> None:
         self._own = own
-        self._kept: dict[int, tuple[object, Known]] = {}
+        self._kept: dict[int, tuple[object, DigestedFunction]] = {}
 
-    def find(self, function: Any) -> Known:
+    def find(self, function: Any) -> DigestedFunction:
         """Return what is known of `function`."""
         kept = self._kept.get(id(function))
         if kept is not None and kept[1].holds():
@@ -149,7 +150,7 @@ class FunctionDigests:
         if isinstance(function, (FunctionType, type)):
             known = _Watch(self._own).look_at(function)
         elif refers_by_name(function) and not isinstance(function, functools._lru_cache_wrapper):
-            known = Known(digest(function), _always, {}, [])
+            known = DigestedFunction(digest(function), _always, {}, [])
         else:
             return self._of_object(function)
         self._kept[id(function)] = function, known
@@ -157,7 +158,7 @@ class FunctionDigests:
             del self._kept[next(iter(self._kept))]
         return known
 
-    def _of_object(self, function: Any) -> Known:
+    def _of_object(self, function: Any) -> DigestedFunction:
         """Return what is known of an object: its code, and what that is bound to."""
         name = function_name(function)
         called: object
@@ -173,11 +174,11 @@ class FunctionDigests:
         else:
             called, rest = type(function).__call__, function
             if not isinstance(called, FunctionType):
-                return Known(digest(function, name), None, {}, [])
+                return DigestedFunction(digest(function, name), None, {}, [])
         code, bound = self.find(called), digest(rest, name)
         whole = hashed(encode(type(function).__name__) + code.digest + bound)
         parts = {**code.parts, f"the object that {name} is bound to": bound.hex()}
-        return Known(whole, None, parts, code.fleeting)
+        return DigestedFunction(whole, None, parts, code.fleeting)
 
 
 class _Watch:
@@ -190,24 +191,28 @@ class _Watch:
         self._own = own
         self._parts: list[Part] = []
         self._values: list[tuple[object, Scope, bytes]] = []
-        self._told: dict[str, str] = {}
+        self._told: dict[str, list[str]] = {}
         self._fleeting: list[str] = []
 
-    def look_at(self, function: FunctionType | type) -> Known:
+    def look_at(self, function: FunctionType | type) -> DigestedFunction:
         """Return what is known of `function`."""
         walk = Walk(self._own, self._note)
         token = walk.function(function)
-        return Known(hashed(token), self._unchanged, self._told, self._fleeting)
+        parts = {name: ", ".join(dict.fromkeys(texts)) for name, texts in self._told.items()}
+        return DigestedFunction(hashed(token), self._unchanged, parts, self._fleeting)
 
     def _note(self, part: Part, token: bytes, scope: Scope) -> None:
         self._parts.append(part)
         value = part.value
         if not _cannot_change(value):
             self._values.append((value, scope, token))
-        told = "" if isinstance(value, (FunctionType, type)) else hashed(token).hex()
-        if type(value) in SCALARS:
-            told = short_repr(value)
-        self._told[part.name] = self._told.get(part.name, "") + told
+        if isinstance(value, (FunctionType, type)):
+            text = ""  # told by parts of their own
+        elif type(value) in SCALARS and len(token) < _SHORT:
+            text = short_repr(value)
+        else:
+            text = hashed(token).hex()
+        self._told.setdefault(part.name, []).append(text)
         if is_fleeting(value):
             self._fleeting.append(f"{part.name} = {short_repr(value)}")
 

@@ -25,8 +25,7 @@ from parallel_core.errors import (
     warn_caller,
 )
 from parallel_core.journal.differences import differences, differing_arguments, keys_of_arguments
-from parallel_core.journal.digest import FunctionDigests, digest
-from parallel_core.journal.digest import Known as KnownFunction
+from parallel_core.journal.digest import DigestedFunction, FunctionDigests, digest
 from parallel_core.journal.file import JournalFile, damaged
 from parallel_core.journal.results import dumps_result
 from parallel_core.journal.rows import APPEND, DESCRIBE, Row, Rows, checksum_of
@@ -192,7 +191,7 @@ class Journal:
         pending = self._pending = {}
         find = self._digests.find
         last: object = pending  # no function
-        known: KnownFunction | None = None
+        known: DigestedFunction | None = None
         has_warned = False
         for position, item in enumerate(iterator, self._base):
             self._next = position + 1
@@ -226,15 +225,15 @@ class Journal:
                     "is not what was written. It is computed again, and so is any other like it",
                     RuntimeWarning,
                 )
-            if known.digest not in self._noted:
+            if known.digest not in self._noted and len(self._noted) < _MOST_DESCRIBED:
                 self._note(known, function)
             pending[position] = known.digest, key, function
             yield item
 
-    def _note(self, known: KnownFunction, function: object) -> None:
+    def _note(self, known: DigestedFunction, function: object) -> None:
         """Have a function described in the file; warn of what will be another the next time."""
         self._noted.add(known.digest)
-        if known.parts and len(self._noted) < _MOST_DESCRIBED:
+        if known.parts:
             self._descriptions.append((known.digest, json.dumps(known.parts)))
         if known.fleeting:
             warn_caller(
@@ -252,7 +251,9 @@ class Journal:
             self._base += _MOST_TASKS
             self._next = self._base
 
-    def _check(self, position: int, row: Row, known: KnownFunction, key: bytes, task: Any) -> None:
+    def _check(
+        self, position: int, row: Row, known: DigestedFunction, key: bytes, task: Any
+    ) -> None:
         """See that a row belongs to the task that stands at its place."""
         differing = []
         if row[0] != known.digest:
