@@ -167,6 +167,11 @@ class ArrayReducer:
         numpy = loaded("numpy")
         if numpy is not None and isinstance(obj, numpy.ndarray):
             return self._reduce_array(obj, numpy)
+        if "torch" in sys.modules:
+            from memmapping.tensors import is_tensor
+
+            if is_tensor(obj):
+                return self._reduce_tensor(obj)
         sharing = loaded("memmapping.sharing")
         if sharing is not None and isinstance(obj, (sharing.Shared, sharing.Argument)):
             if obj.segment is not None:
@@ -268,16 +273,39 @@ class ArrayReducer:
             return _as_subclass, (array.view(numpy.ndarray), kind)
         return NotImplemented
 
+    def _reduce_tensor(self, tensor: Any) -> Any:
+        """Reduce a tensor of torch; tasks may write to it, which nothing in torch could forbid."""
+        from memmapping import references, tensors
+
+        array = tensors.array_of(tensor, self._least)
+        if array is None:
+            return NotImplemented
+        owner, span = tensors.storage_of(tensor)
+        found = self._segment_over(array, owner, span)
+        if found is None:
+            return NotImplemented
+        segment, first = found
+        mode = "c" if self._mode == "r" else self._mode
+        return tensors.open_tensor, references.reference(array, segment.origin, -first, mode)[1]
+
     def _segment_of(self, array: Any, root: Any) -> tuple[Segment, int] | None:
         """Return an up-to-date segment with the elements of `array`, and where it starts."""
         from memmapping import references
 
         span = references.bounds_of(root)
+        is_trusted = not array.flags.writeable and not root.flags.writeable
+        return self._segment_over(array, root, span, is_trusted)
+
+    def _segment_over(
+        self, array: Any, owner: Any, span: tuple[int, int], is_trusted: bool = False
+    ) -> tuple[Segment, int] | None:
+        """Do so for an array within the `span` of memory that is there as long as its `owner`."""
+        from memmapping import references
+
         needed = references.bounds_of(array)
         if needed[0] < span[0] or needed[1] > span[1]:
             span = needed  # strides that lead out of their base
-        known = self._mirror(span, root)
-        is_trusted = not array.flags.writeable and not root.flags.writeable
+        known = self._mirror(span, owner)
         segment = self._up_to_date(known, needed, is_trusted)
         return None if segment is None else (segment, known.mirror.first)
 
@@ -421,7 +449,8 @@ def _as_subclass(array: Any, kind: type) -> Any:
 
 def _is_malloced(root: Any) -> bool:
     """Whether the memory of `root` is numpy's own, from the C library's heap."""
-    if not root.flags.owndata:
+    flags = getattr(root, "flags", None)  # the storage of a tensor has none
+    if flags is None or not flags.owndata:
         return False
     modules = sys.modules
     multiarray: Any = modules.get("numpy._core.multiarray") or modules["numpy.core.multiarray"]

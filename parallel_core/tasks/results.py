@@ -124,7 +124,7 @@ class WholeSink:
     def reduce(self, obj: Any) -> Any:
         """Return how `obj` is to be pickled, for ``reducer_override``; NotImplemented: as ever."""
         if not isinstance(obj, self._ndarray):
-            return NotImplemented
+            return self._reduce_tensor(obj) if "torch" in sys.modules else NotImplemented
         if type(obj) is self._ndarray:
             return self._reduce_array(obj)
         reduced = _reduce_subclass(obj)
@@ -132,6 +132,10 @@ class WholeSink:
             return reduced
         instead = self._reduce_array(reduced)
         return reduced.__reduce_ex__(PROTOCOL) if instead is NotImplemented else instead
+
+    def _reduce_tensor(self, obj: Any) -> Any:
+        """Leave tensors to torch."""
+        return NotImplemented
 
     def _reduce_array(self, array: NDArray[Any]) -> Any:
         """Reduce an ordinary array; one that is read-only as one that is not.
@@ -158,6 +162,16 @@ class BufferSink(WholeSink):
                 self.buffers.append(buffer)
                 return as_is, (HERE,)
         return WholeSink._reduce_array(self, array)
+
+    def _reduce_tensor(self, obj: Any) -> Any:
+        from memmapping.tensors import array_of, is_tensor, tensor_over
+
+        array = array_of(obj, BESIDE) if is_tensor(obj) else None
+        buffer = None if array is None else array_buffer(array)
+        if buffer is None:
+            return NotImplemented
+        self.buffers.append(buffer)
+        return tensor_over, (HERE,)
 
     def hand_over(self, buffer: pickle.PickleBuffer) -> bool:
         """Take a buffer; true: it is to be pickled as ever."""
