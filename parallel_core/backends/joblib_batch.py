@@ -34,7 +34,7 @@ class BatchCall:
         size: int,
         split: Callable[[], list[tuple[Any, ...]]] | None = None,
     ) -> None:
-        self.__name__ = self.__qualname__ = run.__name__
+        self.__name__, self.__qualname__ = run.__name__, run.__qualname__
         self._run = run
         self._whole = whole
         self._size = size
@@ -61,7 +61,7 @@ class BatchCall:
         return BatchCall, (self._run, self._whole, self._size)
 
     def __repr__(self) -> str:
-        return f"<batch of {self._size} × {self.__name__}>"
+        return f"<batch of {self._size} × {self.__qualname__}>"
 
 
 class EncodedRun:
@@ -72,7 +72,7 @@ class EncodedRun:
     """
 
     def __init__(self, name: str, nested: bytes | None) -> None:
-        self.__name__ = self.__qualname__ = name
+        self.__name__, self.__qualname__ = _short(name), name
         self.nested = nested
 
     def __call__(self, data: bytes) -> bytes | BatchResult:
@@ -80,10 +80,10 @@ class EncodedRun:
         return run_batch(data, self.nested)
 
     def __reduce__(self) -> Any:
-        return EncodedRun, (self.__name__, self.nested)
+        return EncodedRun, (self.__qualname__, self.nested)
 
     def __repr__(self) -> str:
-        return f"<run of {self.__name__}>"
+        return f"<run of {self.__qualname__}>"
 
 
 class HeldRun:
@@ -98,7 +98,7 @@ class HeldRun:
         nested: tuple[Backend | str, int | None] | None,
         context: bytes,
     ) -> None:
-        self.__name__ = self.__qualname__ = name
+        self.__name__, self.__qualname__ = _short(name), name
         self._batch = batch
         self._level = level
         self._carry_on = carry_on
@@ -147,6 +147,11 @@ class HeldRun:
                 if not self._carry_on:
                     break
         done.seconds = monotonic() - began
+
+
+def _short(name: str) -> str:
+    """Return the last part of `name`, which dask's displays have room for."""
+    return name.rpartition(".")[2] or name
 
 
 def _named(error: BaseException, what: str) -> BaseException:

@@ -178,9 +178,10 @@ class JoblibStyleBackend(FuturesBackend):
         except TypeError:
             number = 0
         if number < 1:
-            raise self.error(
-                call, f"returned {said!r}; it must be the number of {of_what}, 1 or more"
-            )
+            why = f"; it must be the number of {of_what}, 1 or more"
+            if of_what == "jobs" and type(said) is int and said == 0:
+                why = ": it has no active worker"
+            raise self.error(call, f"returned {said!r}{why}")
         return number
 
     def nested(self, level: int) -> tuple[Backend | str, int | None] | None:
