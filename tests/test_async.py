@@ -323,9 +323,9 @@ def test_what_makes_no_sense(loop: Any, tmp_path: Path) -> None:
         while not begun.exists():
             await loop.sleep(0.005)
         for other in (parallel.acall([]), parallel.astream([]).__anext__()):
-            with pytest.raises(RuntimeError, match="is running a call already"):
+            with pytest.raises(RuntimeError, match="is already running a call"):
                 await other
-        with pytest.raises(RuntimeError, match="is running a call already"):
+        with pytest.raises(RuntimeError, match="is already running a call"):
             parallel([])
         end.touch()
 
