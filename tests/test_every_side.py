@@ -227,7 +227,7 @@ def test_a_fork_while_another_thread_imports(tmp_path: Path, step: str) -> None:
             "Finds what a call imports, slowly, or makes it slow to run."
 
             def find_spec(self, name, path=None, target=None):
-                if name != "parallel_core.dispatch.pull":
+                if name != "parallel_core.backends.threads":
                     return None
                 if {step!r} == "find":
                     self.wait()

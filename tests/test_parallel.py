@@ -10,6 +10,7 @@ import multiprocessing
 import operator
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -540,6 +541,37 @@ def test_results_of_one_type_are_not_mixed_up() -> None:
 
 
 # pre_dispatch: the producer.
+
+
+@engines("processes", "multiprocessing", "loky", "threading", "sequential")
+@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+def test_the_iterable_may_be_a_cursor_of_a_database(name: str, return_as: str) -> None:
+    """It belongs to the thread that has opened it, which calls, and takes the results."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("create table numbers (value integer)")
+        values = range(3_000)
+        database.executemany("insert into numbers values (?)", [(value,) for value in values])
+        rows = database.execute("select value from numbers")
+        parallel = Parallel(n_jobs=2, backend=name, return_as=return_as)
+        assert sorted(parallel(delayed(abs)(value) for (value,) in rows)) == list(values)
+
+
+@engines("processes", "threading", "sequential")
+@pytest.mark.parametrize("return_as", ["list", "generator"])
+def test_the_iterable_is_closed_where_it_was_pulled(name: str, return_as: str) -> None:
+    seen: set[int] = set()
+
+    def tasks() -> Iterator[Any]:
+        try:
+            for i in range(10_000):
+                seen.add(threading.get_ident())
+                yield delayed(divmod)(1, 500 - i)
+        finally:
+            seen.add(threading.get_ident())
+
+    with pytest.raises(ZeroDivisionError):
+        list(Parallel(n_jobs=2, backend=name, return_as=return_as)(tasks()))
+    assert seen == {threading.get_ident()}
 
 
 @engines("processes", "multiprocessing", "loky", "threading")

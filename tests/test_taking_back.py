@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.shares import left_to_busy
-from parallel_core.dispatch.feed import Turn
+from parallel_core.backends.thread_share import BatchInWork, Form, Share
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import barrier
 from parallel_core.workers.board import STARTED, Board
@@ -250,31 +251,28 @@ def test_the_next_task_of_a_worker_is_not_waiting(started: int, waiting: int) ->
 
 
 @core
-def test_one_turn_at_a_time() -> None:
-    """Who waits for the iterable gets it, and nobody else is in it meanwhile."""
-    turn, inside, entered = Turn(), 0, 0
+def test_tasks_are_taken_from_a_thread_that_takes_them_too() -> None:
+    for _ in range(20):
+        tasks = deque(range(5_000))
+        share = Share(BatchInWork(Batch(0, 5_000, [], {})), Form(), tasks, 5_000)
+        begun: list[int] = []
 
-    def enter() -> None:
-        nonlocal inside, entered
-        for _ in range(200):
-            while not turn.acquire(1e-5):
-                pass
-            inside += 1
-            time.sleep(0)  # another may try now
-            entered += inside == 1
-            inside -= 1
-            turn.release()
-            assert turn.acquire()
-            turn.release()
+        def begin(tasks: deque[int] = tasks, begun: list[int] = begun) -> None:
+            with suppress(IndexError):
+                while True:
+                    begun.append(tasks.popleft())
 
-    assert turn.acquire() and not turn.acquire(0.0)
-    threads = [threading.Thread(target=enter) for _ in range(4)]
-    for thread in threads:
+        thread = threading.Thread(target=begin)
         thread.start()
-    turn.release()
-    for thread in threads:
+        parts = []
+        while tasks:
+            part = share.split(len(tasks) // 2)
+            if part is not None:
+                parts.append((part.end - len(part.tasks), list(part.tasks)))
         thread.join(LONG)
-    assert entered == 800 and turn.acquire(0.0)
+        for first, taken in parts:
+            assert taken == list(range(first, first + len(taken)))
+        assert sorted(begun + [x for _, taken in parts for x in taken]) == list(range(5_000))
 
 
 def test_stress() -> None:

@@ -7,14 +7,16 @@
         └──── wait() ──▶ Completion (results, timings, failures, what is left)
 
     Style.INLINE  local.SequentialBackend         no session: a loop
-    Style.PULL    local.ThreadingBackend          no session: threads take tasks themselves
     Style.PUSH    processes.ProcessesBackend,     channel_session.ChannelSession
                   processes.MultiprocessingBackend
+                  local.ThreadingBackend          threads.ThreadSession
                   loky.LokyBackend,               futures.FuturesSession
                   futures.ExecutorBackend
                   joblib_style.JoblibStyleBackend     joblib_style.JoblibStyleSession
 
 - `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
+- `threads`: threads of this process, which take batches as they are; `thread_worker`: each of them;
+  `thread_share`: what it has of a batch.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
 - `engine_worker`: what runs in the workers of engines that are not ours; `executor_results`: what
   it brings back; `engine_output`: what tasks print there. `executor_size`: how large an engine is.

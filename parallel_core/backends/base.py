@@ -13,7 +13,9 @@ from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.tasks.batch import Batch
 
 if TYPE_CHECKING:
-    from parallel_core.tasks.folding import Folding
+    from parallel_core.config import Settings
+    from parallel_core.context.aspect import Aspect
+    from parallel_core.tasks.folding import Fold, Folding
 
 #: Seconds; nobody can poll for ever in one go, and looking again once a day does no harm.
 LONGEST_WAIT = 86400.0
@@ -25,8 +27,7 @@ class Style(enum.Enum):
     """How a backend gets its tasks."""
 
     INLINE = "inline"  #: one after the other, in the thread that wants the results
-    PULL = "pull"  #: threads of this process take them from the iterable themselves
-    PUSH = "push"  #: batches are submitted to it, encoded; this is what most engines want
+    PUSH = "push"  #: batches are submitted to it
 
 
 class WorkerOptions(NamedTuple):
@@ -162,6 +163,30 @@ class SessionFailed(Exception):
         self.error = error
 
 
+class CallTerms(NamedTuple):
+    """What a call asks of threads of this process, to which nothing has to be sent.
+
+    Attributes
+    ----------
+    carry_on : bool
+        Whether a batch goes on after a task that failed.
+    is_timed : bool
+        Whether there is a time limit for a task.
+    aspects : tuple of Aspect
+        What is to hold inside the tasks.
+    settings : Settings or None
+        What of the configuration is.
+    make_fold : callable or None
+        Returns what folds the results of consecutive tasks from a position on.
+    """
+
+    carry_on: bool = False
+    is_timed: bool = False
+    aspects: tuple[Aspect, ...] = ()
+    settings: Settings | None = None
+    make_fold: Callable[[int], Fold] | None = None
+
+
 class Session(ABC):
     """Workers leased for one call, or for all calls of a ``with`` block.
 
@@ -173,10 +198,14 @@ class Session(ABC):
     n_workers: int
     #: Whether `enforce` knows which task runs; else single tasks are submitted, one to a worker.
     names_running: bool = True
+    #: What handing a batch over takes after `submit` has returned, in seconds.
+    handover_seconds: float = 0.0
     #: Says how many tasks the next batch should have; None: what is measured decides.
     batch_size: Callable[[], int] | None = None
     #: Whether tasks come as they are, not encoded: its workers share the memory of the caller.
     holds_tasks: bool = False
+    #: Whether they are threads of this process, so that a call begins with `begin_here`.
+    runs_here: bool = False
     #: Whether each task is to be answered before the next one of its batch begins.
     answers_each: bool = False
     #: Which time it is, in seconds; only a simulation has another one.
@@ -200,6 +229,10 @@ class Session(ABC):
             What is to hold inside the tasks, as `context.envelope.seal` returned it.
         """
 
+    def begin_here(self, terms: CallTerms) -> None:
+        """Start a call where nothing of it has to be sent; only with `runs_here`."""
+        raise broken(self, "begin_here", "is missing")
+
     def end(self) -> None:  # noqa: B027 - most engines have nothing to do
         """End a call: everything was answered, and nothing of it is needed any more."""
 
@@ -214,6 +247,9 @@ class Session(ABC):
     @abstractmethod
     def submit(self, batch: Batch) -> None:
         """Hand over `batch`, to the worker with the fewest; never waits."""
+
+    def start_workers(self) -> None:  # noqa: B027 - most have them
+        """Start workers for what was submitted, where that has been left undone."""
 
     def take_back(self, task_seconds: float) -> tuple[list[Batch], float]:
         """Take back tasks that a busy worker has not started, for one that has nothing to do.
@@ -289,6 +325,8 @@ class Backend:
         Whether tasks share the memory of the caller.
     uses_threads : bool
         Whether tasks run in threads of this process, or in the one that made the call.
+    runs_here : bool
+        Whether its workers are threads that it starts in this process.
     opens_files : bool
         Whether its workers can open what this process has open: large arrays go to them in
         shared memory.
@@ -310,6 +348,7 @@ class Backend:
     style: Style = Style.PUSH
     supports_sharedmem: bool = False
     uses_threads: bool = False
+    runs_here: bool = False
     opens_files: bool = False
     tells_surroundings: bool = False
     passes_descriptors: bool = False

@@ -15,9 +15,8 @@ from parallel_core.backends.engine_worker import run_batch
 from parallel_core.backends.executor_results import BatchResult
 from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import Capsule, ContextFailed, Envelope, SealedEnvelope
-from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.failure import exited
+from parallel_core.tasks.failure import named
 
 
 class BatchCall:
@@ -143,7 +142,7 @@ class HeldRun:
                 done.values.append(contextvars.copy_context().run(called, *args, **kwargs))
             except BaseException as error:
                 done.values.append(None)
-                failures.append(Failure(position, _named(error, self._batch.describe(index))))
+                failures.append(Failure(position, named(error, self._batch.describe(index))))
                 if not self._carry_on:
                     break
         done.seconds = monotonic() - began
@@ -152,14 +151,6 @@ class HeldRun:
 def _short(name: str) -> str:
     """Return the last part of `name`, which dask's displays have room for."""
     return name.rpartition(".")[2] or name
-
-
-def _named(error: BaseException, what: str) -> BaseException:
-    """Return what to raise for a task that raised `error`."""
-    if isinstance(error, SystemExit):
-        return exited(error, what)
-    add_note(error, what)
-    return error
 
 
 class Job:

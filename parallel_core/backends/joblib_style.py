@@ -244,7 +244,7 @@ class JoblibStyleBackend(FuturesBackend):
         else:
             return JoblibStyleSession(self, Executor(), n_jobs, level, options)
         found = self._find(fallback.backend)
-        if found.style is not Style.PUSH:
+        if found.runs_here or found.style is not Style.PUSH:
             raise BackendUnavailable(f"{self.kind} falls back to {found.name}", found)
         if isinstance(found, JoblibStyleBackend) and found.backend is self.backend:
             raise self.error(f"configure(n_jobs={n_jobs})", "falls back to the same backend")
@@ -284,7 +284,7 @@ class JoblibStyleSession(FuturesSession):
         self._jobs: dict[Future[Any], Job] = {}  # to be looked at
         self._nested: tuple[Backend | str, int | None] | None = None
         self._nested_data: bytes | None = None
-        self.holds_tasks = backend.supports_sharedmem
+        self.holds_tasks = self._holds = backend.supports_sharedmem
         self._has_begun = False
         self._waiting: AbstractContextManager[Any] | None = None
         if _overrides(self._raw, "compute_batch_size"):
@@ -296,6 +296,7 @@ class JoblibStyleSession(FuturesSession):
     ) -> None:
         """Start a call."""
         super().begin(call, carry_on, folding, context)
+        self._holds = self.holds_tasks and folding is None  # what is folded is encoded
         nested = None
         if config.current_settings().values.get("nested") is None:  # the user's word goes first
             nested = self._backend.nested(self._level)
@@ -364,7 +365,7 @@ class JoblibStyleSession(FuturesSession):
 
     def _submit(self, batch: Batch, data: bytes) -> Future[Any]:
         name = _name_of(batch)
-        if _is_held(batch):
+        if self._holds:
             run = HeldRun(name, batch, self._level, self._carry_on, self._nested, self._context)
             split = functools.partial(_parts, batch.size, batch.size)
             call = BatchCall(run, (0, batch.size), batch.size, split)
@@ -383,7 +384,7 @@ class JoblibStyleSession(FuturesSession):
         return job.future
 
     def _encode(self, batch: Batch) -> bytes:
-        return b"" if _is_held(batch) else super()._encode(batch)
+        return b"" if self._holds else super()._encode(batch)
 
     def _split(self, batch: Batch, call: str) -> list[tuple[bytes]]:
         """Return the parts of `batch`, encoded; any thread may ask, also when the call is over."""
@@ -403,7 +404,7 @@ class JoblibStyleSession(FuturesSession):
         method = "retrieve_result_callback"
         if isinstance(out, Job):
             method, out = "retrieve_result", out.retrieve()
-        held = _is_held(batch)
+        held = self._holds
         parts = _parts(batch.size, batch.size if held else _MOST_PARTS)
         if (
             not isinstance(out, (list, tuple))
@@ -473,10 +474,6 @@ def _merged(news: list[Completion]) -> list[Completion]:
     merged = Completion(first.batch, first.first, values, seconds, news[-1].finished, failures)
     merged.nbytes = sum(completion.nbytes for completion in news)
     return [merged]
-
-
-def _is_held(batch: Batch) -> bool:
-    return batch.runs[0][1] == HELD
 
 
 def _name_of(batch: Batch) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallel_core.backends.base import Backend, Style
+from parallel_core.backends.base import Backend, Session, Style, WorkerOptions
 
 
 class SequentialBackend(Backend):
@@ -23,7 +23,17 @@ class ThreadingBackend(Backend):
     """Threads of this process; they share its memory, and its interpreter lock."""
 
     name = "threading"
-    style = Style.PULL
+    style = Style.PUSH
+    runs_here = True
+    can_answer_each = True
     inline_when_single = True
     supports_sharedmem = True
     uses_threads = True
+    # The caller's thread may wait for the interpreter's lock as long as that may be kept.
+    aim_seconds = 0.005
+
+    def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
+        """Return threads that are started when there are tasks for them."""
+        from parallel_core.backends.threads import ThreadSession
+
+        return ThreadSession(n_jobs, level, options)

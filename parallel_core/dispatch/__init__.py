@@ -14,14 +14,11 @@
                  for a generator;    └── Policy ◀─┘
                  or FoldedResults)  or the backlog, again; or the end of the call
 
-The loop runs in whoever wants the next result; there is no thread here but in `pull`.
+The loop runs in whoever wants the next result, and pulls the iterable there. No thread is here.
 
 - `plan`: what a call was asked to do.
 - `source`: pulls tasks and has them encoded; `sizing`: how many at a time, from figures alone.
-- `push`: the loop above, for backends that take batches.
-- `pull`: threads that take tasks from the iterable themselves, seen from the caller's thread;
-  `feed`: where from; `thread_loop`: what each does; `thread_work`: what it has taken, and is on;
-  `outcomes`: what has come of that, which all share.
+- `push`: the loop above, for whatever has workers, threads included.
 - `inline`: a plain loop.
 - `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
 - `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.

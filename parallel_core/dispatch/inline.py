@@ -17,10 +17,9 @@ from parallel_core.dispatch.gaps import Gap, without_gaps
 from parallel_core.dispatch.plan import CallPlan
 from parallel_core.dispatch.policy import Action, Verdict
 from parallel_core.dispatch.source import close_generator
-from parallel_core.errors import add_note
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
-from parallel_core.tasks.failure import exited
+from parallel_core.tasks.failure import named
 from parallel_core.tasks.handles import to_call
 from parallel_core.tasks.known import Known
 
@@ -222,7 +221,7 @@ class InlineDispatch:
 
     def _judge(self, error: BaseException, position: int, item: Any) -> Verdict:
         """Return what to do about `error`; raise it if that is to be done."""
-        renamed = named(error, position, item)
+        renamed = _named(error, position, item)
         verdict = self._plan.policy.judge(Failure(position, renamed))
         if verdict.action is Action.DELIVER and self._folded is not None:
             return verdict._replace(value=self._folded.leaf(verdict.value, renamed))
@@ -242,13 +241,7 @@ class InlineDispatch:
         self._report()
 
 
-def named(error: BaseException, position: int, item: Any) -> BaseException:
+def _named(error: BaseException, position: int, item: Any) -> BaseException:
     """Return what to raise for a task that raised `error`: itself, with a note naming the task."""
-    if not isinstance(error, (Exception, SystemExit)):
-        return error
-    function, args, kwargs = check_task(item, position)
-    note = describe_task(position, describe_call(function, args, kwargs))
-    if isinstance(error, SystemExit):
-        return exited(error, note)
-    add_note(error, note)
-    return error
+    task = check_task(item, position)
+    return named(error, describe_task(position, describe_call(*task)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core.dispatch.policy import Policy
 
 if TYPE_CHECKING:
+    from parallel_core.config import Settings
     from parallel_core.context.aspect import Aspect
     from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.memory import MemoryGate
@@ -81,6 +82,8 @@ class CallPlan(NamedTuple):
         How results are folded to the one that the call returns.
     aspects : tuple of Aspect
         What the caller has set up, and that is to hold inside the tasks.
+    settings : Settings or None
+        What of the configuration holds inside the tasks, in threads of this process.
     interruption : Interruption or None
         Set by another thread when the call is to end.
     """
@@ -100,6 +103,7 @@ class CallPlan(NamedTuple):
     journal: Journal | None = None
     reduction: Reduction | None = None
     aspects: tuple[Aspect, ...] = ()
+    settings: Settings | None = None
     interruption: Interruption | None = None
 
 

@@ -20,7 +20,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed, broken
+from parallel_core.backends.base import (
+    NEVER,
+    CallTerms,
+    Completion,
+    Failure,
+    Session,
+    SessionFailed,
+    broken,
+)
 from parallel_core.context.aspect import Place
 from parallel_core.context.envelope import aspects_for, seal
 from parallel_core.dispatch.aftermath import (
@@ -41,7 +49,8 @@ from parallel_core.dispatch.source import Settled, TaskSource, known_length
 from parallel_core.errors import add_note
 from parallel_core.tasks.batch import Batch, Call
 from parallel_core.tasks.definitions import Definition, Definitions
-from parallel_core.tasks.encoding import BatchBuilder, HeldBuilder
+from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.tasks.held import HeldBuilder
 from parallel_core.tasks.known import Known
 
 if TYPE_CHECKING:
@@ -103,8 +112,9 @@ class PushDispatch:
         self._is_windowed = self._live is None and plan.return_as is not ReturnAs.LIST
         if plan.journal is not None:
             tasks = plan.journal.look_up(tasks)
-        held = session.holds_tasks and plan.reduction is None  # folding is for encoded ones
-        builder = HeldBuilder(definitions) if held else BatchBuilder(definitions)
+        held = session.holds_tasks and plan.reduction is None  # else folding is for encoded ones
+        is_held = session.runs_here or held
+        builder = HeldBuilder(definitions) if is_held else BatchBuilder(definitions)
         self._source = TaskSource(tasks, builder, self._sizer, self._clock)
         self._ahead_nbytes = 0  # of arguments
         self._again: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
@@ -128,17 +138,13 @@ class PushDispatch:
             self._deepest = max(2, -(-plan.pre_dispatch // session.n_workers))
         self._definitions = definitions
         self._folded = None if plan.reduction is None else plan.reduction.begin()
-        folding: Folding | None = None
         self._needed: dict[int, Definition] = {}  # by every batch
-        if self._folded is not None:
-            folding, self._needed = self._folded.define(definitions)
         self._aspects = aspects_for(plan.aspects, Place.CALLER)  # of what is run again here
-        context = b""
-        if plan.aspects:
-            context, needed = seal(plan.aspects, definitions)
-            self._needed.update(needed)
         session.answers_each = self._live is not None
-        session.begin(definitions.call, plan.policy.carries_on, folding, context=context)
+        if session.runs_here:
+            self._begin_here()
+        else:
+            self._begin()
         if session.room(1) is None:
             raise broken(session, "room", "returned nothing; it must be True or False")
         self._interruption = plan.interruption
@@ -150,13 +156,36 @@ class PushDispatch:
             if self._interruption is not None:
                 self._interruption.wake_by(wake)
 
+    def _begin(self) -> None:
+        """Tell the session what the tasks will need, all of it pickled."""
+        folding: Folding | None = None
+        if self._folded is not None:
+            folding, self._needed = self._folded.define(self._definitions)
+        context = b""
+        if self._plan.aspects:
+            context, needed = seal(self._plan.aspects, self._definitions)
+            self._needed.update(needed)
+        carries_on = self._plan.policy.carries_on
+        self._session.begin(self._definitions.call, carries_on, folding, context=context)
+
+    def _begin_here(self) -> None:
+        """Tell it to threads of this process."""
+        plan = self._plan
+        make_fold = None if self._folded is None else self._folded.fold
+        is_timed = plan.timeout is not None
+        terms = CallTerms(plan.policy.carries_on, is_timed, plan.aspects, plan.settings, make_fold)
+        self._session.begin_here(terms)
+
     def start(self) -> None:
         """Pull the first tasks and hand them over."""
         until = self._clock() + _FIRST_SECONDS
+        # The next task may be long in coming. But a thread begins at once, in turns with this one:
+        # a few tasks that come as quickly are pulled first.
+        least = 2 if self._session.runs_here else 1
         while self._may_pull() and not self._is_held_back():
             self._pull()
-            if self._may_block and not self._is_held_back():
-                self._submit_if_room()  # the next one may be long in coming
+            if self._may_block and self._backlog and self._backlog[0].size >= least:
+                self._submit_if_room()
             if self._clock() > until:
                 break
         self._fill()
@@ -304,6 +333,7 @@ class PushDispatch:
                 depth = self._depth()
                 while self._backlog and self._session.room(depth):
                     self._submit()
+                self._session.start_workers()
             if self._live is not None and self._has_results():
                 return
             if not self._may_pull():
@@ -327,8 +357,9 @@ class PushDispatch:
         return bool(taken)
 
     def _submit_if_room(self) -> None:
-        if self._backlog and self._session.room(1):
+        if self._session.room(1) and not self._is_held_back():
             self._submit()
+            self._session.start_workers()
 
     def _hand_over_all(self) -> None:
         """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
@@ -336,6 +367,7 @@ class PushDispatch:
             return
         while self._backlog and (not self._blind or self._session.room(1)):
             self._submit()
+        self._session.start_workers()
 
     def _depth(self) -> int:
         if not self._is_windowed and self._sizer.long_tasks:
@@ -358,7 +390,7 @@ class PushDispatch:
             self._session.submit(batch)
         except SessionFailed as failed:
             self._fail(failed.error)
-        self._sizer.handed_over(self._clock() - began)
+        self._sizer.handed_over(self._clock() - began + self._session.handover_seconds)
 
     def _share(self) -> int:
         """Return how many tasks one batch may have; when all are pulled, every worker gets some."""

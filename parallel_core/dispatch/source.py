@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.errors import SerializationError
-from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.batch import HELD, Batch
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.encoding import SMALL, BatchBuilder
+from parallel_core.tasks.held import HeldBuilder
 from parallel_core.tasks.known import Known
 
 
@@ -97,7 +98,10 @@ class TaskSource:
         if most == 1:
             return self._pull_one(began)
         try:
-            self._pull_several(builder, most, began)
+            if isinstance(builder, HeldBuilder):
+                self._pull_held(builder, most, began)
+            else:
+                self._pull_several(builder, most, began)
         except _Unencoded as ended:
             batch = self._finish(len(builder), began)
             self._settle(ended)
@@ -189,6 +193,37 @@ class TaskSource:
                 self._note_end()
                 return
             step = sizer.look_after(most, pulled, builder.nbytes, clock() - began)
+
+    def _pull_held(self, builder: HeldBuilder, most: int, began: float) -> None:
+        iterator, sizer, clock = self._iterator, self._sizer, self._clock
+        function, arity, payload = builder.function, builder.arity, builder.payload
+        append = payload.append
+        pulled = 0
+        step = sizer.look_after(most, 0, 0, 0.0)
+        while step:
+            for item in islice(iterator, step):
+                try:
+                    called, args, kwargs = item
+                    if type(args) is tuple and type(kwargs) is dict:
+                        if called is function and not kwargs and len(args) == arity:
+                            if arity == 1:
+                                append(args[0])
+                            else:
+                                payload += args or (None,)
+                            continue
+                        if arity == HELD and callable(called):
+                            append(item)
+                            continue
+                except Exception:  # as above
+                    pass
+                self._add(builder, item)
+                function, arity, payload = builder.function, builder.arity, builder.payload
+                append = payload.append
+            pulled += step
+            if len(builder) < pulled:
+                self._note_end()
+                return
+            step = sizer.look_after(most, pulled, 0, clock() - began)
 
     def close(self) -> Exception | None:
         """Let the caller's generator clean up; see `close_generator`."""

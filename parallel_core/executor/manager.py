@@ -67,11 +67,6 @@ class FutureTasks(LiveTasks):
         self._position += 1
         return item.task
 
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether every future that runs has its outcome."""
-        return not self._running
-
     def settle(self, chunks: list[tuple[int, list[Any]]]) -> None:
         """Give each future its outcome; what is in `chunks` is taken out of them."""
         chunks.reverse()
@@ -81,8 +76,6 @@ class FutureTasks(LiveTasks):
             while values:
                 self._settle(position, values.pop())
                 position += 1
-        if not self._running and self.is_waited_for:
-            self.nudge()
 
     def _settle(self, position: int, value: Any) -> None:
         future = self._running.pop(position)
@@ -282,7 +275,6 @@ class Manager:
                     tasks.settle(chunks)
             except BaseException as error:
                 tasks.wake_by(None)
-                tasks.expel()
                 tasks.fail_all(error)
                 del error
             tasks.wake_by(None)

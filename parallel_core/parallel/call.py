@@ -305,7 +305,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
         Parameters
         ----------
         iterable : iterable
-            Of delayed calls: tuples ``(function, args, kwargs)``.
+            Of delayed calls: tuples ``(function, args, kwargs)``. The thread that takes the results
+            pulls it.
 
         Returns
         -------

@@ -36,19 +36,20 @@ class Holdings:
         self._options = options
         self._given_journal = journal
         self._session: Session | None = None
+        self._backend: Backend | None = None  # of that
         self._arrays: ArrayReducer | None = None
         self._journal: Journal | None = None
         self.n_resumed_tasks = 0
 
     def open(self, backend: Backend, n_jobs: int) -> Session:
         """Return a session of `backend` for a call; a new one where there is none that works."""
-        if self._session is not None and not self._session.is_current():
+        if backend is not self._backend or not (self._session and self._session.is_current()):
             self.release()
         if self._session is None:
             session = backend.open(n_jobs, config.nesting_level() + 1, self._options)
             if not isinstance(session, Session):
                 raise broken(backend, "open", f"returned {session!r}; it must be a Session")
-            self._session = session
+            self._session, self._backend = session, backend
         return self._session
 
     def open_journal(self, seeded: Seeded | None) -> Journal:

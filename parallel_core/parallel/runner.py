@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memmapping.folders import check_temp_folder
 from parallel_core import config
 from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style
-from parallel_core.backends.cores import check_n_jobs
+from parallel_core.backends.cores import check_n_jobs, threads_per_worker
 from parallel_core.backends.registry import find_backend, takes_params
 from parallel_core.config import UNSET, setting
 from parallel_core.context.capturing import aspects_of_call
@@ -283,8 +283,9 @@ class Runner:
             backend = find_backend("sequential")  # the end: no import, no thread any more
         pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
         session: Session | None = None
-        if backend.style is Style.PUSH:
-            check_temp_folder(self.temp_folder)
+        while session is None and backend.style is Style.PUSH:
+            if not backend.runs_here:
+                check_temp_folder(self.temp_folder)
             try:
                 session = self._held.open(backend, n_jobs)
             except BackendUnavailable as error:
@@ -311,7 +312,7 @@ class Runner:
             return False
         if self.timeout is not None:
             return False
-        if backend.style is not Style.PUSH:
+        if backend.style is not Style.PUSH or backend.runs_here:
             return True  # a thread protects from nothing else
         if self._is_named and self.n_jobs < 0:
             return False  # of processes, as many as there are cores
@@ -329,7 +330,10 @@ class Runner:
         options = self._call_options
         seeded = seed_of_call(options.seed)
         place, settings = place_of(backend), None
-        if backend.style is Style.PUSH:
+        if backend.runs_here:
+            threads = threads_per_worker(n_jobs, self._options.thread_limit)
+            settings = settings_of_tasks(backend, n_jobs, threads)
+        elif backend.style is Style.PUSH:
             settings = settings_of_tasks(backend, n_jobs)
         return CallPlan(
             n_jobs,
@@ -350,6 +354,7 @@ class Runner:
                 *options.aspects(),
                 *aspects_of_call(place, seeded, settings, backend.opens_files),
             ),
+            settings if backend.runs_here else None,
             self._interruption,
         )
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from parallel_core import config
 from parallel_core.backends.base import (
     Backend,
     BackendUnavailable,
@@ -14,14 +12,12 @@ from parallel_core.backends.base import (
     Style,
     WorkerOptions,
 )
-from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.context.aspect import Place
 from parallel_core.dispatch.inline import InlineDispatch
 from parallel_core.dispatch.plan import CallPlan
 from parallel_core.dispatch.push import PushDispatch
 from parallel_core.errors import warn_caller
-from parallel_core.parallel.nesting import settings_of_tasks
 from parallel_core.tasks.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
@@ -44,7 +40,7 @@ def place_of(backend: Backend) -> Place:
     """Return where the tasks of a call on `backend` run, seen from here."""
     if backend.style is Style.INLINE:
         return Place.CALLER
-    if backend.style is Style.PULL:
+    if backend.runs_here:
         return Place.THREAD
     return Place.WORKER if backend.tells_surroundings else Place.ENGINE
 
@@ -78,16 +74,6 @@ def new_dispatch(
         if options.initializer is not None:
             _run_initializer(options)
         return InlineDispatch(tasks, plan)
-    if backend.style is Style.PULL:
-        from parallel_core.dispatch.pull import PullDispatch
-
-        initializer = None
-        if options.initializer is not None:
-            initializer = functools.partial(options.initializer, *options.initargs)
-        threads = threads_per_worker(plan.n_jobs, options.thread_limit)
-        settings = settings_of_tasks(backend, plan.n_jobs, threads)
-        level = config.nesting_level() + 1
-        return PullDispatch(tasks, plan, level, initializer, settings)
     arrays = make_arrays if backend.opens_files else None
     assert session is not None
     own = stored_globals(options.initializer)

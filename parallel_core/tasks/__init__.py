@@ -13,7 +13,7 @@
 - `capture`: what a function or class that goes by value holds, and whether it changed.
 - `definitions`: the functions and classes of one call, by number; `received`: in a worker.
 - `encoding`: arguments are taken at the moment when the task is yielded.
-- `batch`: consecutive tasks in encoded form.
+- `batch`: consecutive tasks in encoded form; `held`: as they are, for threads.
 - `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
 - `variables`: context variables, known again in another process.
 - `results`: how results are pickled; `buffers`: what of them travels beside the pickle, and

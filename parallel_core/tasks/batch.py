@@ -1,4 +1,4 @@
-"""Consecutive tasks in encoded form, and how they travel."""
+"""Consecutive tasks: encoded, or as they are for workers that share our memory (`held`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: it lie in shared memory, or it refers to large values, a tuple of the pickle and the list of
 #: references of the buffers.
 PICKLED = -1
-#: `arity` of a run whose payload are the tasks themselves, for workers that share our memory.
+#: `arity` of a run whose payload are ``(function, args, kwargs)``, for workers that share our
+#: memory.
 HELD = -2
 #: `token` of a run whose pickles are ``(function, args, kwargs)``: no function in common.
 NO_TOKEN = -1

@@ -14,7 +14,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from memmapping.modules import loaded
-from parallel_core.tasks.batch import HELD, NO_TOKEN, PICKLED, Batch, Run, run_length
+from parallel_core.tasks.batch import NO_TOKEN, PICKLED, Batch, Run, run_length
 from parallel_core.tasks.capture import SCALARS, refers_by_name
 from parallel_core.tasks.definitions import Definition, Definitions, may_hold_arrays
 from parallel_core.tasks.description import describe_call, describe_task, function_name
@@ -311,18 +311,6 @@ class BatchBuilder:
             if why_not_picklable(value, name, self._definitions.reduce_open) is not None:
                 return value, name
         return (args, kwargs), "the arguments"
-
-
-class HeldBuilder(BatchBuilder):
-    """Leaves tasks as they are, for workers that share the memory of the caller."""
-
-    def add(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Add one task."""
-        if not self._runs:
-            self._open(NO_TOKEN, HELD)
-        self.payload.append((function, args, kwargs))
 
 
 def is_definable(function: object) -> bool:

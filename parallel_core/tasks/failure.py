@@ -152,6 +152,18 @@ def exited(error: SystemExit, note: str) -> TaskExitError:
     return _exited(note, error.code)
 
 
+def named(error: BaseException, what: str) -> BaseException:
+    """Return what to raise for a task that raised `error` in this process: with a note of `what`.
+
+    An interrupt is no failure of a task, and stays as it is.
+    """
+    if isinstance(error, SystemExit):
+        return exited(error, what)
+    if isinstance(error, Exception):
+        add_note(error, what)
+    return error
+
+
 def _exited(note: str, code: object) -> TaskExitError:
     return TaskExitError(f"{note} called sys.exit({code!r})", code)
 

@@ -1,0 +1,164 @@
+"""Threads of this process that run batches.
+
+::
+
+    caller's thread                                  each thread of the call
+    submit ───▶ inbox: what no thread has ───▶  takes a batch, and runs its tasks; or takes a part
+    wait ◀───── news: completions, or a ring ◀─ of one, from a thread that will not be done soon
+    enforce     disowns a thread whose task runs for too long; another takes its place
+
+Nothing is encoded, and whoever waits is woken by a lock that another thread gives up.
+
+The threads are those of one call, started when there is more to do than the others have taken.
+They cannot be killed. When a call ends early, those inside a task are left to finish it, and end
+then.
+
+- `thread_worker`: each of the threads, and what they share; `thread_share`: a part of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from parallel_core.backends.base import (
+    CallTerms,
+    Completion,
+    Session,
+    SessionFailed,
+    WorkerOptions,
+)
+from parallel_core.backends.thread_share import share_of
+from parallel_core.backends.thread_worker import ThreadCall
+from parallel_core.tasks.batch import Batch
+
+if TYPE_CHECKING:
+    from parallel_core.tasks.folding import Folding
+
+
+class ThreadSession(Session):
+    """Threads for one call after the other, each with its own.
+
+    Parameters
+    ----------
+    n_jobs : int
+        How many, at most.
+    level : int
+        Nesting level of the tasks.
+    options : WorkerOptions
+        What they should be like.
+    """
+
+    holds_tasks = True
+    runs_here = True
+    handover_seconds = 2e-5  # a thread has to wake up
+
+    def __init__(self, n_jobs: int, level: int, options: WorkerOptions) -> None:
+        self.n_workers = self._n_jobs = n_jobs
+        self._level = level
+        self._initializer: Callable[[], object] | None = None
+        if options.initializer is not None:
+            self._initializer = functools.partial(options.initializer, *options.initargs)
+        self._call: ThreadCall | None = None
+        self._in_flight = 0  # batches
+        self._fatal: SessionFailed | None = None
+
+    def begin(
+        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
+    ) -> None:
+        """Start a call with nothing around its tasks; see `begin_here`."""
+        self.begin_here(CallTerms(bool(carry_on)))
+
+    def begin_here(self, terms: CallTerms) -> None:
+        """Start a call."""
+        self.n_workers = self._n_jobs
+        self._in_flight = 0
+        self._fatal = None
+        self._call = ThreadCall(
+            terms, self._n_jobs, self._level, self._initializer, self.answers_each
+        )
+        self._call.pools.begin()
+
+    def end(self) -> None:
+        """Have the threads end."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.end()
+
+    def room(self, depth: int) -> bool:
+        """Whether there are fewer than `depth` batches for each thread."""
+        return self._in_flight < depth * self.n_workers
+
+    def submit(self, batch: Batch) -> None:
+        """Put `batch` where the next free thread takes it."""
+        assert self._call is not None
+        self._call.give(share_of(batch))
+        self._in_flight += 1
+
+    def start_workers(self) -> None:
+        """Start a thread for each batch that no thread is free for, as far as there may be.
+
+        Not with each batch: starting a thread waits for it, and it begins with what is there.
+        """
+        if self._call is None:
+            return
+        try:
+            self._call.start_workers()
+        except RuntimeError as error:
+            self._fatal = SessionFailed(error)
+        self.n_workers = self._call.n_workers
+
+    def wait(self, seconds: float | None) -> list[Completion]:
+        """Wait for what the threads have handed in."""
+        if self._call is None:
+            return []
+        if self._fatal is not None:
+            raise self._fatal
+        news: list[Completion] = []
+        for item in self._call.hear(seconds):
+            if isinstance(item, SessionFailed):
+                self._fatal = item
+            else:
+                self._in_flight -= item.finished
+                news.append(item)
+        if self._fatal is not None and not news:
+            raise self._fatal
+        return news
+
+    def waker(self) -> Callable[[], None]:
+        """Return what has `wait` return."""
+        assert self._call is not None
+        return self._call.ring
+
+    def enforce(self, limit: float) -> float:
+        """Look for tasks over their time; disown their threads."""
+        assert self._call is not None
+        now = monotonic()
+        again = now + limit
+        for worker in list(self._call.workers):
+            since = worker.since
+            if since and now - since <= limit:
+                again = min(again, since + limit)
+            elif since and worker.disown(since):
+                self._call.replace(worker)
+                worker.hand_in(True, _too_late(worker.describe(), limit))
+                self.start_workers()
+        return again
+
+    def cancel(self) -> None:
+        """Have no further task begun; those that run are left to end."""
+        if self._call is not None:
+            self._call.stop()
+            self.end()
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self.cancel()
+
+
+def _too_late(what: str, limit: float) -> BaseException:
+    from parallel_core.errors import TaskTimeoutError
+
+    return TaskTimeoutError(f"{what} has run for more than timeout={limit:g} s")
