@@ -295,7 +295,8 @@ class OneByOne(Conventional):
     """Hands out the tasks of a batch by themselves, in any order; pickles, as engines do."""
 
     def submit(self, func: Any, callback: Any = None) -> Any:
-        assert {function.__name__ for function, _, _ in func.items} <= {"square", "fail_at"}
+        names = {function.__name__ for function, _, _ in func.items}
+        assert names and not any("." in name for name in names)
         copies = pickle.loads(pickle.dumps(func.items))
         assert len({function for function, _, _ in copies}) == 1
         self.batches.append(len(copies))
@@ -808,6 +809,19 @@ def test_a_class_derived_from_one_that_stands_for_ours(base: type) -> None:
             parallel(delayed(fail_at)(x, 50) for x in range(100))
         assert parallel(delayed(square)(x) for x in range(9)) == [x * x for x in range(9)]
         assert parallel(delayed(_calls_in_a_task)() for _ in range(2)) == [[1, 2]] * 2
+
+
+def test_a_class_derived_from_joblibs_that_runs_one_after_the_other() -> None:
+    joblib = pytest.importorskip("joblib.parallel")
+
+    class Derived(joblib.SequentialBackend):  # type: ignore[misc]
+        pass
+
+    shared: list[int] = []
+    with parallel_config(backend=Derived(), n_jobs=3):
+        assert type(get_active_backend()[0]) is Derived and effective_n_jobs(3) == 1
+        Parallel(require="sharedmem")(delayed(shared.append)(x) for x in range(9))
+    assert shared == [*range(9)]
 
 
 def _calls_in_a_task() -> Any:

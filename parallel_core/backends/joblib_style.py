@@ -59,6 +59,8 @@ _KNOWN = {
 }
 #: Classes whose methods are there to be overridden; what is left as it is counts as not given.
 _BASES = frozenset({"ParallelBackendBase", "AutoBatchingMixin"})
+#: Its `submit` is not to be called: joblib itself runs what is left to it, one after the other.
+_NEVER_SUBMITS = ("joblib._parallel_backends", "SequentialBackend")
 _LOOK_SECONDS = 0.01  # between looks at jobs that nobody tells of
 _MOST_PARTS = 64  # of a batch, for engines that want its tasks one by one
 _READ = -1  # the kind of an answer that is a completion already
@@ -78,12 +80,15 @@ def name_of_ours(made: object) -> str | None:
     return _KNOWN.get(kind.__name__) if kind.__module__ in _KNOWN_HOMES else None
 
 
+def _home(made: object, name: str) -> type | None:
+    """Return the class that gives `made` its method `name`."""
+    return next((kind for kind in type(made).__mro__ if name in vars(kind)), None)
+
+
 def _overrides(made: object, name: str) -> bool:
     """Whether `made` has a method `name` of its own, besides what base classes offer."""
-    for kind in type(made).__mro__:
-        if name in vars(kind):
-            return kind.__name__ not in _BASES
-    return hasattr(made, name)
+    home = _home(made, name)
+    return hasattr(made, name) if home is None else home.__name__ not in _BASES
 
 
 def _view(backend: object, n_jobs: int) -> SimpleNamespace:
@@ -119,6 +124,9 @@ class JoblibStyleBackend(FuturesBackend):
         self.name = name or self.kind
         self._find = find
         self._submit_name = self._name_of_submit()
+        home = _home(backend, self._submit_name)
+        if home is not None and (home.__module__, home.__name__) == _NEVER_SUBMITS:
+            self.style = Style.INLINE
         self.supports_sharedmem = bool(getattr(backend, "supports_sharedmem", False))
         self.uses_threads = bool(getattr(backend, "uses_threads", self.supports_sharedmem))
         self.by_callback = bool(getattr(backend, "supports_retrieve_callback", False))
