@@ -6,7 +6,8 @@
             compat         others' names for what is here
             bridge         ours in joblib's place, and under joblib
             executor       futures over the same workers
-            parallel       Parallel: reads parameters, builds one Dispatch, returns its results
+            parallel       Parallel: reads its parameters, makes one call at a time
+            calls          a call: what it was asked to do, what it runs on, its course
             dispatch       pulls tasks, sizes batches, keeps order
    journal  backends       results in a file, to go on from; one small interface to every engine
             workers        the local pool: birth, channel, status board, death, leases
@@ -62,6 +63,16 @@ if TYPE_CHECKING:
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
     from parallel_core.executor.futures import get_executor as get_executor
     from parallel_core.observe.capturing import TaskOutput as TaskOutput
+    from parallel_core.observe.events import BatchAnswered as BatchAnswered
+    from parallel_core.observe.events import BatchSubmitted as BatchSubmitted
+    from parallel_core.observe.events import CallEnded as CallEnded
+    from parallel_core.observe.events import CallStarted as CallStarted
+    from parallel_core.observe.events import Observer as Observer
+    from parallel_core.observe.events import ResultsResumed as ResultsResumed
+    from parallel_core.observe.events import TaskFailed as TaskFailed
+    from parallel_core.observe.events import TaskRetried as TaskRetried
+    from parallel_core.observe.events import WorkerEnded as WorkerEnded
+    from parallel_core.observe.events import WorkerStarted as WorkerStarted
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
@@ -73,6 +84,16 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "BatchAnswered": "observe.events",
+    "BatchSubmitted": "observe.events",
+    "CallEnded": "observe.events",
+    "CallStarted": "observe.events",
+    "Observer": "observe.events",
+    "ResultsResumed": "observe.events",
+    "TaskFailed": "observe.events",
+    "TaskRetried": "observe.events",
+    "WorkerEnded": "observe.events",
+    "WorkerStarted": "observe.events",
     "Backend": "backends.base",
     "BackendError": "errors",
     "BackendUnavailable": "backends.base",

@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "require": None,
     "nested": None,
     "output": "pass",
+    "observers": None,
     "check_arrays": "auto",
 }
 

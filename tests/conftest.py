@@ -127,7 +127,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def nothing_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each batch stay with the worker that got it."""
-    monkeypatch.setattr(ChannelSession, "take_back", Session.take_back)
+    monkeypatch.setattr(ChannelSession, "steal", Session.steal)
 
 
 @pytest.fixture

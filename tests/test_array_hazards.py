@@ -372,8 +372,8 @@ def test_one_changed_element_in_a_with_block_is_all_that_is_copied() -> None:
         for value in range(1, 6):
             array[12345] = value
             assert parallel(delayed(largest)(array) for _ in range(2)) == [value] * 2
-            assert parallel._held._arrays is not None
-            (known,) = parallel._held._arrays._mirrors.values()
+            assert parallel._resources._arrays is not None
+            (known,) = parallel._resources._arrays._mirrors.values()
             segments.append(known.mirror.segment)
             for pid in list(descendants()):
                 wait_until(

@@ -195,11 +195,16 @@ def test_cancelling_what_cannot_be_stopped(
             await loop.cancel_when(begun.exists, call, 2)
             assert await parallel.acall(delayed(abs)(-n) for n in range(5)) == list(range(5))
 
+        def is_interrupted() -> bool:
+            place = parallel._background
+            call = None if place is None else place.call
+            return call is not None and call._interruption.is_set
+
         def let_end() -> None:
             while not begun.exists():
                 time.sleep(0.005)
             if params["n_jobs"] == 1:  # the call waits for the task
-                while parallel._apart is None or not parallel._apart._interruption.is_set:
+                while not is_interrupted():
                     time.sleep(0.005)
             else:  # it does not
                 cancelled.wait(30)

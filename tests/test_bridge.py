@@ -22,7 +22,7 @@ from parallel_core import config, register_joblib, shutdown_workers
 from parallel_core.bridge import places
 from parallel_core.bridge.forms import _batch_without_callbacks, _without_callbacks
 from parallel_core.compat.joblib import install, uninstall
-from parallel_core.observe.followers import followers
+from parallel_core.observe.events import observer_factories
 from parallel_core.tasks.definitions import Definitions, forms
 from parallel_core.tasks.encoding import lighter
 
@@ -39,7 +39,7 @@ def registered() -> Iterator[None]:
     with joblib.parallel_config(backend="parallel_core", n_jobs=2):
         yield
     del joblib.parallel.BACKENDS["parallel_core"]
-    followers.clear()
+    observer_factories.clear()
 
 
 def square(x: int) -> tuple[int, int]:

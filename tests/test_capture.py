@@ -64,7 +64,7 @@ def test_each_result_has_what_its_task_said(
 
         def instead(failure: TaskFailure) -> Any:
             failed: Any = failure.error
-            return failure.instead(failed.task_output)
+            return failure.replace(failed.task_output)
 
         lenient = Parallel(2, backend=chosen, output="capture", on_error=instead)
         assert lenient(delayed(say)(n) for n in (4, 5)) == [said(4, 4), said(5, None)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from parallel_core import Parallel, delayed, shutdown_workers
-from parallel_core.backends.base import WorkerOptions
+from parallel_core.backends.base import CallTerms, WorkerOptions
 from parallel_core.backends.processes import ProcessesBackend
 from parallel_core.errors import WorkerDiedError
 from parallel_core.tasks.batch import Batch
@@ -95,7 +95,7 @@ def test_a_worker_that_is_gone_when_it_is_told_of_a_closed_object() -> None:
         return builder.finish(1)
 
     try:
-        session.begin(definitions.call, True)
+        session.begin(CallTerms(definitions.call, carries_on=True))
         session.submit(batch(0))
         (worker,) = session._workers
         os.kill(worker.pid, signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_a_worker_that_is_gone_when_it_is_told_of_a_closed_object() -> None:
         worker.to_forget.append("a shared object")
         session.submit(batch(1))
         (completion,) = session.wait(10)
-        told = [*completion.left, *completion.failures]
+        told = [*completion.unrun, *completion.failures]
         assert completion.batch.start == 0 and completion.finished and told
     finally:
         session.close()

@@ -32,6 +32,7 @@ from parallel_core import (
     register_parallel_backend,
     unregister_context,
 )
+from parallel_core.backends import CallTerms
 from parallel_core.backends.registry import _factories, find_backend
 from parallel_core.compat.joblib import (
     AutoBatchingMixin,
@@ -848,11 +849,11 @@ class Patient(Session):
 
     n_workers = 1
 
-    def begin(self, call: str, carry_on: bool, folding: Any = None, **more: Any) -> None:
+    def begin(self, terms: CallTerms) -> None:
         self.batches: deque[Batch] = deque()
 
-    def room(self, depth: int) -> bool:
-        return len(self.batches) < depth
+    def has_capacity(self, queued: int) -> bool:
+        return len(self.batches) < queued
 
     def submit(self, batch: Batch) -> None:
         self.batches.append(batch)
@@ -863,7 +864,7 @@ class Patient(Session):
         values = [function(*args, **kwargs) for function, args, kwargs in calls]
         return [Completion(batch, batch.start, values, 0.0, True)]
 
-    def enforce(self, limit: float) -> float:
+    def enforce_timeout(self, limit: float) -> float:
         return float("inf")
 
     def cancel(self) -> None:
@@ -924,9 +925,9 @@ def _without(method: str) -> Backend:
         ),
         (NoExecutor(), "backend 'futures': NoExecutor.executor returned nothing"),
         (NoFutures(), "backend 'futures': NoFutures.submit returned None; it must return the fut"),
-        (_without("room"), "Silent.room returned nothing"),
+        (_without("has_capacity"), "Silent.has_capacity returned nothing"),
         (_without("wait"), "Silent.wait returned nothing"),
-        (_without("enforce"), "Silent.enforce returned nothing"),
+        (_without("enforce_timeout"), "Silent.enforce_timeout returned nothing"),
     ],
 )
 def test_a_backend_of_our_interface_that_lacks_something(backend: Backend, words: str) -> None:

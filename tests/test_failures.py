@@ -172,7 +172,7 @@ def test_a_function_decides(backend: str) -> None:
 
     def decide(failure: TaskFailure) -> Any:
         asked.append(failure)
-        return [failure.instead(-failure.position), "skip", "return"][failure.position // 2 % 3]
+        return [failure.replace(-failure.position), "skip", "return"][failure.position // 2 % 3]
 
     got = Parallel(2, backend=backend, on_error=decide)(delayed(odd_only)(x) for x in range(6))
     assert got[:4] == [0, 1, 3, got[3]] and isinstance(got[3], ValueError) and got[4] == 5
@@ -683,7 +683,7 @@ def test_a_hit_while_another_worker_is_on_a_long_task(tmp_path: Path) -> None:
         ({"pre_dispatch_nbytes": "much"}, ValueError, "pre_dispatch_nbytes must be a size"),
         ({"pre_dispatch_nbytes": 0}, ValueError, "pre_dispatch_nbytes must be more than nothing"),
         ({"min_free_memory": -1}, ValueError, "min_free_memory must not be negative"),
-        ({"memory_patience": -1}, ValueError, "memory_patience must be a positive number"),
+        ({"low_memory_timeout": -1}, ValueError, "low_memory_timeout must be a positive number"),
         ({"max_worker_memory": "0"}, ValueError, "max_worker_memory must be more than nothing"),
         ({"worker_lifespan": 0}, ValueError, "worker_lifespan must be a positive integer"),
         ({"worker_lifespan": 2.0}, ValueError, "worker_lifespan must be a positive integer"),

@@ -181,7 +181,7 @@ def test_free_memory_is_what_the_system_says() -> None:
 @pytest.mark.parametrize("backend", [*OWN, "loky", "threading", "sequential"])
 def test_too_little_memory_for_too_long(backend: str) -> None:
     with pytest.raises(LowMemoryError, match=r"min_free_memory=1024\.0 TiB") as caught:
-        Parallel(2, backend, min_free_memory="1024T", memory_patience=0.2)(
+        Parallel(2, backend, min_free_memory="1024T", low_memory_timeout=0.2)(
             delayed(abs)(x) for x in range(10)
         )
     assert isinstance(caught.value, MemoryError)
@@ -261,7 +261,7 @@ def test_memory_that_runs_short_when_all_is_handed_over(
         free = 0
 
     parallel = Parallel(
-        2, backend, min_free_memory="1G", memory_patience=0.1, batch_size=1, pre_dispatch=2
+        2, backend, min_free_memory="1G", low_memory_timeout=0.1, batch_size=1, pre_dispatch=2
     )
     assert parallel(tasks()) == [0, 1]
 

@@ -27,8 +27,8 @@ from parallel_core import (
 from parallel_core.backends import cores
 from parallel_core.backends.local import ThreadingBackend
 from parallel_core.backends.registry import find_backend
+from parallel_core.calls.nesting import settings_of_tasks
 from parallel_core.config import current_settings, task_settings
-from parallel_core.parallel.nesting import settings_of_tasks
 
 core = pytest.mark.core
 

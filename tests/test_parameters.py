@@ -19,8 +19,8 @@ from parallel_core import (
     parallel_config,
     register_parallel_backend,
 )
-from parallel_core.parallel import parameters
-from parallel_core.parallel.options import CallOptions
+from parallel_core.calls import parameters
+from parallel_core.calls.spec import Failures
 from parallel_core.parallel.runner import Runner
 
 core = pytest.mark.core
@@ -61,7 +61,7 @@ def test_type_checkers_see_the_parameters_that_there_are() -> None:
     by_overloads = {"n_jobs", "backend", "return_as", "on_error", "reduce"}
     assert typed == names - by_overloads
     in_order = list(inspect.signature(Parallel).parameters)
-    for part in (CallOptions._fields, parameters.WORKER_PARAMS):
+    for part in (Failures._fields, parameters.WORKER_PARAMS):
         assert [name for name in in_order if name in part] == list(part)
     assert set(parameters.WORKER_PARAMS) <= named_by(parallel_config)
     assert named_by(get_executor) <= names
@@ -146,6 +146,7 @@ class TestOutputOfAContext:
 
 @core
 def test_the_list_costs_a_call_nothing_when_it_is_right() -> None:
-    # Where nothing is given, nothing is checked, and one object serves all calls.
-    assert Parallel()._call_options is Parallel(n_jobs=2)._call_options
-    assert Runner.__init__.__kwdefaults__["retry_backoff"] is CallOptions().retry_backoff
+    # What was checked once is not checked again, and one spec serves all such calls.
+    assert Parallel(n_jobs=2)._spec is Parallel(n_jobs=2)._spec
+    assert Parallel(n_jobs=2)._spec is not Parallel(n_jobs=2.0)._spec
+    assert Runner.__init__.__kwdefaults__["retry_backoff"] is Failures().retry_backoff

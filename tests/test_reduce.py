@@ -203,7 +203,7 @@ def test_tasks_that_fail(backend: str) -> None:
         assert parallel.n_completed_tasks == 200
 
     def decide(failure: TaskFailure) -> Any:
-        return failure.instead(f"<{failure.position}>")
+        return failure.replace(f"<{failure.position}>")
 
     instead = [text_of(x) if x % 7 != 3 else f"<{x}>" for x in range(200)]
     parallel = Parallel(2, backend, batch_size=10, reduce=operator.add, on_error=decide)

@@ -20,7 +20,7 @@ from benchmarks.simulation.ideal import ideal_makespan
 from benchmarks.simulation.model import Model, sums, sums_of
 from benchmarks.simulation.session import AllDead, SimulatedError, SimulatedSession, feed
 from parallel_core.backends.shares import WORTH_SECONDS
-from parallel_core.dispatch.plan import ReturnAs
+from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.dispatch.policy import Policy
 from parallel_core.errors import TaskTimeoutError, WorkerDiedError
 
@@ -72,7 +72,7 @@ class Consumer:
 
     def __init__(self, model: Model, **options: Any) -> None:
         self.model = model
-        self.session = SimulatedSession(model, options.pop("names_running", True))
+        self.session = SimulatedSession(model, options.pop("reports_running_task", True))
         self.lists = options.pop("lists", False)
         self.plan = plan_for(self.session, **options)
         self.most_ahead = self.taken = 0
@@ -80,7 +80,7 @@ class Consumer:
     def tasks(self) -> Iterator[Any]:
         for position, task in enumerate(feed(self.session, self.model)):
             is_list = self.plan.return_as is ReturnAs.LIST
-            done = self.dispatch.completed if is_list else self.taken
+            done = self.dispatch.outcomes.completed if is_list else self.taken
             self.most_ahead = max(self.most_ahead, position + 1 - done)
             yield task
 
@@ -115,7 +115,7 @@ def test_every_task_has_one_outcome(
         pre_dispatch=ahead,
         return_as=kind,
         timeout=timeout,
-        names_running=data.draw(st.booleans()),
+        reports_running_task=data.draw(st.booleans()),
         lists=data.draw(st.booleans()),
     )
     may_fail = {*model.failures, *model.kills}
@@ -132,8 +132,8 @@ def test_every_task_has_one_outcome(
         else:
             assert on_error == "raise" and may_fail
         return
-    assert consumer.session.room(1) or not consumer.session.n_workers
-    assert consumer.dispatch.completed == model.n_tasks == consumer.dispatch.total
+    assert consumer.session.has_capacity(1) or not consumer.session.n_workers
+    assert consumer.dispatch.outcomes.completed == model.n_tasks == consumer.dispatch.outcomes.total
     assert consumer.dispatch.dispatched == model.n_tasks
     positions = [result for result in results if not isinstance(result, Exception)]
     if kind is not ReturnAs.UNORDERED:

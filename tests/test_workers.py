@@ -22,7 +22,7 @@ import pytest
 import parallel_core
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.backends.answers import decode
-from parallel_core.dispatch.plan import resolve_pre_dispatch
+from parallel_core.calls.pre_dispatch import resolve_pre_dispatch
 from parallel_core.tasks.definitions import Definitions
 from parallel_core.tasks.description import describe_call, function_name, short_repr
 from parallel_core.tasks.encoding import BatchBuilder

@@ -140,7 +140,7 @@ class CallMaker:
         passing = isinstance(error, (WorkerDiedError, TaskTimeoutError, Flaky))
         if passing and not is_planned(task, error) and failure.attempts < _MOST_TRIES:
             return "retry"
-        return failure.instead(("instead", position)) if position % 2 else "return"
+        return failure.replace(("instead", position)) if position % 2 else "return"
 
     def _outcome(self, parallel: Parallel, shape: Shape) -> Outcome:
         self._pulled = 0

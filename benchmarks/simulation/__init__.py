@@ -2,7 +2,7 @@
 
 ::
 
-    model: durations, latency, failures, deaths ─▶ SimulatedSession ◀── submit, wait ── PushDispatch
+    model: durations, latency, failures, deaths ─▶ SimulatedSession ◀── submit, wait ── BatchLoop
                                                       │  virtual clock                     (shipped)
                                                       │  heap of events
                                                       ▼

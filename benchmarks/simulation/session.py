@@ -13,11 +13,17 @@ from typing import Any
 from benchmarks.simulation.model import Model
 from benchmarks.simulation.workers import LazyHeap, Loads, Sent, SimulatedWorker
 from parallel_core import delayed
-from parallel_core.backends.base import NEVER, Completion, Failure, Session, SessionFailed
+from parallel_core.backends.base import (
+    NEVER,
+    CallTerms,
+    Completion,
+    Failure,
+    Session,
+    SessionFailed,
+)
 from parallel_core.backends.losses import given_back
 from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
 from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.folding import Folding
 from parallel_core.workers.worker import Death, Overrun
 
 _UNPROVEN = 1000  # as a `ChannelSession` chooses workers
@@ -57,10 +63,10 @@ class SimulatedSession(Session):
         Batches handed over, and tasks taken back.
     """
 
-    def __init__(self, model: Model, names_running: bool = True) -> None:
+    def __init__(self, model: Model, reports_running_task: bool = True) -> None:
         self._model = model
         self._starts = model.starts
-        self.names_running = names_running
+        self.reports_running_task = reports_running_task
         self.n_workers = model.n_workers
         self.now = 0.0
         self.clock = partial(attrgetter("now"), self)
@@ -82,18 +88,16 @@ class SimulatedSession(Session):
         for at, number in model.deaths:
             self._at(at, partial(self._kill, number))
 
-    def begin(
-        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
-    ) -> None:
-        assert folding is None, "nothing is folded here"
-        self._carry_on = carry_on
+    def begin(self, terms: CallTerms) -> None:
+        assert terms.folding is None, "nothing is folded here"
+        self._carry_on = terms.carries_on
         for worker in self._workers.values():
             worker.has_answered = False
 
     # --- what the dispatcher asks ---
 
-    def room(self, depth: int) -> bool:
-        return self._loads.any_below(depth)
+    def has_capacity(self, queued: int) -> bool:
+        return self._loads.any_below(queued)
 
     def submit(self, batch: Batch) -> None:
         if not self._workers:
@@ -113,7 +117,7 @@ class SimulatedSession(Session):
         if len(worker.queue) == 1 and not worker.is_gone:
             self._start(worker, self.now)
 
-    def take_back(self, task_seconds: float) -> tuple[list[Batch], float]:
+    def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
         self._catch_up()
         now, starts = self.now, self._starts
         if not self._model.takes_back:
@@ -175,7 +179,7 @@ class SimulatedSession(Session):
         self.now += self._model.answer_seconds * len(news)
         return news
 
-    def enforce(self, limit: float) -> float:
+    def enforce_timeout(self, limit: float) -> float:
         self._catch_up()
         again = self.now + limit
         for worker in list(self._workers.values()):
@@ -328,7 +332,7 @@ class SimulatedSession(Session):
         batch = sent.batch
         if completion.finished:
             if sent.answered < batch.size and (self._carry_on or not completion.failures):
-                completion.left = [batch.part(sent.answered, batch.size)]
+                completion.unrun = [batch.part(sent.answered, batch.size)]
             assert worker.sent.popleft() is sent
             worker.has_answered = True
             self._note_load(worker)

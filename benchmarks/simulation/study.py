@@ -111,15 +111,15 @@ class MeasuredSession(SimulatedSession):
             self.calls += 1
             self.seconds += time.thread_time() - began
 
-    def room(self, depth: int) -> bool:
-        return bool(self._measured(super().room, depth))
+    def has_capacity(self, queued: int) -> bool:
+        return bool(self._measured(super().has_capacity, queued))
 
     def submit(self, batch: Any) -> None:
         self.busy += self._model.submit_seconds
         self._measured(super().submit, batch)
 
-    def take_back(self, task_seconds: float) -> Any:
-        return self._measured(super().take_back, task_seconds)
+    def steal(self, task_seconds: float) -> Any:
+        return self._measured(super().steal, task_seconds)
 
     def wait(self, seconds: float | None) -> Any:
         news = self._measured(super().wait, seconds)

@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from parallel_core.backends.base import NEVER as NEVER
     from parallel_core.backends.base import Backend as Backend
     from parallel_core.backends.base import BackendUnavailable as BackendUnavailable
+    from parallel_core.backends.base import CallTerms as CallTerms
     from parallel_core.backends.base import Completion as Completion
     from parallel_core.backends.base import Failure as Failure
     from parallel_core.backends.base import Session as Session
     from parallel_core.backends.base import SessionFailed as SessionFailed
     from parallel_core.backends.base import Style as Style
     from parallel_core.backends.base import WorkerOptions as WorkerOptions
+    from parallel_core.backends.base import WorkerView as WorkerView
     from parallel_core.backends.engine_worker import run_batch as run_batch
     from parallel_core.backends.futures import FuturesBackend as FuturesBackend
 
@@ -52,6 +54,7 @@ _HOMES = {
     "NEVER": "base",
     "Backend": "base",
     "BackendUnavailable": "base",
+    "CallTerms": "base",
     "Completion": "base",
     "Failure": "base",
     "FuturesBackend": "futures",
@@ -59,6 +62,7 @@ _HOMES = {
     "SessionFailed": "base",
     "Style": "base",
     "WorkerOptions": "base",
+    "WorkerView": "base",
     "run_batch": "engine_worker",
 }
 

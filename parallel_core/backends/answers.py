@@ -29,16 +29,16 @@ def read_answer(batch: Batch, answer: Any) -> Completion:
             values[index] = None
             add_note(error, batch.describe(first + index))
             failures.append(Failure(start + first + index, error))
-    broken = None
+    fatal = None
     if failure is not None and failure[1] == Phase.CONTEXT:
-        broken = unpack(*failure[2:])
+        fatal = unpack(*failure[2:])
     elif failure is not None and failure[0] >= first + len(
         values
     ):  # else its result came after all
         failures.append(Failure(start + failure[0], _task_error(batch, *failure)))
         values.append(None)
     completion = Completion(batch, start + first, values, seconds, finished, failures)
-    completion.broken = broken
+    completion.fatal = fatal
     return completion
 
 
@@ -53,12 +53,12 @@ def _read_folded(batch: Batch, answer: Any) -> Completion:
         for _, error in decode(values, pickled, loads):
             last = start + folded - 1
             add_note(error, f"it is what reduce made of tasks {start} to {last} of the call")
-            completion.broken = error
+            completion.fatal = error
     if failure is None:
         return completion
     index, leg, data, text, words = failure
     if leg in (Phase.FOLDING, Phase.CONTEXT):
-        completion.broken = unpack(data, text, words)
+        completion.fatal = unpack(data, text, words)
     elif index >= first + folded:  # else its result came after all
         failed = Failure(batch.start + index, _task_error(batch, *failure))
         completion.failures = [failed]

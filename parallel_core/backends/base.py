@@ -15,6 +15,7 @@ from parallel_core.tasks.batch import Batch
 if TYPE_CHECKING:
     from parallel_core.config import Settings
     from parallel_core.context.aspect import Aspect
+    from parallel_core.observe.events import Emit
     from parallel_core.tasks.folding import Fold, Folding
 
 #: Seconds; nobody can poll for ever in one go, and looking again once a day does no harm.
@@ -92,28 +93,31 @@ class Completion:
         Whether nothing more will come for this batch.
     failures : list of Failure
         Those of the tasks among `values` that failed.
-    left : list of Batch
+    unrun : list of Batch
         Parts of the batch that were not run here, or whose results are lost with their worker.
     folded : int or None
         How many results the `values` were folded from; None where nothing is folded.
     nbytes : int
         How large the results are that came back together; 0 where each is sent when it is large.
-    broken : BaseException or None
+    fatal : BaseException or None
         What ends the call, when it was no task that failed but the folding of results, or what
         was to hold inside the tasks.
+    worker : int or None
+        Slot of the worker; None where the engine does not tell.
     """
 
     __slots__ = (
         "batch",
-        "broken",
         "failures",
+        "fatal",
         "finished",
         "first",
         "folded",
-        "left",
         "nbytes",
         "seconds",
+        "unrun",
         "values",
+        "worker",
     )
 
     def __init__(
@@ -124,7 +128,7 @@ class Completion:
         seconds: float,
         finished: bool,
         failures: Sequence[Failure] = (),
-        left: Sequence[Batch] = (),
+        unrun: Sequence[Batch] = (),
     ) -> None:
         self.batch = batch
         self.first = first
@@ -132,10 +136,11 @@ class Completion:
         self.seconds = seconds
         self.finished = finished
         self.failures = failures
-        self.left = left
+        self.unrun = list(unrun)
         self.folded: int | None = None
         self.nbytes = 0
-        self.broken: BaseException | None = None
+        self.fatal: BaseException | None = None
+        self.worker: int | None = None
 
     @property
     def tasks(self) -> int:
@@ -164,74 +169,100 @@ class SessionFailed(Exception):
 
 
 class CallTerms(NamedTuple):
-    """What a call asks of threads of this process, to which nothing has to be sent.
+    """What a session is told when a call begins.
 
     Attributes
     ----------
-    carry_on : bool
+    call : str
+        Names the definitions of the call.
+    carries_on : bool
         Whether a batch goes on after a task that failed.
+    answers_each : bool
+        Whether each task is to be answered before the next one of its batch begins.
     is_timed : bool
-        Whether there is a time limit for a task.
-    aspects : tuple of Aspect
-        What is to hold inside the tasks.
-    settings : Settings or None
-        What of the configuration is.
-    make_fold : callable or None
-        Returns what folds the results of consecutive tasks from a position on.
+        Whether there is a time limit for each task.
+    folding : Folding or None
+        How results are to be folded where they are made.
+    context : bytes
+        What is to hold inside the tasks, as `context.envelope.seal` returned it.
+    make_fold, context_items, settings
+        The same for threads of this process, to which nothing is sent: a function that returns what
+        folds the results of consecutive tasks from a position on; what is to hold inside the tasks;
+        what of the configuration does.
+    emit : callable or None
+        Is told of events.
+    number : int
+        Number of the call, for events.
     """
 
-    carry_on: bool = False
+    call: str = ""
+    carries_on: bool = False
+    answers_each: bool = False
     is_timed: bool = False
-    aspects: tuple[Aspect, ...] = ()
-    settings: Settings | None = None
+    folding: Folding | None = None
+    context: bytes = b""
     make_fold: Callable[[int], Fold] | None = None
+    context_items: Sequence[Aspect] = ()
+    settings: Settings | None = None
+    emit: Emit | None = None
+    number: int = 0
+
+
+class WorkerView(NamedTuple):
+    """What one worker is at, right now.
+
+    Attributes
+    ----------
+    worker : int
+        Its slot.
+    pid : int
+        Its process.
+    queued : int
+        How many batches it has, the one that it runs included.
+    memory : int
+        How many bytes it held when it looked last.
+    phase : str
+        ``"RUNNING"``, ``"UNPICKLING"``, ``"IDLE"`` and so on.
+    position : int or None
+        Position of the task that it is on.
+    seconds : float
+        For how long it has been on that.
+    """
+
+    worker: int
+    pid: int
+    queued: int = 0
+    memory: int = 0
+    phase: str = "IDLE"
+    position: int | None = None
+    seconds: float = 0.0
 
 
 class Session(ABC):
     """Workers leased for one call, or for all calls of a ``with`` block.
 
-    The dispatcher submits batches while there is `room`, waits, and records what comes back. At
-    the end of a call everything that it submitted has been answered, or it cancels.
+    The dispatcher submits batches while the session `has_capacity`, waits, and records what comes
+    back. At the end of a call everything that it submitted has been answered, or it cancels.
     """
 
     #: How many workers there are.
     n_workers: int
-    #: Whether `enforce` knows which task runs; else single tasks are submitted, one to a worker.
-    names_running: bool = True
+    #: Whether `enforce_timeout` knows which task runs; else single tasks are submitted.
+    reports_running_task: bool = True
     #: What handing a batch over takes after `submit` has returned, in seconds.
     handover_seconds: float = 0.0
     #: Says how many tasks the next batch should have; None: what is measured decides.
     batch_size: Callable[[], int] | None = None
     #: Whether tasks come as they are, not encoded: its workers share the memory of the caller.
     holds_tasks: bool = False
-    #: Whether they are threads of this process, so that a call begins with `begin_here`.
+    #: Whether they are threads of this process, to which nothing has to be sent.
     runs_here: bool = False
-    #: Whether each task is to be answered before the next one of its batch begins.
-    answers_each: bool = False
     #: Which time it is, in seconds; only a simulation has another one.
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
-    def begin(
-        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
-    ) -> None:
-        """Start a call.
-
-        Parameters
-        ----------
-        call : str
-            Names its definitions.
-        carry_on : bool
-            Whether a batch goes on after a task that failed.
-        folding : Folding, optional
-            How results are to be folded where they are made.
-        context : bytes
-            What is to hold inside the tasks, as `context.envelope.seal` returned it.
-        """
-
-    def begin_here(self, terms: CallTerms) -> None:
-        """Start a call where nothing of it has to be sent; only with `runs_here`."""
-        raise broken(self, "begin_here", "is missing")
+    def begin(self, terms: CallTerms) -> None:
+        """Start a call."""
 
     def end(self) -> None:  # noqa: B027 - most engines have nothing to do
         """End a call: everything was answered, and nothing of it is needed any more."""
@@ -241,8 +272,8 @@ class Session(ABC):
         return True
 
     @abstractmethod
-    def room(self, depth: int) -> bool:
-        """Whether some worker has fewer than `depth` batches."""
+    def has_capacity(self, queued: int) -> bool:
+        """Whether some worker has fewer than `queued` batches."""
 
     @abstractmethod
     def submit(self, batch: Batch) -> None:
@@ -251,7 +282,7 @@ class Session(ABC):
     def start_workers(self) -> None:  # noqa: B027 - most have them
         """Start workers for what was submitted, where that has been left undone."""
 
-    def take_back(self, task_seconds: float) -> tuple[list[Batch], float]:
+    def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
         """Take back tasks that a busy worker has not started, for one that has nothing to do.
 
         What is returned was not run and never will be there. An engine with a queue of its own
@@ -281,6 +312,10 @@ class Session(ABC):
             When no task can be run any more.
         """
 
+    def look(self) -> list[WorkerView]:
+        """Return what each worker is at; nothing where the engine does not tell."""
+        return []
+
     def waker(self) -> Callable[[], None] | None:
         """Return what has `wait` return at once, now or next time; any thread may call it.
 
@@ -289,7 +324,7 @@ class Session(ABC):
         return None
 
     @abstractmethod
-    def enforce(self, limit: float) -> float:
+    def enforce_timeout(self, limit: float) -> float:
         """Stop tasks that have run for over `limit` seconds; return when to look again.
 
         Each arrives as a completion that failed, with a `TaskTimeoutError`.

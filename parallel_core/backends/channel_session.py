@@ -9,20 +9,23 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import (
     LONGEST_WAIT,
     NEVER,
+    CallTerms,
     Completion,
     Session,
     SessionFailed,
+    WorkerView,
 )
 from parallel_core.backends.losses import died, given_back, note_overrun, returned
 from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
 from parallel_core.errors import warn_caller
+from parallel_core.observe.events import WorkerEnded, WorkerStarted
 from parallel_core.tasks.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.bell import Bell
@@ -34,9 +37,6 @@ from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
 from parallel_core.workers.taking import take_back
 from parallel_core.workers.worker import Death, Worker, wait_for_end
-
-if TYPE_CHECKING:
-    from parallel_core.tasks.folding import Folding
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
@@ -53,7 +53,7 @@ class ChannelSession(Session):
     """Leased workers of the local pool.
 
     A worker that dies, or is killed because its task ran for too long, costs one task, which fails;
-    the others that it had come back as `Completion.left`, and the next batch has it replaced.
+    the others that it had come back as `Completion.unrun`, and the next batch has it replaced.
 
     Parameters
     ----------
@@ -86,15 +86,15 @@ class ChannelSession(Session):
         self._surroundings = now
         self._spawn = spawn
         self._lifespan = lifespan
-        self._call = ""
-        self._carry_on: int = False
-        self._folding: Folding | None = None
-        self._context = b""
+        self._terms = CallTerms()
+        self._after_failure = 0
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._stillborn = 0  # workers that ended before they were ready, since one last was
         self._team = pool.lease(n_jobs, key, now, spawn)
         self._workers = self._team.workers
+        for slot, worker in enumerate(self._workers):
+            worker.slot = slot
         self.n_workers = len(self._workers)
         self._closed: list[tuple[float, Worker]] = []  # those whose channel has ended, until when
         self._news: list[Completion] = []
@@ -102,18 +102,15 @@ class ChannelSession(Session):
         self._is_deaf = False  # the caller knows that it cannot
         self._bell: Bell | None = None
 
-    def begin(
-        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
-    ) -> None:
+    def begin(self, terms: CallTerms) -> None:
         """Start a call."""
-        self._call = call
-        self._carry_on = messages.EACH if self.answers_each else carry_on
-        self._folding = folding
-        self._context = context
+        self._terms = terms
+        self._after_failure = messages.EACH if terms.answers_each else int(terms.carries_on)
         self._news = []
         self._unshown, self._is_deaf = None, False
         for worker in self._workers:
             worker.has_answered = False
+            self._tell_started(worker)
         if self._lifespan is not None:
             self._limit_lives(self._lifespan)
         self._spins = True
@@ -146,15 +143,15 @@ class ChannelSession(Session):
             now.idle_seconds, now.level, now.threads, now.most_memory
         )
 
-    def room(self, depth: int) -> bool:
-        """Whether some worker has fewer than `depth` batches, and would soon get to another."""
+    def has_capacity(self, queued: int) -> bool:
+        """Whether some worker has fewer than `queued` batches, and would soon get to another."""
         if len(self._workers) < self.n_workers:
             return True
         for worker in self._workers:
-            queued = len(worker.sent)
-            if worker.leaving or (queued and worker.is_limited):
+            sent = len(worker.sent)
+            if worker.leaving or (sent and worker.is_limited):
                 continue
-            if not queued or (queued < depth and worker.has_answered):
+            if not sent or (sent < queued and worker.has_answered):
                 return True
         return False
 
@@ -170,8 +167,9 @@ class ChannelSession(Session):
             if batch.uses:
                 self._pool.listen()
             try:
+                terms, after_failure = self._terms, self._after_failure
                 waits = worker.submit(
-                    batch, self._call, self._carry_on, self._folding, self._context
+                    batch, terms.call, after_failure, terms.folding, terms.context
                 )
             except ChannelClosed:
                 if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
@@ -191,6 +189,8 @@ class ChannelSession(Session):
                 fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
                 if self._lifespan is not None:
                     fresh.allow(self._lifespan)
+                taken = {worker.slot for worker in self._workers}
+                fresh.slot = next(slot for slot in range(self._n_jobs) if slot not in taken)
                 self._team.add(fresh)
         except BirthError as error:
             self.n_workers = len(self._workers)
@@ -198,9 +198,10 @@ class ChannelSession(Session):
                 words = f"the last worker process is gone, and no other starts: {error}"
                 self._fatal = died(words)
             return None
+        self._tell_started(fresh)
         return fresh
 
-    def take_back(self, task_seconds: float) -> tuple[list[Batch], float]:
+    def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
         """Take from the worker that has the most, in time, of what it has not started."""
         now = time.monotonic()
         most, again = 0.0, NEVER
@@ -281,7 +282,7 @@ class ChannelSession(Session):
                     return events
         return poll(None if seconds is None else max(0.0, min(seconds, LONGEST_WAIT)) * 1000)
 
-    def enforce(self, limit: float) -> float:
+    def enforce_timeout(self, limit: float) -> float:
         """Look at the boards for tasks over their time: ask them to end, then kill the worker."""
         now = time.monotonic()
         again = now + limit
@@ -326,6 +327,7 @@ class ChannelSession(Session):
                     self._team.ignore(descriptor)
         stuck = [worker for worker in busy if worker.sent or worker.leaving or not worker.alive()]
         for worker in stuck:
+            self._tell_ended(worker, "was inside a task when the call ended")
             self._team.remove(worker)
         self._pool.discard(stuck)
         for worker in self._workers:
@@ -424,14 +426,15 @@ class ChannelSession(Session):
         batch = sent.batch
         assert sent.number == message[1], "answers come in the order of the batches"
         completion = read_answer(batch, message)
+        completion.worker = worker.slot
         sent.answered = completion.first - batch.start + completion.tasks
         if worker.overrun is not None:
             note_overrun(completion, worker.overrun, sent)
         self._news.append(completion)
         if not completion.finished:
             return
-        if sent.answered < batch.size and (self._carry_on or not completion.failures):
-            completion.left = [batch.part(sent.answered, batch.size)]
+        if sent.answered < batch.size and (self._after_failure or not completion.failures):
+            completion.unrun = [batch.part(sent.answered, batch.size)]
         worker.sent.popleft()
         worker.has_answered = True
         if worker.is_limited:
@@ -452,8 +455,35 @@ class ChannelSession(Session):
             self._retire(worker)
 
     def _retire(self, worker: Worker) -> None:
+        self._tell_ended(worker, "was replaced after its last task")
         self._team.remove(worker)
         self._pool.retire(worker)
+
+    def _tell_started(self, worker: Worker) -> None:
+        emit = self._terms.emit
+        if emit is not None:
+            emit(WorkerStarted(self._terms.number, worker.slot, worker.pid))
+
+    def _tell_ended(self, worker: Worker, reason: str) -> None:
+        emit = self._terms.emit
+        if emit is not None:
+            emit(WorkerEnded(self._terms.number, worker.slot, worker.pid, reason))
+
+    def look(self) -> list[WorkerView]:
+        """Return what each worker is at, by its board."""
+        now = time.monotonic()
+        views = []
+        for worker in self._workers:
+            running = worker.running() if worker.sent else None
+            view = WorkerView(worker.slot, worker.pid, len(worker.sent), worker.memory)
+            if running is not None:
+                sent, index, began, phase = running
+                position = sent.batch.start + index
+                view = view._replace(
+                    phase=Phase(phase).name, position=position, seconds=now - began
+                )
+            views.append(view)
+        return views
 
     def _lose(self, worker: Worker) -> None:
         """Read what a worker that has ended had sent, then let it go."""
@@ -478,12 +508,14 @@ class ChannelSession(Session):
         wait_for_end(worker, _GRACE)
         death, running, overrun = worker.death(), worker.running(), worker.overrun
         lost = list(worker.sent)
+        self._tell_ended(worker, death.words)
         self._team.remove(worker)
         self._pool.discard([worker])
         if not worker.ready:
             self._note_stillborn(death)
             self._news += [returned(sent.batch) for sent in lost]
             return
+        known = len(self._news)
         for sent in lost:
             if overrun is not None:  # it was us who killed it; what it was on then is innocent
                 late = overrun.sent is sent and overrun.index >= sent.answered
@@ -494,6 +526,8 @@ class ChannelSession(Session):
                 if sent is lost[0]:  # it was to begin next, so it may have been its frame
                     sent.batch.losses += 1
                 self._news.append(given_back(sent, None, death))
+        for completion in self._news[known:]:
+            completion.worker = worker.slot
 
     def _note_stillborn(self, death: Death) -> None:
         """After several in a row, go on without: with the other workers, if there are any."""

@@ -13,14 +13,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ThreadPoolExecutor,
-)
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from typing import Any
 
 from memmapping.interrupts import HeldSignals
 from memmapping.modules import loaded
@@ -30,6 +24,7 @@ from parallel_core.backends.base import (
     LONGEST_WAIT,
     Backend,
     BackendUnavailable,
+    CallTerms,
     Completion,
     Failure,
     Session,
@@ -55,9 +50,6 @@ from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.threads import ThreadLimit
 
-if TYPE_CHECKING:
-    from parallel_core.tasks.folding import Folding
-
 
 class FuturesSession(Session):
     """Batches as futures of one executor.
@@ -76,7 +68,7 @@ class FuturesSession(Session):
         What its workers should be like.
     """
 
-    names_running = False
+    reports_running_task = False
 
     def __init__(
         self,
@@ -92,10 +84,7 @@ class FuturesSession(Session):
         self._options = options
         self._threads: ThreadLimit | None = None
         self.n_workers = n_jobs
-        self._call = ""
-        self._carry_on = False
-        self._folding: Folding | None = None
-        self._context = b""
+        self._terms = CallTerms()
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._is_aborted = False  # the executor takes nothing more
         self._stuck: set[Future[Any]] = set()  # out of time, and not to be stopped
@@ -107,23 +96,18 @@ class FuturesSession(Session):
         self._is_deaf = False  # the caller knows that it cannot
         self.closed = False
 
-    def begin(
-        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
-    ) -> None:
+    def begin(self, terms: CallTerms) -> None:
         """Start a call."""
-        self._call = call
-        self._carry_on = carry_on
-        self._folding = folding
-        self._context = context
+        self._terms = terms
         self._news = []
         self._unshown, self._is_deaf = None, False
         if self._is_aborted:
             self._renew()
         self._threads = self._backend.thread_limit(self.n_workers, self._options)
 
-    def room(self, depth: int) -> bool:
-        """Whether fewer than `depth` batches for each worker are in flight."""
-        return len(self._in_flight) + len(self._stuck) < depth * self.n_workers
+    def has_capacity(self, queued: int) -> bool:
+        """Whether fewer than `queued` batches for each worker are in flight."""
+        return len(self._in_flight) + len(self._stuck) < queued * self.n_workers
 
     def submit(self, batch: Batch) -> None:
         """Submit `batch` as one future."""
@@ -142,9 +126,10 @@ class FuturesSession(Session):
         }
         lifeline = own_lifeline() if self._backend.opens_files else None
         hooks = config.worker_hooks
-        told = (lifeline, hooks, self._call, self._level, self._threads, batch.runs, definitions)
-        fold = None if self._folding is None else tuple(self._folding)
-        rest = (self._carry_on, fold, batch.start, self._context)
+        terms = self._terms
+        told = (lifeline, hooks, terms.call, self._level, self._threads, batch.runs, definitions)
+        fold = None if terms.folding is None else tuple(terms.folding)
+        rest = (terms.carries_on, fold, batch.start, terms.context)
         is_pool = self._backend.opens_files
         return pickle.dumps((whereabouts(), caller_handles(), is_pool, (*told, *rest)), 5)
 
@@ -190,7 +175,7 @@ class FuturesSession(Session):
         """Return what has `wait` return."""
         return functools.partial(self._done.put, None)
 
-    def enforce(self, limit: float) -> float:
+    def enforce_timeout(self, limit: float) -> float:
         """Give up futures that were submitted too long ago; each holds a single task."""
         now = time.monotonic()
         again = now + limit
@@ -399,7 +384,9 @@ class ExecutorBackend(FuturesBackend):
     def __init__(self, executor: Executor) -> None:
         self.name = type(executor).__name__
         self.opens_files = _is_process_pool(executor)
-        self.uses_threads = isinstance(executor, ThreadPoolExecutor)
+        # Its import fails when the program is ending, so it is not for us to import it.
+        threads = loaded("concurrent.futures.thread")
+        self.uses_threads = threads is not None and isinstance(executor, threads.ThreadPoolExecutor)
         self._executor = executor
 
     def effective_n_jobs(self, n_jobs: int) -> int:

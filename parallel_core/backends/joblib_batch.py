@@ -127,7 +127,7 @@ class HeldRun:
             finally:
                 envelope.end()
         except ContextFailed as failed:
-            done.values, done.failures, done.broken = [], [], failed.error
+            done.values, done.failures, done.fatal = [], [], failed.error
         return done
 
     def _run_within(

@@ -25,12 +25,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, ExitStack
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from parallel_core import config
 from parallel_core.backends.base import (
     Backend,
     BackendUnavailable,
+    CallTerms,
     Completion,
     Failure,
     Style,
@@ -45,9 +46,6 @@ from parallel_core.tasks.batch import HELD, NO_TOKEN, Batch
 from parallel_core.tasks.description import function_name
 from parallel_core.tasks.pickling import dumps
 from parallel_core.workers.messages import OUTPUT
-
-if TYPE_CHECKING:
-    from parallel_core.tasks.folding import Folding
 
 #: Classes that stand for backends of ours, and the modules where they are.
 _KNOWN_HOMES = frozenset({"joblib._parallel_backends", "parallel_core.backends.conventions"})
@@ -299,12 +297,10 @@ class JoblibStyleSession(FuturesSession):
             self.batch_size = backend.wanted_batch_size
         self._notes_batches = _overrides(self._raw, "batch_completed")
 
-    def begin(
-        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
-    ) -> None:
+    def begin(self, terms: CallTerms) -> None:
         """Start a call."""
-        super().begin(call, carry_on, folding, context)
-        self._holds = self.holds_tasks and folding is None  # what is folded is encoded
+        super().begin(terms)
+        self._holds = self.holds_tasks and terms.folding is None  # what is folded is encoded
         nested = None
         if config.current_settings().values.get("nested") is None:  # the user's word goes first
             nested = self._backend.nested(self._level)
@@ -374,11 +370,12 @@ class JoblibStyleSession(FuturesSession):
     def _submit(self, batch: Batch, data: bytes) -> Future[Any]:
         name = _name_of(batch)
         if self._holds:
-            run = HeldRun(name, batch, self._level, self._carry_on, self._nested, self._context)
+            terms = self._terms
+            run = HeldRun(name, batch, self._level, terms.carries_on, self._nested, terms.context)
             split = functools.partial(_parts, batch.size, batch.size)
             call = BatchCall(run, (0, batch.size), batch.size, split)
         else:
-            encoded = functools.partial(self._split, batch, self._call)
+            encoded = functools.partial(self._split, batch, self._terms.call)
             call = BatchCall(EncodedRun(name, self._nested_data), (data,), batch.size, encoded)
         job = Job(self._raw, self._backend.by_callback)
         returned = self._backend.submit_call(call, job)
@@ -398,7 +395,7 @@ class JoblibStyleSession(FuturesSession):
         """Return the parts of `batch`, encoded; any thread may ask, also when the call is over."""
         parts = _parts(batch.size, _MOST_PARTS)
         encoded = [(self._encode(batch.part(first, end)),) for first, end in parts]
-        return encoded if self._call == call else []
+        return encoded if self._terms.call == call else []
 
     def _take(self, future: Future[Any]) -> list[Completion]:
         entry = self._in_flight.get(future)
@@ -474,7 +471,7 @@ def _merged(news: list[Completion]) -> list[Completion]:
     values: list[Any] = []
     failures: list[Failure] = []
     for completion in news:
-        if completion.broken is not None or completion.first != first.first + len(values):
+        if completion.fatal is not None or completion.first != first.first + len(values):
             return news  # a part ended with a failure; so will the call
         values += completion.values
         failures += completion.failures

@@ -57,15 +57,15 @@ def given_back(
         completion.values = [None]
         completion.failures = [Failure(completion.first, error)]
         pieces = [(answered, index), (index + 1, size)]
-    completion.left = [batch.part(low, high) for low, high in pieces if low < high]
-    for part in completion.left:
+    completion.unrun = [batch.part(low, high) for low, high in pieces if low < high]
+    for part in completion.unrun:
         part.losses = batch.losses
     return completion
 
 
 def returned(batch: Batch) -> Completion:
     """Return the end of a batch of which nothing was run."""
-    return Completion(batch, batch.start, [], 0.0, True, left=[batch])
+    return Completion(batch, batch.start, [], 0.0, True, unrun=[batch])
 
 
 def note_overrun(completion: Completion, overrun: Overrun, sent: SentBatch) -> None:

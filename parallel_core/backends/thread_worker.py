@@ -60,8 +60,6 @@ class ThreadCall:
         Nesting level of the tasks.
     initializer : callable, optional
         Called in each thread first, without arguments.
-    answers_each : bool
-        Whether each task is handed in before the next one begins.
     """
 
     def __init__(
@@ -70,14 +68,12 @@ class ThreadCall:
         n_workers: int,
         level: int,
         initializer: Callable[[], object] | None,
-        answers_each: bool,
     ) -> None:
         self.terms = terms
         self.n_workers = n_workers
         self.level = level
         self.initializer = initializer
-        self.answers_each = answers_each
-        self.aspects = aspects_for(terms.aspects, Place.THREAD)
+        self.aspects = aspects_for(terms.context_items, Place.THREAD)
         threads = terms.settings.threads if terms.settings is not None else None
         self.pools = PoolLimit(threads or sys.maxsize)
         self.workers: list[ThreadWorker] = []
@@ -376,7 +372,7 @@ class ThreadWorker:
 
     def _is_plain(self) -> bool:
         """Whether there is nothing to be done between two tasks."""
-        is_watched = self._is_timed or self._call.answers_each or self._envelope is not None
+        is_watched = self._is_timed or self._call.terms.answers_each or self._envelope is not None
         return not is_watched and "memmapping.sharing" not in sys.modules
 
     def _run_plain(self, form: Form, tasks: deque[Any], context: Context, base: Context) -> bool:
@@ -409,7 +405,7 @@ class ThreadWorker:
 
     def _run_all(self, form: Form, tasks: deque[Any], context: Context, base: Context) -> bool:
         """Do the same where there is more to do for each task."""
-        envelope, answers_each = self._envelope, self._call.answers_each
+        envelope, answers_each = self._envelope, self._call.terms.answers_each
         may_share = "memmapping.sharing" in sys.modules
         while True:
             try:
@@ -453,7 +449,7 @@ class ThreadWorker:
         if not self._end_task():
             return False
         is_task = not isinstance(error, FoldFailed)
-        goes_on = self._call.terms.carry_on and is_task
+        goes_on = self._call.terms.carries_on and is_task
         if not goes_on:
             self._call.stop()
         if is_task:
@@ -487,9 +483,9 @@ class ThreadWorker:
             try:
                 completion.values = values.take()
             except FoldFailed as failed:
-                completion.broken = failed.noted()
+                completion.fatal = failed.noted()
         if isinstance(error, FoldFailed):
-            completion.broken = error.noted()
+            completion.fatal = error.noted()
         elif error is not None:
             completion.failures = [Failure(first + tasks, error)]
             if completion.folded is None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from parallel_core.backends.base import (
     CallTerms,
@@ -33,9 +32,6 @@ from parallel_core.backends.base import (
 from parallel_core.backends.thread_share import share_of
 from parallel_core.backends.thread_worker import ThreadCall
 from parallel_core.tasks.batch import Batch
-
-if TYPE_CHECKING:
-    from parallel_core.tasks.folding import Folding
 
 
 class ThreadSession(Session):
@@ -65,20 +61,12 @@ class ThreadSession(Session):
         self._in_flight = 0  # batches
         self._fatal: SessionFailed | None = None
 
-    def begin(
-        self, call: str, carry_on: bool, folding: Folding | None = None, context: bytes = b""
-    ) -> None:
-        """Start a call with nothing around its tasks; see `begin_here`."""
-        self.begin_here(CallTerms(bool(carry_on)))
-
-    def begin_here(self, terms: CallTerms) -> None:
+    def begin(self, terms: CallTerms) -> None:
         """Start a call."""
         self.n_workers = self._n_jobs
         self._in_flight = 0
         self._fatal = None
-        self._call = ThreadCall(
-            terms, self._n_jobs, self._level, self._initializer, self.answers_each
-        )
+        self._call = ThreadCall(terms, self._n_jobs, self._level, self._initializer)
         self._call.pools.begin()
 
     def end(self) -> None:
@@ -87,9 +75,9 @@ class ThreadSession(Session):
         if call is not None:
             call.end()
 
-    def room(self, depth: int) -> bool:
-        """Whether there are fewer than `depth` batches for each thread."""
-        return self._in_flight < depth * self.n_workers
+    def has_capacity(self, queued: int) -> bool:
+        """Whether there are fewer than `queued` batches for each thread."""
+        return self._in_flight < queued * self.n_workers
 
     def submit(self, batch: Batch) -> None:
         """Put `batch` where the next free thread takes it."""
@@ -132,7 +120,7 @@ class ThreadSession(Session):
         assert self._call is not None
         return self._call.ring
 
-    def enforce(self, limit: float) -> float:
+    def enforce_timeout(self, limit: float) -> float:
         """Look for tasks over their time; disown their threads."""
         assert self._call is not None
         now = monotonic()

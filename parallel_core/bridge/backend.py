@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any
 from parallel_core.backends.cores import check_n_jobs, resolve_n_jobs
 from parallel_core.bridge.forms import note_forms
 from parallel_core.bridge.places import import_joblib
+from parallel_core.calls.checks import check_of_arrays
+from parallel_core.calls.parameters import WORKER_PARAMS
+from parallel_core.calls.spec import worker_options
 from parallel_core.errors import without_our_frames
 from parallel_core.executor.futures import get_executor
-from parallel_core.observe.followers import followers
-from parallel_core.parallel.checks import check_of_arrays
-from parallel_core.parallel.options import worker_options
-from parallel_core.parallel.parameters import WORKER_PARAMS
+from parallel_core.observe.events import observer_factories
 
 if TYPE_CHECKING:
     from parallel_core.executor.futures import ParallelExecutor
@@ -76,7 +76,7 @@ def register_joblib() -> None:
     parallel = import_joblib("joblib.parallel")
     if NAME not in parallel.BACKENDS:
         parallel.BACKENDS[NAME] = _backend_class(parallel)
-        followers.append(note_forms)
+        observer_factories.append(note_forms)
 
 
 class Call:

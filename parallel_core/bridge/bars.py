@@ -9,16 +9,17 @@ for what has been completed, with a stand-in for joblib's `Parallel` that asks i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from parallel_core.observe.events import Event, Observer
 
 _NAME = "BatchCompletionCallBack"
 
 
 class BarsOfCallbacks:
-    """A follower of calls.
+    """Makes an observer of each call where the callback has been replaced.
 
     Parameters
     ----------
@@ -31,22 +32,28 @@ class BarsOfCallbacks:
         self._original: Any = getattr(parallel, _NAME, None)
         self._call = getattr(self._original, "__call__", None)  # noqa: B004 - the function itself
 
-    def __call__(self, parallel: Any) -> Callable[[], None] | None:
-        """Return what moves the bar; None where there is none."""
+    def __call__(self, parallel: Any) -> Observer | None:
+        """Return what moves the bar of a call of `parallel`; None where there is none."""
         current = getattr(self._module, _NAME, None)
         if current is None or (current is self._original and current.__call__ is self._call):
             return None
-        stand_in: Any = _StandIn(parallel)
-        told = 0
+        return _Bar(current, _StandIn(parallel))
 
-        def tell() -> None:
-            nonlocal told
-            completed = parallel.n_completed_tasks
-            if completed > told:
-                told, new = completed, completed - told
-                current(time.time(), new, stand_in)(None)
 
-        return tell
+class _Bar:
+    """Moves the bar of one call."""
+
+    def __init__(self, callback: Any, stand_in: Any) -> None:
+        self._callback = callback
+        self._stand_in = stand_in
+        self._told = 0
+
+    def notify(self, event: Event) -> None:
+        """Call the replaced callback for tasks that have been completed since the last time."""
+        completed = getattr(event, "completed", 0)
+        if completed > self._told:
+            self._told, new = completed, completed - self._told
+            self._callback(time.time(), new, self._stand_in)(None)
 
 
 class _StandIn:

@@ -14,7 +14,6 @@ These are private to scikit-learn. What does not look as expected is pickled as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -26,8 +25,8 @@ from parallel_core.tasks.encoding import Light, lighter
 _CALLBACKS = b"_skl_callbacks"
 
 
-def note_forms(parallel: Any) -> Callable[[], None] | None:
-    """Learn the types, once they are there; a follower of calls that never listens."""
+def note_forms(parallel: Any) -> None:
+    """Learn the types, once they are there: asked for an observer of each call, it has none."""
     del parallel
     kind = getattr(loaded("sklearn.utils.parallel"), "_FuncWrapper", None)
     if isinstance(kind, type):
@@ -36,7 +35,6 @@ def note_forms(parallel: Any) -> Callable[[], None] | None:
         batch = getattr(loaded("joblib.parallel"), "BatchedCalls", None)
         if isinstance(batch, type):
             lighter[batch] = _batch_without_callbacks
-    return None
 
 
 def _reduce_function(definitions: Definitions, function: Any) -> Any:

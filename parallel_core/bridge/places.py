@@ -22,7 +22,7 @@ from parallel_core.backends.registry import (
 from parallel_core.bridge.bars import BarsOfCallbacks
 from parallel_core.bridge.forms import note_forms
 from parallel_core.errors import warn_caller
-from parallel_core.observe.followers import followers
+from parallel_core.observe.events import observer_factories
 from parallel_core.parallel.call import Parallel
 from parallel_core.parallel.contexts import (
     effective_n_jobs,
@@ -59,7 +59,7 @@ class _Place(NamedTuple):
 
 
 _taken: list[_Place] = []
-_followers: list[Callable[[Any], Any]] = []
+_factories: list[Callable[[Any], Any]] = []
 
 
 def install() -> None:
@@ -117,13 +117,13 @@ def _install() -> list[str]:
         return []
     modules = [import_joblib(name) for name in _MODULES]
     takers = _takers(modules[1])
-    _followers[:] = [BarsOfCallbacks(modules[1]), note_forms]
+    _factories[:] = [BarsOfCallbacks(modules[1]), note_forms]
     for module in modules:
         for name, ours in _OURS.items():
             if name in vars(module):
                 _taken.append(_Place(module, name, getattr(module, name)))
                 setattr(module, name, ours)
-    followers.extend(_followers)
+    observer_factories.extend(_factories)
     follow_joblib(modules[1])
     _be_instances(modules[1])
     register_parallel_backend("parallel_core", _processes)  # as `register_joblib` names them
@@ -166,9 +166,9 @@ def uninstall() -> None:
             setattr(module, name, original)
         else:
             strangers.append(f"{module.__name__}.{name}")
-    for follower in _followers:
-        followers.remove(follower)
-    _followers.clear()
+    for follower in _factories:
+        observer_factories.remove(follower)
+    _factories.clear()
     follow_joblib(None)
     config.worker_hooks = tuple(hook for hook in config.worker_hooks if hook != _HOOK)
     if strangers:

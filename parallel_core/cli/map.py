@@ -294,7 +294,7 @@ class _Run:
             told = Failure.of(self._round_began + failure.position + 1, error)
         if self._options.on_error == STOP:
             raise LineFailed(told)
-        return failure.instead(told)
+        return failure.replace(told)
 
     def _one_round(self, pool: Parallel) -> None:
         self._round_began = self._feed.pulled

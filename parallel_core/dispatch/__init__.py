@@ -2,26 +2,26 @@
 
 ::
 
-    caller's iterable ──▶ TaskSource ──Batch──▶ backlog ──▶ Session.submit
-          ▲               (pulls no more than       (parent)        │
-          │                pre_dispatch batches)                    ▼
-          │                  ▲    │ what that took             workers run
-          │        how many  │    ▼                                 │
-          │                BatchSizer ◀── what tasks took,          │
-          │                               and handing over          ▼
-          └── results ◀── Delivery ◀───────── Completion ◀── Session.wait
-                (list, or chunks     ▲            │ failures; what is left: backlog
-                 for a generator;    └── Policy ◀─┘
-                 or FoldedResults)  or the backlog, again; or the end of the call
+    caller's iterable ──▶ TaskSource ──Batch──▶ backlog ──▶ Session.submit ──▶ workers
+          ▲               (pulled while the       │  ▲                            │
+          │                Window is not full)    │  └─ unrun, retries            │
+          │                  ▲    │ what it took  │                               ▼
+          │        how many  │    ▼               └────────────── Completion ◀─ Session.wait
+          │                BatchSizer ◀── what tasks took             │
+          │                                                           ▼
+          └── results ◀── Delivery, or FoldedResults ◀──────────── Outcomes ──▶ journal
+                (list, or chunks for a generator)                     │   └───▶ events
+                                                                      └─ Policy: retry, go on, end
 
 The loop runs in whoever wants the next result, and pulls the iterable there. No thread is here.
 
-- `plan`: what a call was asked to do.
-- `source`: pulls tasks and has them encoded; `sizing`: how many at a time, from figures alone.
-- `push`: the loop above, for whatever has workers, threads included.
-- `inline`: a plain loop.
-- `delivery`: puts results in order, or not; `gaps`: what stands where there is none.
-- `policy`: what becomes of a task that failed; `aftermath`: what an error that ends a call carries.
+- `loop`: the loop above, for whatever has workers, threads included; `inline`: a plain loop.
+- `outcomes`: what has come of tasks, and what follows from it, for both loops.
+- `source`: pulls tasks and has them encoded; `sizing`: how many at a time, from figures alone;
+  `window`: how far ahead; `limits`: what bounds a call.
+- `delivery`: puts results in order, or not; `placeholders`: what stands where there is none.
+- `policy`: what becomes of a task that failed; `call_errors`: what an error carries that ends a
+  call.
 - `reduction`: takes in what was folded already, where a call returns one value.
 - `deadline`: the time limit of a call; `memory`: holding back while too little is free;
   `interruption`: ending a call from another thread.

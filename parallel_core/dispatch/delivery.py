@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from parallel_core.dispatch.gaps import Gap
-from parallel_core.dispatch.plan import ReturnAs
+from parallel_core.dispatch.limits import ReturnAs
+from parallel_core.dispatch.placeholders import NO_RESULT
 
 
 class ListDelivery:
@@ -23,7 +23,7 @@ class ListDelivery:
             results += values
             return
         if missing > 0:
-            results.extend([Gap.MISSING] * missing)  # filled in when they come
+            results.extend([NO_RESULT] * missing)  # filled in when they come
         results[first : first + len(values)] = values
 
     def arrived(self) -> list[tuple[int, list[Any]]]:

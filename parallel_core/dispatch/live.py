@@ -2,7 +2,7 @@
 
 ::
 
-    put, from any thread ──▶ LiveTasks ── is_empty? ──▶ PushDispatch, which is woken for it
+    put, from any thread ──▶ LiveTasks ── is_empty? ──▶ BatchLoop, which is woken for it
                                                         (`Session.waker`) and never waits in here
 
 To have nothing now is not the end. That comes when no more can be put in, or when for a while there
@@ -11,6 +11,7 @@ was nothing to do: whoever keeps workers for a call that does nothing keeps them
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,12 +24,34 @@ class LiveTasks:
     """A source of tasks for one call after the other.
 
     It is an iterator of what is there now.
+
+    Attributes
+    ----------
+    has_rested : bool
+        Whether this call is over, because nothing will come, or nothing has come for a while.
     """
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()  # takes `put` at any moment
         self._wake: Callable[[], None] | None = None
         self._is_closed = False
+        self._rests_since = math.inf
+        self.has_rested = False
+
+    def begin(self) -> None:
+        """Start a call."""
+        self._rests_since = math.inf
+        self.has_rested = False
+
+    def rest_until(self, now: float, is_idle: bool) -> float:
+        """Return when to look again whether the call is over; `is_idle`: no task is under way."""
+        if not is_idle or not self.is_empty():
+            self._rests_since = math.inf
+            return math.inf
+        self._rests_since = min(self._rests_since, now)
+        over = self._rests_since + REST_SECONDS
+        self.has_rested = self.is_over() or now >= over
+        return now if self.has_rested else over
 
     def put(self, item: Any) -> None:
         """Add something that `accept` makes a task of."""

@@ -69,9 +69,9 @@ class MemoryGate:
             self._waits_since = now
         elif self._patience is not None and now - self._waits_since > self._patience:
             raise LowMemoryError(
-                f"for more than {self._patience:g} s (memory_patience) there was less free memory "
-                f"than min_free_memory={format_nbytes(self._threshold)}, with no task at work: now "
-                f"{format_nbytes(free or 0)}. Have something else end, or use fewer jobs"
+                f"for more than {self._patience:g} s (low_memory_timeout) there was less free "
+                f"memory than min_free_memory={format_nbytes(self._threshold)}, with no task at "
+                f"work: now {format_nbytes(free or 0)}. Have something else end, or use fewer jobs"
             )
         return self._lacks
 

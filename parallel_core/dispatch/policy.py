@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import enum
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from parallel_core.backends.base import Failure
-from parallel_core.dispatch.gaps import Gap
+from parallel_core.dispatch.placeholders import SKIPPED
 from parallel_core.errors import is_worker_death
 
 _LONGEST_BACKOFF = 60.0  # seconds
@@ -48,8 +47,8 @@ class Verdict(NamedTuple):
     seconds: float = 0.0
 
 
-class Instead(NamedTuple):
-    """What `TaskFailure.instead` returns."""
+class Replacement(NamedTuple):
+    """What `TaskFailure.replace` returns."""
 
     value: Any
 
@@ -72,9 +71,9 @@ class TaskFailure(NamedTuple):
     error: BaseException
     attempts: int
 
-    def instead(self, value: Any) -> Instead:
+    def replace(self, value: Any) -> Replacement:
         """Return the decision to have `value` in the place of the result."""
-        return Instead(value)
+        return Replacement(value)
 
 
 Handler = Callable[[TaskFailure], Any]
@@ -131,47 +130,19 @@ class Policy:
         if decision == "retry" and may_retry and callable(self._on_error):
             return self._retry(attempts)
         del self._attempts[position]
-        if isinstance(decision, Instead):
+        if isinstance(decision, Replacement):
             return Verdict(Action.DELIVER, decision.value)
         if decision == "return":
             return Verdict(Action.DELIVER, error)
         if decision == "skip":
-            return Verdict(Action.DELIVER, Gap.SKIPPED)
+            return Verdict(Action.DELIVER, SKIPPED)
         if decision in ("raise", "retry"):
             return _RAISE
         raise TypeError(
             "on_error must return 'raise', 'return', 'skip', 'retry' or what the failure's "
-            f"instead(value) returns, not {decision!r}"
+            f"replace(value) returns, not {decision!r}"
         ) from error
 
     def _retry(self, attempts: int) -> Verdict:
         seconds = math.ldexp(self._backoff, min(attempts - 1, 30))
         return Verdict(Action.RETRY, seconds=min(seconds, _LONGEST_BACKOFF))
-
-
-def check_policy(on_error: Any, retries: Any, retry_on: Any, backoff: Any) -> None:
-    """Raise TypeError or ValueError unless the parameters of a `Policy` make sense."""
-    if not callable(on_error) and on_error not in _WORDS:
-        known = ", ".join(map(repr, _WORDS))
-        raise ValueError(f"on_error must be one of {known}, or a function, not {on_error!r}")
-    try:
-        number = -1 if isinstance(retries, bool) else operator.index(retries)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise ValueError(f"retries must be a number of times, 0 or more, not {retries!r}")
-    for kind in retry_on if isinstance(retry_on, (tuple, list)) else (retry_on,):
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(
-                f"retry_on must be an exception class or a tuple of them, not {retry_on!r}"
-            )
-    if isinstance(backoff, (bool, str)) or not hasattr(backoff, "__float__"):
-        raise TypeError(f"retry_backoff must be a number of seconds, not {backoff!r}")
-    if not 0 <= float(backoff) < math.inf:
-        raise ValueError(f"retry_backoff must not be negative or infinite, not {backoff!r}")
-
-
-def make_policy(on_error: Any, retries: Any, retry_on: Any, backoff: Any) -> Policy:
-    """Return the policy of one call, from parameters that were checked."""
-    kinds = tuple(retry_on) if isinstance(retry_on, (tuple, list)) else (retry_on,)
-    return Policy(on_error, operator.index(retries), kinds, float(backoff))

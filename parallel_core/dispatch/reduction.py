@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from parallel_core.dispatch.gaps import Gap
+from parallel_core.dispatch.placeholders import NO_RESULT, Placeholder
 from parallel_core.errors import add_note
 from parallel_core.tasks.definitions import Definition, Definitions
 from parallel_core.tasks.description import function_name
@@ -27,7 +27,7 @@ class Reduction(NamedTuple):
     function : callable
         Takes two values, returns one.
     initial : object
-        The leftmost value; or `Gap.MISSING`.
+        The leftmost value; or `NO_RESULT`.
     """
 
     function: Callable[[Any, Any], Any]
@@ -116,9 +116,9 @@ class FoldedResults:
         if value is error:
             raise ValueError(
                 "on_error must not return 'return' in a call with reduce, which would fold the "
-                "exception as if it were a result: 'skip' it, or return failure.instead(value)"
+                "exception as if it were a result: 'skip' it, or return failure.replace(value)"
             ) from error
-        return EMPTY if type(value) is Gap else value
+        return EMPTY if type(value) is Placeholder else value
 
     def finish(self, n_tasks: int) -> Any:
         """Return what the call returns; all of so many tasks are there.
@@ -135,7 +135,7 @@ class FoldedResults:
         except FoldFailed as failed:
             cause = failed.noted()
         else:
-            if self._initial is not Gap.MISSING:
+            if self._initial is not NO_RESULT:
                 return self._initial if value is EMPTY else self._after_initial(value)
             if value is not EMPTY:
                 return value

@@ -20,7 +20,7 @@ from parallel_core.tasks.held import HeldBuilder
 from parallel_core.tasks.known import Known
 
 
-class Settled(NamedTuple):
+class ResolvedTask(NamedTuple):
     """A task that no worker will see.
 
     Attributes
@@ -38,7 +38,7 @@ class Settled(NamedTuple):
     error: SerializationError | None = None
 
 
-class _Unencoded(Exception):
+class _NotEncoded(Exception):
     """The next task of the iterable does not go into a batch."""
 
     def __init__(self, task: Any, error: SerializationError | None = None) -> None:
@@ -66,7 +66,9 @@ class TaskSource:
         How many tasks have been pulled.
     exhausted : bool
         Whether there are no more.
-    settled : deque of Settled
+    may_block : bool
+        Whether the next task may be long in coming.
+    resolved : deque of ResolvedTask
         Tasks that were pulled and need no worker, until somebody takes them from here.
     """
 
@@ -78,18 +80,19 @@ class TaskSource:
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._iterator = iter(iterable)
+        self.may_block = type(iterable) not in (list, tuple)
         self._live = iterable if isinstance(iterable, LiveTasks) else None
         self._builder = builder
         self._sizer = sizer
         self._clock = clock
-        self.settled: deque[Settled] = deque()
+        self.resolved: deque[ResolvedTask] = deque()
         self.position = 0
         self.exhausted = False
 
     def pull(self, most: int) -> Batch | None:
         """Return a batch of at most `most` tasks, or None where there are none to hand over.
 
-        It ends early where the sizer says so, and before a task that is `settled` already. What the
+        It ends early where the sizer says so, and before a task that is resolved already. What the
         iterable raises is raised as it is.
         """
         builder = self._builder
@@ -102,9 +105,9 @@ class TaskSource:
                 self._pull_held(builder, most, began)
             else:
                 self._pull_several(builder, most, began)
-        except _Unencoded as ended:
+        except _NotEncoded as ended:
             batch = self._finish(len(builder), began)
-            self._settle(ended)
+            self._resolve(ended)
             return batch
         return self._finish(len(builder), began)
 
@@ -112,8 +115,8 @@ class TaskSource:
         for item in self._iterator:
             try:
                 self._add(self._builder, item)
-            except _Unencoded as ended:
-                self._settle(ended)
+            except _NotEncoded as ended:
+                self._resolve(ended)
                 return None
             return self._finish(1, began)
         self._note_end()
@@ -131,20 +134,20 @@ class TaskSource:
         self._sizer.pulled(pulled, self._builder.nbytes, self._clock() - began)
         return self._builder.finish(pulled)
 
-    def _settle(self, ended: _Unencoded) -> None:
-        self.settled.append(Settled(self.position, ended.task, ended.error))
+    def _resolve(self, ended: _NotEncoded) -> None:
+        self.resolved.append(ResolvedTask(self.position, ended.task, ended.error))
         self.position += 1
 
     def _add(self, builder: BatchBuilder, item: Any) -> None:
-        """Encode a task of any form; raise `_Unencoded` when there is nothing to hand over."""
+        """Encode a task of any form; raise `_NotEncoded` when there is nothing to hand over."""
         if type(item) is Known:
-            raise _Unencoded(item)
+            raise _NotEncoded(item)
         task = check_task(item, self.position + len(builder))
         try:
             builder.add(*task)
         except SerializationError as error:
             builder.drop_attempt()
-            raise _Unencoded(task, error) from None
+            raise _NotEncoded(task, error) from None
 
     def _pull_several(self, builder: BatchBuilder, most: int, began: float) -> None:
         iterator, sizer, clock, small = self._iterator, self._sizer, self._clock, SMALL
@@ -181,7 +184,7 @@ class TaskSource:
                         continue
                 except SerializationError as error:
                     builder.drop_attempt()
-                    raise _Unencoded(item, error) from None
+                    raise _NotEncoded(item, error) from None
                 except Exception:  # another form of task; `check_task` says if it is none at all
                     pass
                 self._add(builder, item)

@@ -12,14 +12,15 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from parallel_core import config
 from parallel_core.backends.registry import takes_params
-from parallel_core.config import UNSET, Unset, setting
+from parallel_core.calls.checks import LOW_MEMORY_TIMEOUT, RETRY_BACKOFF
+from parallel_core.calls.parameters import defaults_of, unexpected
+from parallel_core.calls.spec import spec_of
+from parallel_core.config import UNSET, Unset
 from parallel_core.errors import without_our_frames
 from parallel_core.executor.chunks import run_chunk
-from parallel_core.executor.manager import Calls, Manager, Work
-from parallel_core.parallel.options import MEMORY_PATIENCE, RETRY_BACKOFF
-from parallel_core.parallel.parameters import names_of, unexpected
+from parallel_core.executor.manager import LiveCalls, Manager, Work
+from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -45,6 +46,10 @@ _OF_A_CALL = {
 _ALWAYS: Any = Unset("always")
 
 
+#: What calls of an executor are asked for, beyond what its user has said.
+_OF_EXECUTORS = {"verbose": 0, "return_as": "generator_unordered", "pre_dispatch": "all"}
+
+
 def get_executor(
     n_jobs: float | None = None,
     *,
@@ -67,7 +72,7 @@ def get_executor(
     inner_max_num_threads: int | None = UNSET["inner_max_num_threads"],
     max_worker_memory: int | str | None = UNSET["max_worker_memory"],
     min_free_memory: int | str | None = None,
-    memory_patience: float | None = MEMORY_PATIENCE,
+    low_memory_timeout: float | None = LOW_MEMORY_TIMEOUT,
     preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
     worker_lifespan: int | None = UNSET["worker_lifespan"],
     **backend_params: Any,
@@ -99,7 +104,7 @@ def get_executor(
         arrays while tasks with them are under way.
     initializer, initargs, idle_worker_timeout, inner_max_num_threads, preload
         What workers should be like, as for `Parallel`.
-    max_worker_memory, worker_lifespan, min_free_memory, memory_patience
+    max_worker_memory, worker_lifespan, min_free_memory, low_memory_timeout
         When workers are replaced and when tasks wait for memory, as for `Parallel`.
     **backend_params
         Further parameters of a backend that is given by its name.
@@ -131,44 +136,24 @@ def get_executor(
     ...     print(future.result(), list(executor.map(abs, [-1, -2])))
     32 [1, 2]
     """
+    given = locals()
+    del given["backend_params"]
     for name, why in _OF_A_CALL.items():
         if name in backend_params:
             raise TypeError(f"get_executor has no parameter {name!r}, which is about a call: {why}")
     if backend_params and not takes_params(backend):
-        raise unexpected("get_executor", backend_params, names_of(get_executor))
-    calls = Calls(
-        n_jobs,
-        batch_size,
-        backend=backend,
-        prefer=prefer,
-        require=require,
-        timeout=timeout,
-        retries=retries,
-        retry_on=retry_on,
-        retry_backoff=retry_backoff,
-        output=output,
-        temp_folder=temp_folder,
-        max_nbytes=max_nbytes,
-        mmap_mode=mmap_mode,
-        check_arrays=setting("check_arrays", check_arrays, config.current_settings()),
-        initializer=initializer,
-        initargs=initargs,
-        idle_worker_timeout=idle_worker_timeout,
-        inner_max_num_threads=inner_max_num_threads,
-        max_worker_memory=max_worker_memory,
-        min_free_memory=min_free_memory,
-        memory_patience=memory_patience,
-        preload=preload,
-        worker_lifespan=worker_lifespan,
-        **backend_params,
-    )
-    return ParallelExecutor(calls)
+        raise unexpected("get_executor", backend_params, given)
+    params = {**defaults_of(Runner.__init__), **given, **_OF_EXECUTORS}
+    if batch_size is None:
+        params["batch_size"] = "auto"
+    spec = spec_of("get_executor", params, backend_params, default_n_jobs=-1)
+    return ParallelExecutor(LiveCalls(spec, batch_size_is_given=batch_size is not None))
 
 
 class ParallelExecutor(Executor):
     """What `get_executor` returns."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: LiveCalls) -> None:
         self._max_workers = calls.n_workers
         self._captures = calls.captures
         self._pid = os.getpid()

@@ -11,16 +11,17 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from parallel_core.backends.base import Failure, Style
 from parallel_core.backends.registry import find_backend
+from parallel_core.calls.call import Call
+from parallel_core.calls.resources import CallResources
+from parallel_core.calls.spec import CallSpec
 from parallel_core.context.seeds import leave_streams
 from parallel_core.dispatch.interruption import Interruption
 from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
-from parallel_core.parallel.call import Parallel
-from parallel_core.parallel.options import CallOptions
 
 _numbers = itertools.count()
 
@@ -54,6 +55,7 @@ class FutureTasks(LiveTasks):
 
     def begin(self) -> None:
         """Start a call, which counts its tasks from 0."""
+        super().begin()
         self._position = 0
 
     def accept(self, item: Work) -> Any:
@@ -108,17 +110,8 @@ class FutureTasks(LiveTasks):
         return found
 
 
-class _FuturePolicy(Policy):
+class FuturePolicy(Policy):
     """Whatever a task raises is the outcome of its future; no task ends the call."""
-
-    def __init__(self, options: CallOptions) -> None:
-        kinds = options.retry_on
-        super().__init__(
-            _as_outcome,
-            options.retries,
-            tuple(kinds) if isinstance(kinds, (tuple, list)) else (kinds,),
-            options.retry_backoff,
-        )
 
     def judge(self, failure: Failure, may_retry: bool = True) -> Verdict:
         """Return what to do: try again, or deliver the exception."""
@@ -128,61 +121,66 @@ class _FuturePolicy(Policy):
 
 
 def _as_outcome(failure: TaskFailure) -> Any:
-    return failure.instead(Raised(failure.error))
+    return failure.replace(Raised(failure.error))
 
 
-class _Options(CallOptions):
-    """Those of a call of an executor."""
+class LiveCalls:
+    """Makes one call after the other from `FutureTasks`, never in the thread that makes them.
 
-    __slots__ = ()
-
-    def policy(self) -> Policy:
-        """Return the policy for one call."""
-        return _FuturePolicy(self)
-
-
-class Calls(Parallel):
-    """Calls that are fed by an executor, with `FutureTasks`; never in the thread that makes them.
-
-    What such a call yields are lists of chunks of results, each with the position of its first.
+    Parameters
+    ----------
+    spec : CallSpec
+        What was asked for.
+    batch_size_is_given : bool
+        Whether the user has set a size of batches.
     """
 
-    _may_run_here = False
-    _default_n_jobs = -1
-
-    def __init__(
-        self, n_jobs: Any, batch_size: int | Literal["auto"] | None = None, **params: Any
-    ) -> None:
-        super().__init__(
-            n_jobs,
-            verbose=0,
-            return_as="generator_unordered",
-            pre_dispatch="all",
-            batch_size="auto" if batch_size is None else batch_size,
-            **params,
-        )
-        if self._engine.style is Style.INLINE:  # deep within tasks, or asked for by name
-            self._engine = find_backend("threading")
-            self.n_jobs = 1
-        if batch_size is None and not self._engine.can_answer_each:
-            self._batch_size = 1
-        self._call_options = _Options(*self._call_options)
+    def __init__(self, spec: CallSpec, batch_size_is_given: bool) -> None:
+        if spec.backend.style is Style.INLINE:  # deep within tasks, or asked for by name
+            spec = spec._replace(backend=find_backend("threading"), n_jobs=1)
+        if not batch_size_is_given and not spec.backend.can_answer_each:
+            spec = spec._replace(bounds=spec.bounds._replace(batch_size=1))
+        self._failures = spec.failures._replace(on_error=_as_outcome)
+        self._spec = spec
         self._interruption = Interruption()
 
     def interrupt(self) -> None:
         """Have the call end that runs, from another thread, and any that would follow."""
-        assert self._interruption is not None
         self._interruption.set()
 
     @property
     def captures(self) -> bool:
         """Whether each task returns what it has printed, too."""
-        return bool(self._call_options.output == "capture")
+        return self._spec.results.output == "capture"
 
     @property
     def n_workers(self) -> int:
         """How many workers there are."""
-        return self._engine.effective_n_jobs(self.n_jobs)
+        return self._spec.effective_n_jobs()
+
+    def run(self, tasks: FutureTasks) -> None:
+        """Run all `tasks` that there are, and settle their futures."""
+        call = Call(
+            tasks,
+            self._spec,
+            CallResources(self._spec),
+            label=f"get_executor({self._spec.n_jobs})",
+            policy=FuturePolicy(*self._failures),
+            interruption=self._interruption,
+            may_run_here=False,
+            observers=self._spec.observers,
+        )
+        is_complete = False
+        try:
+            call.start()
+            for [chunks] in call.chunks():
+                tasks.settle(chunks)
+            is_complete = True
+        except BaseException as error:
+            call.attach_to(error)
+            raise
+        finally:
+            call.close(is_complete)
 
 
 class Manager:
@@ -190,7 +188,7 @@ class Manager:
 
     Parameters
     ----------
-    calls : Calls
+    calls : LiveCalls
         Runs it.
     name : str
         Of the thread.
@@ -201,7 +199,7 @@ class Manager:
         The queue.
     """
 
-    def __init__(self, calls: Calls, name: str) -> None:
+    def __init__(self, calls: LiveCalls, name: str) -> None:
         self._calls = calls
         self._name = f"parallel-core-{name}-{next(_numbers)}"
         self._context = contextvars.copy_context()
@@ -271,8 +269,7 @@ class Manager:
         while True:
             tasks.begin()
             try:
-                for chunks in self._calls(tasks):
-                    tasks.settle(chunks)
+                self._calls.run(tasks)
             except BaseException as error:
                 tasks.wake_by(None)
                 tasks.fail_all(error)

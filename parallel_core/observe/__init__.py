@@ -2,8 +2,8 @@
 
 ::
 
-    dispatch ──progress()──▶ Parallel.print_progress ──▶ messages.Messages (``verbose``)
-                    └─────▶ followers
+    Call, dispatch, session ── events ──▶ observers
+                                 └──────▶ Parallel.print_progress ──▶ messages (``verbose``)
 
     a worker ──pieces: text──────▶ outlet ──▶ sys.stdout, sys.stderr
              ├─pieces: records ──▶ records ─▶ logging
@@ -11,7 +11,7 @@
 
     a task's print ──▶ capturing ──▶ TaskOutput, or nowhere
 
-- `followers`: who else wants to hear of completions.
+- `events`: what happens in a call, and who is told; `messages`: those of ``verbose``.
 - `pieces`: what travels; `outlet`: where it appears.
 - `records`: log records, on both ends; `warned`: warnings likewise.
 - `capturing`: what is printed goes elsewhere while somebody wants that.

@@ -10,6 +10,9 @@ from time import monotonic
 _TO_STDOUT = 50
 _EVERY_ONE = 10
 
+#: From which `verbose` on it is reported which parameters were overridden.
+MESSAGE_OF_OVERRIDES = 10
+
 
 def duration(seconds: float) -> str:
     """Return seconds for people: ``0.6s``, then ``1.5min``."""

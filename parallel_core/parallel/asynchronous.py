@@ -21,34 +21,58 @@ import queue
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from parallel_core.calls.call import Call
 from parallel_core.dispatch.interruption import CallInterrupted, Interruption
-from parallel_core.dispatch.plan import ReturnAs, check_return_as
+from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.errors import without_our_frames
 from parallel_core.parallel.loops import Signal, new_signal
 
 _T = TypeVar("_T")
+Begin = Callable[[Iterable[Any], ReturnAs, Interruption], Call]
 _numbers = itertools.count()
 
 
-class Apart:
+class Background:
+    """The place for the one background call of a `Parallel` object.
+
+    Parameters
+    ----------
+    begin : callable
+        Returns a `Call` of given tasks that has not started; it raises where another one runs.
+    end : callable
+        Is given that call when it is closed.
+
+    Attributes
+    ----------
+    call : BackgroundCall or None
+        The one that runs.
+    """
+
+    def __init__(self, begin: Begin, end: Callable[[Call], None]) -> None:
+        self.begin = begin
+        self.end = end
+        self.call: BackgroundCall | None = None
+
+
+class BackgroundCall:
     """A call in a thread of its own.
 
     Parameters
     ----------
-    parallel : Parallel
-        Whose call it is.
+    place : Background
+        Where it stands while it runs.
     tasks : iterable
         Of delayed calls.
     return_as : ReturnAs
-        What it returns, whatever `parallel` says.
+        What it returns.
     """
 
-    def __init__(self, parallel: Any, tasks: Iterable[Any], return_as: ReturnAs) -> None:
-        self._parallel = parallel
+    def __init__(self, place: Background, tasks: Iterable[Any], return_as: ReturnAs) -> None:
+        self._place = place
         self._tasks = tasks
         self._return_as = return_as
         self._interruption = Interruption()
@@ -61,22 +85,23 @@ class Apart:
 
     async def start(self) -> None:
         """Start the thread; where one before it is just ending, wait for that."""
-        before = self._parallel._apart
+        before = self._place.call
         if before is not None and before._interruption.is_set:
             await before.close()
-        self._parallel._check_is_free()
         ended = new_signal()
+        call = self._place.begin(self._tasks, self._return_as, self._interruption)
         self._thread = threading.Thread(
             target=contextvars.copy_context().run,
-            args=(self._serve,),
+            args=(self._serve, call),
             name=f"parallel-core-async-{next(_numbers)}",
             daemon=True,
         )
-        self._parallel._apart, self._ended = self, ended
+        self._place.call, self._ended = self, ended
         try:
             self._thread.start()
         except BaseException:
-            self._parallel._apart = self._ended = None
+            self._place.call = self._ended = None
+            self._place.end(call)
             raise
 
     async def take(self) -> Any:
@@ -93,7 +118,7 @@ class Apart:
             raise  # nothing may be waited for any more
         except BaseException:
             self.interrupt()
-            await self._ended.outlast()
+            await self._ended.wait_shielded()
             raise
         found, self._found = self._found, None
         error, self._error = self._error, None
@@ -124,7 +149,7 @@ class Apart:
             return
         self.interrupt()
         if self._ended.is_here():
-            await self._ended.outlast_or_raise()
+            await self._ended.wait_shielded_or_raise()
         else:  # of a loop that has ended
             self.join()
 
@@ -134,47 +159,50 @@ class Apart:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _serve(self) -> None:
+    def _serve(self, call: Call) -> None:
         """Do what is asked, until the end: what the thread does."""
         signal = self._asked.get()
-        parallel = self._parallel
-        usual = parallel._return_as
-        results: Any = None
         try:
-            if signal is None:
-                return
-            parallel._return_as = self._return_as
-            parallel._interruption = self._interruption
-            results = parallel(self._tasks)
-            if self._return_as is ReturnAs.LIST:
-                self._found = results
-                return
-            for chunk in results:
-                self._found = chunk
-                del chunk
-                signal.set()
-                signal = self._asked.get()
-                if signal is None:
-                    return
+            if signal is not None:
+                signal = self._run(call, signal)
         except BaseException as error:
             self._error = error
         finally:
             self._tasks = ()
-            try:
-                if self._return_as is not ReturnAs.LIST and results is not None:
-                    results.close()
-            except BaseException as error:
-                self._error = self._error or error
-            parallel._return_as = usual
-            parallel._interruption = None
+            self._place.end(call)
             self.is_over = True
-            if parallel._apart is self:
-                parallel._apart = None
+            if self._place.call is self:
+                self._place.call = None
             if signal is not None:
                 signal.set()
             self._answer_all()
             assert self._ended is not None
             self._ended.set()
+
+    def _run(self, call: Call, signal: Signal) -> Signal | None:
+        """Run the call; return the signal of whoever waits for the end, if anybody does."""
+        if call.is_list:
+            self._found = call.run()
+            return signal
+        is_complete = False
+        try:
+            call.start()
+            for chunk in call.chunks():
+                self._found = chunk
+                del chunk
+                signal.set()
+                asked = self._asked.get()
+                if asked is None:
+                    return None
+                signal = asked
+            is_complete = True
+            return signal
+        except BaseException as error:
+            call.attach_to(error)
+            self._error = error
+            return signal
+        finally:
+            call.close(is_complete)
 
     def _answer_all(self) -> None:
         """Let go on who has asked when it was over; whoever asks later looks for that."""
@@ -188,12 +216,19 @@ class ResultStream(Generic[_T]):
     """What `Parallel.astream` returns: an asynchronous iterator over results.
 
     It ends when the results do, when it is closed (`aclose`, or the end of an ``async with``),
-    dropped, or when who waits for it is cancelled. Then what is running is stopped.
+    dropped, or when whoever waits for it is cancelled. Then running tasks are stopped.
+
+    Parameters
+    ----------
+    call : BackgroundCall
+        Not started.
+    name : str
+        The call in words, for a warning.
     """
 
-    def __init__(self, parallel: Any, tasks: Iterable[Any], return_as: ReturnAs) -> None:
-        self._call = Apart(parallel, tasks, return_as)
-        self._name = repr(parallel)
+    def __init__(self, call: BackgroundCall, name: str) -> None:
+        self._call = call
+        self._name = name
         self._results: deque[_T] = deque()
         self._has_started = False
         self._is_asked = False
@@ -258,20 +293,3 @@ class ResultStream(Generic[_T]):
                 ResourceWarning,
                 stacklevel=2,
             )
-
-
-def stream(parallel: Any, tasks: Iterable[Any]) -> ResultStream[Any]:
-    """Return the results of a call of `parallel` as they come."""
-    if parallel._call_options.reduce is not None:
-        raise ValueError("a call with reduce has one value: await acall() instead of astream()")
-    return_as = check_return_as(parallel.return_as)
-    if return_as is ReturnAs.LIST:
-        return_as = ReturnAs.GENERATOR
-    return ResultStream(parallel, tasks, return_as)
-
-
-async def call(parallel: Any, tasks: Iterable[Any]) -> Any:
-    """Return all results of a call of `parallel`."""
-    apart = Apart(parallel, tasks, ReturnAs.LIST)
-    await apart.start()
-    return await apart.take()

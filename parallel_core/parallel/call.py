@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator, Iterable
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, overload
 
+from parallel_core.calls.checks import check_iterable
+from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.errors import cut_traceback, without_our_frames
-from parallel_core.parallel.checks import check_iterable
 from parallel_core.parallel.returns import Instead, Returns
 from parallel_core.parallel.runner import Runner
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Never, TypeVar, Unpack
 
+    from parallel_core.calls.parameters import KeywordParams, ParallelParams
     from parallel_core.dispatch.policy import TaskFailure
     from parallel_core.parallel.asynchronous import ResultStream
-    from parallel_core.parallel.parameters import KeywordParams, ParallelParams
     from parallel_core.parallel.returns import Generated, Listed, NoErrors, Unknown, Value
     from parallel_core.tasks.delayed import TaskLike
 
@@ -34,128 +35,127 @@ class Parallel(Runner, Generic[Returns, Instead]):
     Parameters
     ----------
     n_jobs : int or None, optional
-        Number of workers. 1 runs the tasks here, one after the other, unless `timeout`,
-        `retries`, `on_error` or `max_worker_memory` asks for what only a worker process can give;
-        see :doc:`/howto/errors`. -1 stands for all cores
-        that this process may use, -2 for all but one, and so on; within a task, all of those that
-        the calls around it have left. Floats are rounded down. None means what the surrounding
-        `parallel_config` says, else 1.
+        Number of workers. With 1, tasks run in the calling thread, one after the other, unless
+        `timeout`, `retries`, `on_error` or `max_worker_memory` asks for what only a worker can
+        give; see :doc:`/howto/errors`. -1 stands for all cores that this process may use, -2 for
+        all but one, and so on; within a task, for the cores that the surrounding calls have left.
+        Floats are rounded down. None means the value of the surrounding `parallel_config`, else 1.
     backend : str, Backend, Executor or multiprocessing context, optional
-        ``"processes"`` (the default), ``"threading"``, ``"sequential"``, ``"loky"``,
-        ``"multiprocessing"``, or a name given to `register_parallel_backend`. Libraries had better
-        leave this alone and say `prefer` or `require`.
+        Where tasks run: ``"processes"`` (the default), ``"threading"``, ``"sequential"``,
+        ``"loky"``, ``"multiprocessing"``, or a name given to `register_parallel_backend`.
+        Libraries should not set it, but give `prefer` or `require`.
     return_as : {"list", "generator", "generator_unordered"}, default "list"
-        Whether to return all results, or a generator of them, in order or as they come.
+        Return type: a list of all results, or a generator of them, in the order of the tasks or as
+        they arrive.
     verbose : int, default 0
-        How much to tell: nothing, ever more, from 11 on every completion; on stderr up to 50, above
-        on stdout.
+        Verbosity. 0 is silent; higher values report more often, and above 10 after every
+        completion. Messages go to stderr, or to stdout above 50.
     timeout : float, optional
-        Seconds that a task may run, from when it starts; loading its function, which may import
-        much, is not counted. It fails with a `TaskTimeoutError`, and only its worker is replaced.
-        With one job, too, it runs in a worker, then. Not applied with ``backend="sequential"``,
-        where nobody could stop it; threads cannot be stopped either, and are left to themselves.
+        Seconds that each task may run, counted from its start; loading its function is not
+        counted. A task that takes longer fails with a `TaskTimeoutError`, and its worker is
+        replaced. With one job, the task runs in a worker, too. Threads cannot be stopped: they are
+        abandoned. ``backend="sequential"`` ignores the limit.
     pre_dispatch : int, str or "all", default "2*n_jobs"
-        How many batches may be pulled from the iterable before earlier ones are done (for a
-        generator: taken). An expression may use ``n_jobs`` and arithmetic.
+        Number of batches that may be pulled from the iterable before earlier ones are done, or,
+        for a generator, taken. A string may use ``n_jobs`` and arithmetic.
     batch_size : int or "auto", default "auto"
-        Tasks that are handed over together; ``"auto"`` follows how long they take.
+        Number of tasks that are handed over together. ``"auto"`` adapts it to their duration.
     temp_folder : path, optional
-        Where large arrays are put.
+        Folder for large arrays. By default, shared memory.
     max_nbytes : int, str or None, default "1M"
-        From which size, in bytes, arrays are shared with workers as memory maps.
+        Size in bytes from which arrays are shared with workers as memory maps. None: never.
     mmap_mode : {"r", "r+", "w+", "c", None}, default "r"
-        How workers open them.
+        Mode in which workers open these memory maps.
     check_arrays : {"auto", "always", "never"}, default "auto"
         How to notice that a large array has changed, where the kernel does not tell which memory
-        was written. ``"auto"`` compares it in full once a call and at its end, and in part in
-        between, for at most a twentieth of the time; a change within the call is an error.
-        ``"always"`` compares it in full for each task. ``"never"`` takes it for unchanged, also
-        where the kernel could tell, until the call or the ``with`` block ends.
+        was written. ``"auto"`` compares the array in full once a call and at its end, and in part
+        in between, for at most a twentieth of the time; a change within the call is an error.
+        ``"always"`` compares it in full for each task. ``"never"`` takes it for unchanged until
+        the call or the ``with`` block ends, even where the kernel could tell.
     prefer : {"processes", "threads"}, optional
-        A hint for where no backend was chosen from outside.
+        Hint: which kind of worker to use if no backend was chosen from outside.
     require : "sharedmem", optional
-        A constraint: tasks must see the caller's own objects.
+        Constraint: tasks must see the caller's own objects.
     initializer : callable, optional
-        Called in each worker before its first task. What it assigns to globals is there for the
-        tasks.
+        Function that is called in each worker before its first task. Tasks see the globals that it
+        assigns.
     initargs : tuple, default ()
-        Its arguments.
+        Arguments of `initializer`.
     idle_worker_timeout : float or None, default 300
-        Seconds after which an idle worker ends.
+        Seconds after which an idle worker ends. None: never.
     inner_max_num_threads : int, optional
         Threads that numeric libraries may use in each worker; see `parallel_config`.
     on_error : {"raise", "return", "skip"} or callable, default "raise"
-        What a task that fails does to the call: end it with its error, have the exception stand in
-        the place of its result, or be left out. A function gets a `TaskFailure`, and returns one of
-        these words, ``"retry"``, or ``failure.instead(value)``.
+        What a failed task does: end the call with its error, put the exception in the place of the
+        result, or leave the result out. A function gets a `TaskFailure` and returns one of these
+        words, ``"retry"``, or ``failure.replace(value)``.
     retries : int, default 0
-        How many times a task is run again whose worker died, or that raised one of `retry_on`.
+        How often to rerun a task whose worker died or that raised one of `retry_on`.
     retry_on : exception class or tuple of them, default ()
-        For which exceptions, besides the death of the worker.
+        Exceptions after which a task is rerun.
     retry_backoff : float, default 0.1
-        Seconds before the first retry of a task; each further one waits twice as long.
+        Seconds before the first retry of a task; each further retry waits twice as long.
     call_timeout : float, optional
-        Seconds that the whole call may take. Its end is a `CallTimeoutError`.
+        Seconds that the whole call may take; then it raises a `CallTimeoutError`.
     stop_when : callable, optional
-        Gets each result as it arrives. Where it says yes, the call ends at once, with the results
-        that are there.
+        Function of a result. The call ends at once when it returns a true value, with the results
+        that have arrived.
     pre_dispatch_nbytes : int or str, optional
-        How many bytes of arguments may be pulled ahead, besides what `pre_dispatch` says; a task
-        that is larger is ahead alone.
+        Bytes of arguments that may be pulled ahead, in addition to the limit of `pre_dispatch`. A
+        larger task is pulled alone.
     min_free_memory : int or str, optional
-        While less memory than this is free, no further tasks are handed over.
-    memory_patience : float or None, default 60
-        Seconds for which that may go on while no task is at work; then the call ends with a
-        `LowMemoryError`.
+        Bytes of free memory below which no further task is handed over.
+    low_memory_timeout : float or None, default 60
+        Seconds for which memory may stay below `min_free_memory` while no task runs; then the call
+        raises a `LowMemoryError`. None: for ever.
     max_worker_memory : int or str, optional
-        A worker process that holds more than this between two tasks is replaced.
+        Bytes over which a worker process is replaced, looked at between two tasks.
     worker_lifespan : int, optional
-        After how many tasks a worker process is replaced.
+        Number of tasks after which a worker process is replaced.
     preload : str or list of str, optional
-        Modules that worker processes have imported before their first task. They are imported
-        once, and workers forked from there, in little time and memory; see
-        :doc:`/howto/preload`.
+        Modules that are imported once, in a process from which workers are forked: many workers
+        then start quickly and share memory; see :doc:`/howto/preload`.
     journal : path, optional
-        A file to which results are appended as they come. The same call, started again when the
-        program has crashed, takes them from there; see :doc:`/howto/journal`.
+        File to which results are appended as they arrive. The same call in a restarted program
+        takes them from there; see :doc:`/howto/journal`.
     reduce : callable, optional
-        A function of two results that returns one, and is associative. Results are folded by it
-        where they are made, in the order of the tasks, and the call returns the one value. It is
-        the same to the last bit for any `n_jobs`, backend and batch size; see
-        :doc:`/howto/reduce`.
+        Associative function of two results. Workers combine their results with it, in the order of
+        the tasks, and the call returns one value, the same to the last bit for any `n_jobs`,
+        backend and batch size; see :doc:`/howto/reduce`.
     reduce_initial : object, optional
-        What is returned where there are no results; else the leftmost value.
+        Leftmost value for `reduce`, returned as it is if there are no results.
     seed : int, sequence of int or numpy.random.SeedSequence, optional
-        Gives each task random numbers of its own, which depend on it and the position of the task
-        alone: by `rng`, and, but in threads, by `random` and `numpy.random` as well; see
-        :doc:`/howto/random-numbers`.
+        Seed from which each task gets its own random numbers, by its position: through `rng`, and,
+        except in threads, through `random` and `numpy.random`; see :doc:`/howto/random-numbers`.
     output : {"pass", "capture", "discard"}, default "pass"
-        What becomes of what tasks write to ``sys.stdout`` and ``sys.stderr``: it appears where the
-        caller's own output would; or comes with the results, each of which is a `TaskOutput`; or
-        is dropped. See :doc:`/howto/output-and-logging`.
+        What happens to what tasks write to ``sys.stdout`` and ``sys.stderr``: it appears where the
+        caller's own output would, comes with each result as a `TaskOutput`, or is dropped. See
+        :doc:`/howto/output-and-logging`.
+    observers : list of Observer, optional
+        Objects that are told what happens in the call; see :doc:`/howto/observe`.
     **backend_params
-        Further parameters of a registered backend that is given by its name. Any other name is a
-        `TypeError` that says what may have been meant.
+        Parameters of a registered backend that is given by its name. Any other unknown name raises
+        a `TypeError` that suggests the closest parameter.
 
     Attributes
     ----------
     n_tasks : int or None
         How many tasks the iterable has, once that is known.
     n_dispatched_tasks, n_completed_tasks : int
-        How far the call is.
+        How many tasks were handed to workers, and how many are done.
     n_resumed_tasks : int
         How many results came from the `journal`.
 
     Raises
     ------
     ValueError, TypeError
-        For parameters that make no sense, when the object is made.
+        For invalid parameters, when the object is made.
 
     Notes
     -----
-    The arguments of a task are taken when it is yielded; what happens to them later does not
-    reach the task (threads and ``n_jobs=1`` share the caller's memory instead). One call runs at
-    a time on an instance; different instances may run in different threads.
+    The arguments of a task are taken when it is yielded: later changes do not reach the task.
+    (Threads and ``n_jobs=1`` share the caller's memory instead.) An instance runs one call at a
+    time; different instances may run in different threads.
 
     Examples
     --------
@@ -365,9 +365,16 @@ class Parallel(Runner, Generic[Returns, Instead]):
         -----
         What a plain call raises is raised where the result is awaited.
         """
-        from parallel_core.parallel.asynchronous import stream
+        from parallel_core.parallel.asynchronous import ResultStream
 
-        return stream(self, check_iterable(iterable))
+        results = self._spec.results
+        if results.reduce is not None:
+            raise ValueError("a call with reduce has one value: await acall() instead of astream()")
+        return_as = results.return_as
+        if return_as is ReturnAs.LIST:
+            return_as = ReturnAs.GENERATOR
+        call = self._in_background(check_iterable(iterable), return_as)
+        return ResultStream(call, repr(self))
 
     # As for a plain call.
     @overload
@@ -399,10 +406,9 @@ class Parallel(Runner, Generic[Returns, Instead]):
             The results; or what `reduce` has made of them. Where who waits for them is cancelled,
             the call ends: tasks that run are stopped.
         """
-        from parallel_core.parallel.asynchronous import call
-
-        tasks = check_iterable(iterable)
+        call = self._in_background(check_iterable(iterable), ReturnAs.LIST)
         try:
-            return await call(self, tasks)
+            await call.start()
+            return await call.take()
         except Exception as error:
             raise without_our_frames(error)  # noqa: B904 - it is the same

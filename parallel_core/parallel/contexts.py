@@ -10,18 +10,27 @@ from parallel_core import config
 from parallel_core.backends.base import Backend
 from parallel_core.backends.cores import check_n_jobs
 from parallel_core.backends.registry import find_backend, takes_params
+from parallel_core.calls.checks import (
+    check_hints,
+    check_nested,
+    check_of_arrays,
+    check_output,
+    check_verbose,
+)
+from parallel_core.calls.choice import choose_backend
+from parallel_core.calls.parameters import names_of, unexpected
+from parallel_core.calls.spec import worker_options
 from parallel_core.config import DEFAULTS, UNSET, Settings, only_given, setting
-from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import check_hints, check_nested, check_of_arrays, check_verbose
-from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend
-from parallel_core.parallel.options import check_output, worker_options
-from parallel_core.parallel.parameters import names_of, unexpected
+from parallel_core.observe.events import check_observers
+from parallel_core.observe.messages import MESSAGE_OF_OVERRIDES, Messages
 from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, KeysView
+    from collections.abc import Callable, KeysView, Sequence
     from typing import Literal
+
+    from parallel_core.observe.events import Observer
 
 
 class parallel_config:
@@ -57,6 +66,8 @@ class parallel_config:
         all further levels. By default ``("threading", "sequential")``.
     output : {"pass", "discard"}, default "pass"
         As for `Parallel`. ``"capture"`` changes what a call returns: only the call can ask for it.
+    observers : list of Observer, optional
+        Objects that are told what happens in each call; see `Observer`.
     inner_max_num_threads : int, optional
         Threads that numeric libraries may use in each worker, thread or process; by default, and
         in calls that name a backend themselves, its share of the cores. Variables such as
@@ -93,6 +104,7 @@ class parallel_config:
         require: Literal["sharedmem"] | None = UNSET["require"],
         nested: str | list[str] | tuple[str, ...] | None = UNSET["nested"],
         output: Literal["pass", "discard"] = UNSET["output"],
+        observers: Sequence[Observer] | None = UNSET["observers"],
         check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
         initializer: Callable[..., object] | None = UNSET["initializer"],
         initargs: tuple[Any, ...] = UNSET["initargs"],
@@ -114,6 +126,7 @@ class parallel_config:
             require=require,
             nested=nested,
             output=output,
+            observers=observers,
             check_arrays=check_arrays,
         )
         _check(values)
@@ -302,6 +315,8 @@ def _check(values: dict[str, Any]) -> None:
         values["nested"] = check_nested(values["nested"])
     if "verbose" in values:
         values["verbose"] = check_verbose(values["verbose"])
+    if "observers" in values:
+        values["observers"] = check_observers(values["observers"])
     if "output" in values:
         check_output(values["output"])
         if values["output"] == "capture":

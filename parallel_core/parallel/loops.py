@@ -24,11 +24,11 @@ class Signal(ABC):
         """Wait until it is set."""
 
     @abstractmethod
-    async def outlast(self) -> None:
+    async def wait_shielded(self) -> None:
         """Wait until it is set, even while being cancelled: for who has that to raise already."""
 
     @abstractmethod
-    async def outlast_or_raise(self) -> None:
+    async def wait_shielded_or_raise(self) -> None:
         """Wait until it is set, even while being cancelled; then raise what came meanwhile."""
 
 
@@ -59,17 +59,17 @@ class AsyncioSignal(Signal):
         """Wait until it is set."""
         await self._asyncio.shield(self._future)  # it is for others, too
 
-    async def outlast(self) -> None:
+    async def wait_shielded(self) -> None:
         """Wait until it is set; further cancellations add nothing to the first."""
-        await self._outlast()
+        await self._wait_shielded()
 
-    async def outlast_or_raise(self) -> None:
+    async def wait_shielded_or_raise(self) -> None:
         """Wait until it is set; then raise the cancellation that came meanwhile."""
-        cancelled = await self._outlast()
+        cancelled = await self._wait_shielded()
         if cancelled is not None:
             raise cancelled
 
-    async def _outlast(self) -> BaseException | None:
+    async def _wait_shielded(self) -> BaseException | None:
         cancelled = None
         while not self._future.done():
             try:
@@ -102,14 +102,14 @@ class TrioSignal(Signal):
         """Wait until it is set."""
         await self._event.wait()
 
-    async def outlast(self) -> None:
+    async def wait_shielded(self) -> None:
         """Wait until it is set."""
         with self._trio.CancelScope(shield=True):
             await self._event.wait()
 
-    async def outlast_or_raise(self) -> None:
+    async def wait_shielded_or_raise(self) -> None:
         """Wait until it is set; the cancellation that came meanwhile is raised by what follows."""
-        await self.outlast()
+        await self.wait_shielded()
         await self._trio.lowlevel.checkpoint_if_cancelled()
 
 

@@ -1,49 +1,29 @@
-"""Calls with parameters that were given once: one at a time, from its start to its end."""
+"""What `Parallel` does: it reads its parameters, and makes one call at a time."""
 
 from __future__ import annotations
 
-import functools
-import sys
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from memmapping.folders import check_temp_folder
-from parallel_core import config
-from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style
-from parallel_core.backends.cores import check_n_jobs, threads_per_worker
-from parallel_core.backends.registry import find_backend, takes_params
-from parallel_core.config import UNSET, setting
-from parallel_core.context.capturing import aspects_of_call
-from parallel_core.context.seeds import seed_of_call
-from parallel_core.dispatch.aftermath import ArrivedResults, attach
-from parallel_core.dispatch.gaps import Gap
-from parallel_core.dispatch.plan import (
-    CallPlan,
-    Counters,
-    ReturnAs,
-    check_batch_size,
-    check_pre_dispatch,
-    check_return_as,
-    check_timeout,
-    resolve_pre_dispatch,
+from parallel_core.calls.call import Call
+from parallel_core.calls.checks import LOW_MEMORY_TIMEOUT, RETRY_BACKOFF, check_iterable
+from parallel_core.calls.resources import CallResources
+from parallel_core.calls.spec import spec_of
+from parallel_core.config import UNSET
+from parallel_core.dispatch.limits import Counters, ReturnAs
+from parallel_core.dispatch.placeholders import NO_RESULT
+from parallel_core.observe.events import (
+    BatchAnswered,
+    CallEnded,
+    CallStarted,
+    Event,
+    ResultsResumed,
+    TaskFailed,
+    observers_of,
 )
-from parallel_core.observe.followers import followed, followers
-from parallel_core.observe.messages import Messages
-from parallel_core.parallel.checks import check_iterable, check_of_arrays, check_verbose
-from parallel_core.parallel.choice import MESSAGE_OF_OVERRIDES, choose_backend
-from parallel_core.parallel.holdings import Holdings
-from parallel_core.parallel.nesting import settings_of_tasks
-from parallel_core.parallel.options import (
-    MEMORY_PATIENCE,
-    RETRY_BACKOFF,
-    call_options,
-    given_workers,
-    worker_options,
-)
-from parallel_core.parallel.parameters import names_of, unexpected
-from parallel_core.parallel.starting import instead_of, new_dispatch, place_of
+from parallel_core.observe.messages import MESSAGE_OF_OVERRIDES, Messages
 
 if TYPE_CHECKING:
     import os
@@ -53,20 +33,12 @@ if TYPE_CHECKING:
 
     from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.policy import TaskFailure
-    from parallel_core.parallel.asynchronous import Apart
+    from parallel_core.observe.events import Observer
+    from parallel_core.parallel.asynchronous import Background, BackgroundCall
 
 
 class Runner:
-    """What `Parallel` is behind its types, which say what its parameters are.
-
-    It checks them when they are given. Then it makes calls, one at a time, each of which it leaves
-    to a dispatch.
-    """
-
-    #: Whether the tasks of a call with one job may run in the thread that makes it.
-    _may_run_here = True
-    #: What ``n_jobs=None`` means where the context does not say; None: what the backend says.
-    _default_n_jobs: int | None = None
+    """What `Parallel` is behind its types, which say what its parameters are."""
 
     def __init__(
         self,
@@ -98,106 +70,109 @@ class Runner:
         stop_when: Callable[[Any], object] | None = None,
         pre_dispatch_nbytes: int | str | None = None,
         min_free_memory: int | str | None = None,
-        memory_patience: float | None = MEMORY_PATIENCE,
+        low_memory_timeout: float | None = LOW_MEMORY_TIMEOUT,
         journal: str | os.PathLike[str] | None = None,
         reduce: Callable[[Any, Any], Any] | None = None,
-        reduce_initial: Any = Gap.MISSING,
+        reduce_initial: Any = NO_RESULT,
         seed: Any = None,
         output: Literal["pass", "capture", "discard"] = UNSET["output"],
         check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
+        observers: Sequence[Observer] | None = UNSET["observers"],
         **backend_params: Any,
     ) -> None:
-        settings = config.current_settings()
-        jobs = check_n_jobs(n_jobs)
-        self.verbose = check_verbose(setting("verbose", verbose, settings))
-        self.timeout = check_timeout(timeout)
-        self.return_as = return_as
-        self.pre_dispatch = pre_dispatch
-        self.batch_size = batch_size
-        self.temp_folder = setting("temp_folder", temp_folder, settings)
-        self.max_nbytes = setting("max_nbytes", max_nbytes, settings)
-        self.mmap_mode = setting("mmap_mode", mmap_mode, settings)
-        self.check_arrays = setting("check_arrays", check_arrays, settings)
-        check_of_arrays(self.temp_folder, self.max_nbytes, self.mmap_mode, self.check_arrays)
-        self._return_as = check_return_as(return_as)
-        self._batch_size = check_batch_size(batch_size)
-        if pre_dispatch != "2*n_jobs":
-            check_pre_dispatch(pre_dispatch)
-        self._call_options = call_options(
-            (
-                on_error,
-                retries,
-                retry_on,
-                retry_backoff,
-                call_timeout,
-                stop_when,
-                pre_dispatch_nbytes,
-                min_free_memory,
-                memory_patience,
-                journal,
-                reduce,
-                reduce_initial,
-                seed,
-                setting("output", output, settings),
-            ),
-            self._return_as,
-        )
-
-        if backend_params and not takes_params(backend):
-            raise unexpected("Parallel", backend_params, names_of(Runner.__init__))
-        workers = given_workers(
-            (
-                initializer,
-                initargs,
-                idle_worker_timeout,
-                inner_max_num_threads,
-                max_worker_memory,
-                preload,
-                worker_lifespan,
-            )
-        )
-        if backend is None and settings.backend_params:
-            workers = {**settings.backend_params, **workers}
-        self._options = worker_options(workers)
-        self._is_named = backend is not None
-        self._engine, wanted, self._remark = choose_backend(
-            backend, jobs, prefer, require, backend_params
-        )
-        if wanted is None:
-            default = self._default_n_jobs
-            wanted = self._engine.default_n_jobs if default is None else default
-        self.n_jobs = wanted
-        self._managed = False
-        self._held = Holdings(self._options, self._call_options.journal)
-        self._dispatch: Any = None
-        self._generator: weakref.ref[Generator[Any, None, None]] | None = None
-        self._running = False
+        params = locals()  # the parameters by name: what a call is asked to do stands in its spec
+        del params["self"], params["backend_params"]
+        self._spec = spec_of("Parallel", params, backend_params)
+        self._resources = CallResources(self._spec)
+        self._return_as = return_as
+        self._batch_size = batch_size
+        self._call: Call | None = None
+        self._counters = Counters()
         self._messages: Messages | None = None
-        self._apart: Apart | None = None  # a call in a thread of its own
-        self._interruption: Interruption | None = None
+        self._generator: weakref.ref[Generator[Any, None, None]] | None = None
+        self._background: Background | None = None
+
+    @property
+    def n_jobs(self) -> int:
+        """The number of jobs that was asked for."""
+        return self._spec.n_jobs
+
+    @property
+    def return_as(self) -> str:
+        """What a call returns."""
+        return self._return_as
+
+    @property
+    def batch_size(self) -> int | str:
+        """How many tasks are handed over together."""
+        return self._batch_size
+
+    @property
+    def verbose(self) -> int:
+        """How much is reported."""
+        return self._spec.verbose
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a task may run."""
+        return self._spec.bounds.timeout
+
+    @property
+    def pre_dispatch(self) -> float | str:
+        """How many batches may be pulled ahead."""
+        return self._spec.bounds.pre_dispatch
+
+    @property
+    def temp_folder(self) -> Any:
+        """Where large arrays are put."""
+        return self._spec.arrays.temp_folder
+
+    @property
+    def max_nbytes(self) -> Any:
+        """From which size arrays are shared."""
+        return self._spec.arrays.max_nbytes
+
+    @property
+    def mmap_mode(self) -> Any:
+        """How workers open shared arrays."""
+        return self._spec.arrays.mmap_mode
+
+    @property
+    def check_arrays(self) -> str:
+        """How changes of arrays are noticed."""
+        return self._spec.arrays.check_arrays
 
     @property
     def n_tasks(self) -> int | None:
         """How many tasks there are, once that is known."""
-        return None if self._dispatch is None else self._dispatch.total
+        return self._progress.total
 
     @property
     def n_dispatched_tasks(self) -> int:
         """How many tasks were handed to workers."""
-        return 0 if self._dispatch is None else self._dispatch.dispatched
+        return self._progress.dispatched
 
     @property
     def n_completed_tasks(self) -> int:
         """How many tasks are done."""
-        return 0 if self._dispatch is None else self._dispatch.completed
+        return self._progress.completed
 
     @property
     def n_resumed_tasks(self) -> int:
         """How many results came from the journal."""
-        return self._held.n_resumed_tasks
+        return self._resources.n_resumed_tasks
+
+    @property
+    def _progress(self) -> Counters:
+        return self._counters if self._call is None else self._call.counters
+
+    def _print(self, message: str) -> None:
+        """Write a message of `verbose`; subclasses that were written for joblib override it."""
+        if self._messages is not None:
+            self._messages.write(message)
 
     def print_progress(self) -> None:
-        """Tell how far the call is; called after completions, for subclasses to override.
+        """Report the progress of the call; called after completions, for subclasses to override.
 
         It runs in the thread that waits for the results. See `n_completed_tasks`,
         `n_dispatched_tasks` and `n_tasks`.
@@ -205,13 +180,8 @@ class Runner:
         if self._messages is not None:
             self._messages.progress(self.n_completed_tasks, self.n_tasks)
 
-    def _print(self, message: str) -> None:
-        """Write a message of `verbose`; subclasses that were written for joblib override it."""
-        if self._messages is not None:
-            self._messages.write(message)
-
     def __enter__(self) -> Self:
-        self._managed = True
+        self._resources.is_kept = True
         return self
 
     def __exit__(
@@ -220,190 +190,115 @@ class Runner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._managed = False
-        if self._apart is not None:
-            self._apart.join()
+        self._resources.is_kept = False
+        if self._background is not None and self._background.call is not None:
+            self._background.call.join()
         generator = self._generator() if self._generator is not None else None
         if generator is not None:
             generator.close()
-        self._held.close_journal()
-        self._held.release()
+        self._resources.close()
 
     def _run(self, iterable: Any) -> Any:
         """Return what a call returns."""
-        if self._running:
-            self._check_is_free()
-        tasks = check_iterable(iterable)
-        self._running = True
-        complete = False
-        try:
-            dispatch = self._dispatch = self._start(tasks)
-            if self._return_as is not ReturnAs.LIST:
-                return self._generate(dispatch)
-            results = dispatch.run()
-            complete = True
-            return results
-        except BaseException as error:
-            self._attach_aftermath(error)
-            raise
-        finally:
-            if self._return_as is ReturnAs.LIST or self._generator is None:
-                self._finish(complete)
+        call = self._begin(check_iterable(iterable))
+        if call.is_list:
+            try:
+                return call.run()
+            finally:
+                self._end(call)
+        return self._generate(call)
 
-    def _check_is_free(self) -> None:
-        if self._running or self._apart is not None:
+    def _begin(
+        self,
+        tasks: Iterable[Any],
+        return_as: ReturnAs | None = None,
+        interruption: Interruption | None = None,
+    ) -> Call:
+        """Return a call that has not started, and is the one of this instance from now on."""
+        if self._call is not None:
             raise RuntimeError(
                 "This Parallel instance is already running a call, whose generator has not been "
                 "exhausted or closed: finish that first, or use another instance"
             )
+        spec = self._spec
+        call = Call(
+            tasks,
+            spec,
+            self._resources,
+            label=repr(self),
+            return_as=return_as,
+            interruption=interruption,
+            observers=(*spec.observers, *observers_of(self)),
+            hook=self._tell if self.verbose or not self._has_own("print_progress") else None,
+        )
+        self._call = call
+        return call
 
-    def _attach_aftermath(self, error: BaseException) -> None:
-        """Have `error`, which ends the call, carry what was done."""
-        if self._dispatch is None or isinstance(self._dispatch, Counters):
-            attach(error, ArrivedResults(), None)  # it ended before any worker was ready
-        else:
-            attach(error, *self._dispatch.aftermath())
+    def _end(self, call: Call) -> None:
+        """Let go of a call that was closed."""
+        self._counters = call.counters
+        self._call = None
 
-    def _generate(self, dispatch: Any) -> Generator[Any, None, None]:
+    def _in_background(self, tasks: Iterable[Any], return_as: ReturnAs) -> BackgroundCall:
+        """Return a call for an event loop, not started."""
+        from parallel_core.parallel.asynchronous import Background, BackgroundCall
+
+        if self._background is None:
+            self._background = Background(self._begin, self._end)
+        return BackgroundCall(self._background, tasks, return_as)
+
+    def _generate(self, call: Call) -> Generator[Any, None, None]:
         from parallel_core.parallel.generators import result_generator
 
-        chunks = dispatch.chunks()
-        if self._apart is not None:
-            chunks = ([chunk] for chunk in chunks)  # it takes them whole
-        generator = result_generator(chunks, self._finish, self._attach_aftermath, repr(self))
+        def finish(is_complete: bool) -> None:
+            self._generator = None
+            try:
+                call.close(is_complete)
+            finally:
+                self._end(call)
+
+        try:
+            call.start()
+        except BaseException as error:
+            call.attach_to(error)
+            finish(False)
+            raise
+        generator = result_generator(call.chunks(), finish, call.attach_to, repr(self))
         self._generator = weakref.ref(generator)
         return generator
 
-    def _start(self, tasks: Iterable[Any]) -> Any:
-        """Return a started dispatch on the chosen backend, or on threads where it cannot work."""
-        backend = self._engine
-        n_jobs = self._effective_n_jobs()
-        self._dispatch = None
-        if self._needs_no_worker(n_jobs) or sys.is_finalizing():
-            backend = find_backend("sequential")  # the end: no import, no thread any more
-        pre_dispatch = resolve_pre_dispatch(self.pre_dispatch, n_jobs)
-        session: Session | None = None
-        while session is None and backend.style is Style.PUSH:
-            if not backend.runs_here:
-                check_temp_folder(self.temp_folder)
-            try:
-                session = self._held.open(backend, n_jobs)
-            except BackendUnavailable as error:
-                backend = instead_of(backend, error)
-        progress = self._prepare_messages(backend, n_jobs)
-        plan = self._plan(backend, n_jobs, pre_dispatch, progress)
-        make_arrays = functools.partial(
-            self._held.array_reducer,
-            self.max_nbytes,
-            self.mmap_mode,
-            self.temp_folder,
-            self.check_arrays,
-        )
-        dispatch = new_dispatch(backend, session, tasks, plan, self._options, make_arrays)
-        self._dispatch = dispatch
-        backend.start_call()
-        dispatch.start()
-        return dispatch
-
-    def _needs_no_worker(self, n_jobs: int) -> bool:
-        """Whether one job is all, and nothing is asked for that only a worker can give."""
-        backend = self._engine
-        if n_jobs != 1 or not backend.inline_when_single or not self._may_run_here:
-            return False
-        if self.timeout is not None:
-            return False
-        if backend.style is not Style.PUSH or backend.runs_here:
-            return True  # a thread protects from nothing else
-        if self._is_named and self.n_jobs < 0:
-            return False  # of processes, as many as there are cores
-        options = self._call_options
-        is_protected = options.retries or options.on_error != "raise" or self._options.most_memory
-        return not is_protected
-
-    def _plan(
-        self,
-        backend: Backend,
-        n_jobs: int,
-        pre_dispatch: int | None,
-        progress: Callable[[], None] | None,
-    ) -> CallPlan:
-        options = self._call_options
-        seeded = seed_of_call(options.seed)
-        place, settings = place_of(backend), None
-        if backend.runs_here:
-            threads = threads_per_worker(n_jobs, self._options.thread_limit)
-            settings = settings_of_tasks(backend, n_jobs, threads)
-        elif backend.style is Style.PUSH:
-            settings = settings_of_tasks(backend, n_jobs)
-        return CallPlan(
-            n_jobs,
-            options.policy(),
-            self._return_as,
-            pre_dispatch,
-            self._batch_size,
-            self.timeout,
-            progress,
-            options.call_timeout,
-            options.stop_when,
-            options.pre_dispatch_nbytes,
-            self._options.lifespan,
-            options.gate(),
-            None if options.journal is None else self._held.open_journal(seeded),
-            options.reduction(),
-            (
-                *options.aspects(),
-                *aspects_of_call(place, seeded, settings, backend.opens_files),
-            ),
-            settings if backend.runs_here else None,
-            self._interruption,
-        )
-
-    def _finish(self, complete: bool) -> None:
-        """End the call: with all its results, or by letting nothing of it go on."""
-        self._running = False
-        self._generator = None
-        dispatch = self._dispatch
-        if isinstance(dispatch, Counters):
-            dispatch = None  # it has been finished before
-        if dispatch is not None:  # keep its figures, not its results
-            self._dispatch = Counters(dispatch.dispatched, dispatch.completed, dispatch.total)
-        try:
-            if not complete and dispatch is not None:
-                dispatch.abandon()
-        finally:
-            self._held.end_journal(self._messages)
-            if not self._managed:
-                self._held.close_journal()
-            if not self._managed or not complete:
-                self._held.release()
-            else:
-                self._held.end_call()
-
-    def _prepare_messages(self, backend: Backend, n_jobs: int) -> Callable[[], None] | None:
-        self._messages = None
-        if self.verbose:
-            is_own = getattr(self._print, "__func__", None) is _print
-            self._messages = Messages(self.verbose, repr(self), None if is_own else self._print)
-            if self._remark is not None and self.verbose >= MESSAGE_OF_OVERRIDES:
-                self._messages.say(self._remark)
-            self._messages.say(f"Using backend {backend.name} with {n_jobs} concurrent workers.")
-        told: Callable[[], None] | None = None
-        if self.verbose or getattr(self.print_progress, "__func__", None) is not _print_progress:
-            told = self.print_progress
-        return followed(self, told) if followers else told
+    def _tell(self, event: Event) -> None:
+        """Report what happens, by messages and by `print_progress`."""
+        messages = self._messages
+        if isinstance(event, CallStarted):
+            if self.verbose:
+                divert = None if self._has_own("_print") else self._print
+                messages = self._messages = Messages(self.verbose, event.label, divert)
+                if self._spec.remark is not None and self.verbose >= MESSAGE_OF_OVERRIDES:
+                    messages.say(self._spec.remark)
+                words = f"{event.backend} with {event.n_jobs} concurrent workers"
+                messages.say(f"Using backend {words}.")
+        elif isinstance(event, CallEnded):
+            if messages is not None and event.resumed:
+                journal = self._spec.journal
+                messages.say(f"Took over {event.resumed} results from {journal}.")
+            if event.error is None:
+                self.print_progress()
+        elif isinstance(event, (BatchAnswered, ResultsResumed, TaskFailed)):
+            self.print_progress()
 
     @property
     def _backend(self) -> Any:
         """What libraries that know joblib's `Parallel` look at; see `Backend.given`."""
-        return self._engine.given
+        return self._spec.backend.given
+
+    def _has_own(self, name: str) -> bool:
+        """Whether neither a subclass nor this instance has replaced the method `name`."""
+        return getattr(getattr(self, name), "__func__", None) is getattr(Runner, name)
 
     def _effective_n_jobs(self) -> int:
         """Return how many workers a call would get; libraries ask joblib's `Parallel` this way."""
-        return self._engine.effective_n_jobs(self.n_jobs)
+        return self._spec.effective_n_jobs()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n_jobs={self.n_jobs})"
-
-
-_print = Runner._print
-_print_progress = Runner.print_progress

@@ -161,6 +161,13 @@ class Definitions:
         Returns the reducer for large arrays, when there is first need of it.
     passes_descriptors : bool, default False
         Whether the workers can be sent descriptors.
+
+    Attributes
+    ----------
+    call : str
+        Names them, in this process and in workers.
+    needed : dict
+        Definitions that every batch brings, by token.
     """
 
     def __init__(
@@ -170,6 +177,7 @@ class Definitions:
         passes_descriptors: bool = False,
     ) -> None:
         self.call = f"{os.getpid()}.{next(_calls)}"
+        self.needed: dict[int, Definition] = {}
         self._own = own
         self._make_arrays = make_arrays
         self._arrays: ArrayReducer | None = None

@@ -111,6 +111,7 @@ class BatchBuilder:
 
     def finish(self, size: int) -> Batch:
         """Return the batch of the `size` tasks added since `begin`."""
+        self._used.update(self._definitions.needed)
         batch = Batch(self._start, size, self._runs, self._used, self.nbytes)
         if self._arrays is not None and self._arrays.uses:
             batch.uses, self._arrays.uses = self._arrays.uses, []

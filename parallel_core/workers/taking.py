@@ -20,7 +20,7 @@ worker pays nothing for it, task after task.
 
 *None is lost.* For the tasks after m up to s both may hold: the worker has written that it starts
 task s, and then found the limit. So these stay the worker's until its answer says how many it ran;
-what it did not run comes back with that (`Completion.left`).
+what it did not run comes back with that (`Completion.unrun`).
 
 *A limit meets only what it was meant for.* Numbers are never used again, and the parent raises the
 limit again only when everything that it had sent has been answered. Until then it sends nothing

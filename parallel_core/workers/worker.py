@@ -182,6 +182,7 @@ class Worker:
         self.channel = channel
         self.board = board
         self.sent: deque[SentBatch] = deque()
+        self.slot = 0  # its place in the session that has leased it
         self.ready = False
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
         self.overrun: Overrun | None = None

@@ -7,10 +7,7 @@ from typing import Any, NamedTuple
 from parallel_core import config
 from parallel_core.backends.base import Backend
 from parallel_core.backends.registry import default_backend_name, find_backend
-from parallel_core.parallel.checks import check_hints
-
-#: From which `verbose` on `Choice.remark` is told.
-MESSAGE_OF_OVERRIDES = 10
+from parallel_core.calls.checks import check_hints
 
 #: Backends of calls within tasks, at each level, where nobody says anything else.
 NESTED = ("threading", "sequential")

@@ -6,7 +6,7 @@ it for type checkers, which look at its overloads instead; a test holds the two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.config import WORKER_DEFAULTS
@@ -14,6 +14,8 @@ from parallel_core.config import WORKER_DEFAULTS
 if TYPE_CHECKING:
     import os
     from typing import Literal, TypedDict
+
+    from parallel_core.observe.events import Observer
 
     class KeywordParams(TypedDict, total=False):
         """What `Parallel` takes by keyword alone, but for what decides which type it returns."""
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
         stop_when: Callable[[Any], object] | None
         pre_dispatch_nbytes: int | str | None
         min_free_memory: int | str | None
-        memory_patience: float | None
+        low_memory_timeout: float | None
         journal: str | os.PathLike[str] | None
         reduce_initial: Any
         seed: Any
         output: Literal["pass", "capture", "discard"]
+        observers: Sequence[Observer] | None
         check_arrays: Literal["auto", "always", "never"]
 
     class ParallelParams(KeywordParams, total=False):
@@ -70,6 +73,13 @@ _INSTEAD = {
 
 #: Parameters that every backend with workers understands; others go to a backend's factory.
 WORKER_PARAMS = tuple(WORKER_DEFAULTS)
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the parameters that `function` lists, by name, with their defaults."""
+    names = names_of(function)
+    defaults = dict(zip(names, function.__defaults__ or (), strict=False))
+    return {**defaults, **(function.__kwdefaults__ or {})}
 
 
 def names_of(function: Callable[..., Any]) -> list[str]:

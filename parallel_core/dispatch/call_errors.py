@@ -9,7 +9,7 @@ from typing import Any
 
 from parallel_core.context.aspect import Aspect
 from parallel_core.context.envelope import call_within
-from parallel_core.dispatch.gaps import Gap
+from parallel_core.dispatch.placeholders import Placeholder
 from parallel_core.tasks.batch import Batch, Call
 from parallel_core.tasks.definitions import Definitions
 from parallel_core.tasks.description import describe_call, describe_task
@@ -17,7 +17,7 @@ from parallel_core.tasks.description import describe_call, describe_task
 Chunk = tuple[int, list[Any]]
 
 
-class ArrivedResults(Mapping[int, Any]):
+class PartialResults(Mapping[int, Any]):
     """The results of a call that did not come to its end, by position.
 
     Parameters
@@ -37,14 +37,14 @@ class ArrivedResults(Mapping[int, Any]):
             first, values = self._chunks[index]
             if position - first < len(values):
                 value = values[position - first]
-                if type(value) is not Gap:
+                if type(value) is not Placeholder:
                     return value
         raise KeyError(position)
 
     def __iter__(self) -> Iterator[int]:
         for first, values in self._chunks:
             for position, value in enumerate(values, first):
-                if type(value) is not Gap:
+                if type(value) is not Placeholder:
                     yield position
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class ArrivedResults(Mapping[int, Any]):
         return self._count
 
     def __reduce__(self) -> Any:
-        return ArrivedResults, ()  # an exception on its way to another process leaves them here
+        return PartialResults, ()  # an exception on its way to another process leaves them here
 
     def __repr__(self) -> str:
         return f"<{len(self)} results that had arrived>"
@@ -120,9 +120,9 @@ def replay_from(
     return Replay(batch.describe(index), call, batch.start + index, aspects)
 
 
-def attach(error: BaseException, results: ArrivedResults, replay: Replay | None) -> None:
+def attach(error: BaseException, results: PartialResults, replay: Replay | None) -> None:
     """Give `error` the attributes ``results`` and ``replay``, unless it has such of its own."""
-    for name, value, kind in (("results", results, ArrivedResults), ("replay", replay, Replay)):
+    for name, value, kind in (("results", results, PartialResults), ("replay", replay, Replay)):
         try:
             present = getattr(error, name, None)
             if present is None or isinstance(present, kind):

@@ -1,0 +1,300 @@
+"""One call, from its start to its end."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memmapping.folders import check_temp_folder
+from parallel_core import config
+from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style, WorkerOptions
+from parallel_core.backends.cores import threads_per_worker
+from parallel_core.backends.registry import find_backend
+from parallel_core.calls.nesting import settings_of_tasks
+from parallel_core.calls.pre_dispatch import resolve_pre_dispatch
+from parallel_core.context.aspect import Aspect, Place
+from parallel_core.context.capturing import aspects_of_call
+from parallel_core.context.seeds import Seeded, seed_of_call
+from parallel_core.dispatch.call_errors import PartialResults, attach
+from parallel_core.dispatch.inline import InlineLoop
+from parallel_core.dispatch.limits import Counters, Limits, ReturnAs
+from parallel_core.dispatch.live import LiveTasks
+from parallel_core.dispatch.loop import BatchLoop
+from parallel_core.dispatch.outcomes import Outcomes
+from parallel_core.errors import warn_caller
+from parallel_core.observe.events import CallEnded, CallStarted, Emit, Observer, emit_to
+from parallel_core.tasks.definitions import Definitions, stored_globals
+
+if TYPE_CHECKING:
+    from parallel_core.calls.resources import CallResources
+    from parallel_core.calls.spec import CallSpec
+    from parallel_core.dispatch.interruption import Interruption
+    from parallel_core.dispatch.policy import Policy
+
+_numbers = itertools.count(1)
+_warned: set[str] = set()
+
+
+class Dispatch(Protocol):
+    """What runs the tasks of a call: `BatchLoop` on a session, or `InlineLoop`."""
+
+    outcomes: Outcomes
+
+    @property
+    def dispatched(self) -> int:
+        """How many tasks were handed to workers."""
+
+    def start(self) -> None:
+        """Pull the first tasks and hand them over."""
+
+    def run(self) -> Any:
+        """Return what the call returns."""
+
+    def chunks(self) -> Iterator[list[Any]]:
+        """Yield results as they come."""
+
+    def abandon(self) -> None:
+        """End the call now; nothing of it goes on."""
+
+
+class Call:
+    """One call: tasks, a spec, and the resources that it runs on.
+
+    `start` it, then `run` it or take its `chunks`, and `close` it, however it ended.
+
+    Parameters
+    ----------
+    tasks : iterable
+        Of delayed calls.
+    spec : CallSpec
+        What was asked for.
+    resources : CallResources
+        Workers, arrays and journal.
+    label : str
+        The call in words.
+    return_as : ReturnAs, optional
+        What the caller gets, if not what the spec says.
+    policy : Policy, optional
+        What becomes of tasks that fail, if not what the spec says.
+    interruption : Interruption, optional
+        Set by another thread when the call is to end.
+    may_run_here : bool, default True
+        Whether the tasks of a call with one job may run in the thread that makes it.
+    observers : iterable of Observer
+        Who is told of events.
+    hook : callable, optional
+        Is told of events first; what it raises ends the call.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[Any],
+        spec: CallSpec,
+        resources: CallResources,
+        *,
+        label: str,
+        return_as: ReturnAs | None = None,
+        policy: Policy | None = None,
+        interruption: Interruption | None = None,
+        may_run_here: bool = True,
+        observers: Iterable[Observer] = (),
+        hook: Emit | None = None,
+    ) -> None:
+        self._tasks: Iterable[Any] = tasks
+        self._spec = spec
+        self._resources = resources
+        self._label = label
+        self._return_as = spec.results.return_as if return_as is None else return_as
+        self._policy = policy
+        self._interruption = interruption
+        self._may_run_here = may_run_here
+        self._emit = emit_to(observers, hook)
+        self._number = next(_numbers) if self._emit is not None else 0
+        self._dispatch: Dispatch | None = None
+        self._counters = Counters()
+        self._error: BaseException | None = None
+
+    @property
+    def counters(self) -> Counters:
+        """How far the call is, or was when it ended."""
+        dispatch = self._dispatch
+        if dispatch is None:
+            return self._counters
+        outcomes = dispatch.outcomes
+        return Counters(dispatch.dispatched, outcomes.completed, outcomes.total)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the caller gets everything at the end."""
+        return self._return_as is ReturnAs.LIST
+
+    def start(self) -> None:
+        """Take workers, or do without them; pull the first tasks and hand them over."""
+        spec = self._spec
+        n_jobs = spec.effective_n_jobs()
+        backend, session = self._place(n_jobs)
+        if self._emit is not None:
+            self._emit(CallStarted(self._number, backend.name, n_jobs, self._label))
+        bounds = spec.bounds
+        limits = Limits(
+            resolve_pre_dispatch(bounds.pre_dispatch, n_jobs),
+            bounds.pre_dispatch_nbytes,
+            bounds.batch_size,
+            spec.workers.lifespan,
+            bounds.timeout,
+            bounds.call_timeout,
+            bounds.gate(),
+            self._interruption,
+        )
+        seeded = seed_of_call(spec.seed)
+        settings = _settings_for(backend, n_jobs, spec.workers)
+        outcomes = Outcomes(
+            self._return_as,
+            spec.failures.policy() if self._policy is None else self._policy,
+            stop_when=spec.results.stop_when,
+            journal=self._resources.open_journal(seeded),
+            reduction=spec.results.reduction(),
+            context_items=self._context_items(backend, seeded, settings),
+            emit=self._emit,
+            call=self._number,
+            is_live=isinstance(self._tasks, LiveTasks),
+        )
+        tasks, self._tasks = self._tasks, ()
+        if session is None:
+            _initialize_here(spec.workers)
+            self._dispatch = InlineLoop(tasks, outcomes, limits)
+        else:
+            arrays = functools.partial(self._resources.array_reducer, spec.arrays)
+            definitions = Definitions(
+                stored_globals(spec.workers.initializer),
+                arrays if backend.opens_files else None,
+                backend.passes_descriptors,
+            )
+            aim = backend.aim_seconds
+            self._dispatch = BatchLoop(tasks, session, outcomes, limits, aim, definitions, settings)
+        backend.start_call()
+        self._dispatch.start()
+
+    def run(self) -> Any:
+        """Return all results, in order, or what they were folded to; the call is over then."""
+        is_complete = False
+        try:
+            self.start()
+            assert self._dispatch is not None
+            result = self._dispatch.run()
+            is_complete = True
+            return result
+        except BaseException as error:
+            self.attach_to(error)
+            raise
+        finally:
+            self.close(is_complete)
+
+    def chunks(self) -> Iterator[list[Any]]:
+        """Return an iterator over results as they come, in lists."""
+        assert self._dispatch is not None
+        return self._dispatch.chunks()
+
+    def attach_to(self, error: BaseException) -> None:
+        """Have `error`, which ends the call, carry what was done."""
+        self._error = error
+        if self._dispatch is None:
+            attach(error, PartialResults(), None)  # it ended before any worker was ready
+        else:
+            attach(error, *self._dispatch.outcomes.partial())
+
+    def close(self, is_complete: bool = False) -> None:
+        """End the call: with all its results, or by letting nothing of it go on."""
+        self._counters = self.counters
+        dispatch, self._dispatch = self._dispatch, None  # keep its figures, not its results
+        self._tasks = ()
+        try:
+            if not is_complete and dispatch is not None:
+                dispatch.abandon()
+        finally:
+            resumed = self._resources.end_call(is_complete)
+            if self._emit is not None:
+                emit, self._emit = self._emit, None
+                _, completed, total = self._counters
+                emit(CallEnded(self._number, completed, total, resumed, self._error))
+
+    def _place(self, n_jobs: int) -> tuple[Backend, Session | None]:
+        """Return the backend, or one that works in its place, with a session where it has one."""
+        backend = self._spec.backend
+        if self._needs_no_worker(n_jobs) or sys.is_finalizing():
+            return find_backend("sequential"), None  # the end: no import, no thread any more
+        while backend.style is not Style.INLINE:
+            if not backend.runs_here:
+                check_temp_folder(self._spec.arrays.temp_folder)
+            try:
+                return backend, self._resources.open(backend, n_jobs)
+            except BackendUnavailable as error:
+                backend = _instead_of(backend, error)
+        return backend, None
+
+    def _needs_no_worker(self, n_jobs: int) -> bool:
+        """Whether one job is all, and nothing is asked for that only a worker can give."""
+        spec, backend = self._spec, self._spec.backend
+        if n_jobs != 1 or not backend.inline_when_single or not self._may_run_here:
+            return False
+        if spec.bounds.timeout is not None:
+            return False
+        if backend.runs_here:
+            return True  # a thread protects from nothing else
+        if spec.is_named and spec.n_jobs < 0:
+            return False  # of processes, as many as there are cores
+        is_protected = spec.failures.retries or spec.failures.on_error != "raise"
+        return not (is_protected or spec.workers.most_memory)
+
+    def _context_items(
+        self, backend: Backend, seeded: Seeded | None, settings: config.Settings | None
+    ) -> tuple[Aspect, ...]:
+        """Return what is to hold inside the tasks, the outermost first."""
+        captured = aspects_of_call(_place_of(backend), seeded, settings, backend.opens_files)
+        return (*self._spec.results.context_items(), *captured)
+
+
+def _place_of(backend: Backend) -> Place:
+    """Return where the tasks of a call on `backend` run, seen from here."""
+    if backend.style is Style.INLINE:
+        return Place.CALLER
+    if backend.runs_here:
+        return Place.THREAD
+    return Place.WORKER if backend.tells_surroundings else Place.ENGINE
+
+
+def _settings_for(backend: Backend, n_jobs: int, workers: WorkerOptions) -> config.Settings | None:
+    """Return what of the configuration holds inside the tasks; None where that is the caller's."""
+    if backend.style is Style.INLINE:
+        return None
+    if backend.runs_here:
+        threads = threads_per_worker(n_jobs, workers.thread_limit)
+        return settings_of_tasks(backend, n_jobs, threads)
+    return settings_of_tasks(backend, n_jobs)
+
+
+def _instead_of(backend: Backend, error: BackendUnavailable) -> Backend:
+    """Return the backend to use where `backend` cannot work, for `error`."""
+    if error.instead is None and backend.name not in _warned:
+        _warned.add(backend.name)
+        warn_caller(
+            f"the backend {backend.name!r} cannot be used here ({error}); threads are used instead",
+            RuntimeWarning,
+        )
+    return error.instead or find_backend("threading")
+
+
+def _initialize_here(options: WorkerOptions) -> None:
+    if options.initializer is None:
+        return
+    try:
+        options.initializer(*options.initargs)
+    except (Exception, SystemExit) as error:
+        from parallel_core.errors import InitializerError
+
+        raise InitializerError(
+            f"the initializer raised: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,136 @@
+"""What calls run on: a session, shared arrays, a journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parallel_core import config
+from parallel_core.backends.base import Backend, Session, broken
+from parallel_core.errors import PerformanceWarning, warn_caller
+from parallel_core.tasks.definitions import stored_globals
+
+if TYPE_CHECKING:
+    from memmapping.reducer import ArrayReducer
+    from parallel_core.calls.spec import Arrays, CallSpec
+    from parallel_core.context.seeds import Seeded
+    from parallel_core.journal.store import Journal
+
+
+class CallResources:
+    """A session, shared arrays and a journal, each opened when it is first needed.
+
+    They are for one call, or for all calls of a ``with`` block.
+
+    Parameters
+    ----------
+    spec : CallSpec
+        What was asked for.
+
+    Attributes
+    ----------
+    is_kept : bool
+        Whether further calls will come; else everything is given back after a call.
+    n_resumed_tasks : int
+        How many results came from the journal.
+    """
+
+    def __init__(self, spec: CallSpec) -> None:
+        self._options = spec.workers
+        self._given_journal = spec.journal
+        self._session: Session | None = None
+        self._arrays: ArrayReducer | None = None
+        self._journal: Journal | None = None
+        self.is_kept = False
+        self.n_resumed_tasks = 0
+
+    def open(self, backend: Backend, n_jobs: int) -> Session:
+        """Return a session of `backend` for a call; a new one where there is none that works."""
+        if self._session is not None and not self._session.is_current():
+            self._release()
+        if self._session is None:
+            session = backend.open(n_jobs, config.nesting_level() + 1, self._options)
+            if not isinstance(session, Session):
+                raise broken(backend, "open", f"returned {session!r}; it must be a Session")
+            self._session = session
+        return self._session
+
+    def open_journal(self, seeded: Seeded | None) -> Journal | None:
+        """Return the journal, if there is to be one; in a ``with`` block one for all its calls."""
+        given = self._given_journal
+        if self._journal is None and given is not None:
+            from parallel_core.journal.store import Journal
+
+            own = stored_globals(self._options.initializer)
+            seed = None if seeded is None else tuple(seeded.seed)
+            self._journal = (
+                given if isinstance(given, Journal) else Journal.open(given, seed=seed, own=own)
+            )
+            self.n_resumed_tasks = self._journal.taken_over
+        return self._journal
+
+    def array_reducer(self, given: Arrays) -> ArrayReducer:
+        """Return what makes references of large arrays, the same for all calls of a session."""
+        if self._arrays is None:
+            from memmapping.reducer import ArrayReducer
+
+            self._arrays = ArrayReducer(
+                given.max_nbytes,
+                given.mmap_mode,
+                given.temp_folder,
+                _warn_of_no_room,
+                given.check_arrays,
+                _warn_of_cost,
+            )
+        return self._arrays
+
+    def end_call(self, is_complete: bool) -> int:
+        """End a call: keep things for the next one, or give them back.
+
+        Returns how many results of the call came from the journal.
+        """
+        resumed = 0
+        try:
+            if self._journal is not None:
+                self._journal.end_call()
+                resumed = self._journal.taken_over - self.n_resumed_tasks
+                self.n_resumed_tasks = self._journal.taken_over
+        finally:
+            if not self.is_kept:
+                self._close_journal()
+            if not self.is_kept or not is_complete:
+                self._release()
+            else:
+                if self._arrays is not None:
+                    self._arrays.end_call()
+                if self._session is not None:
+                    self._session.end()
+        return resumed
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.is_kept = False
+        self._close_journal()
+        self._release()
+
+    def _close_journal(self) -> None:
+        """Close the journal, unless it is somebody else's."""
+        journal, self._journal = self._journal, None
+        if journal is not None and journal is not self._given_journal:
+            journal.close()
+
+    def _release(self) -> None:
+        """Give back the session and close the arrays; the next call opens others."""
+        if self._arrays is not None:
+            arrays, self._arrays = self._arrays, None
+            arrays.close()
+        if self._session is not None:
+            session, self._session = self._session, None
+            session.close()
+
+
+def _warn_of_no_room(message: str) -> None:
+    warn_caller(message, RuntimeWarning)
+
+
+def _warn_of_cost(message: str) -> None:
+    warn_caller(message, PerformanceWarning)

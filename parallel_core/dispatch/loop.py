@@ -1,0 +1,479 @@
+"""The loop for backends that take batches: pull, submit, wait, record, refill.
+
+Two limits hold at any time. At most ``pre_dispatch`` batches are *ahead*: pulled, and not yet
+finished (or, for a generator, not yet taken by its consumer). And at a worker there are one or
+two: with short batches a second one bridges the handing over; long ones are kept here, for
+whichever worker is free first.
+
+What becomes of results and failures is decided by `Outcomes`. What is to run again, and what a
+worker has not run, goes back to the front of the backlog, as batches of their own.
+
+`LiveTasks` may have nothing now. They are asked only when there is something, and for no more than
+some worker has room for; what arrives in the meantime wakes the session.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from parallel_core.backends.base import (
+    NEVER,
+    CallTerms,
+    Completion,
+    Failure,
+    Session,
+    SessionFailed,
+    broken,
+)
+from parallel_core.config import Settings
+from parallel_core.context.envelope import seal
+from parallel_core.dispatch.call_errors import Replay, replay_from, replay_task
+from parallel_core.dispatch.deadline import Deadline
+from parallel_core.dispatch.delivery import NumberedDelivery
+from parallel_core.dispatch.interruption import CallInterrupted
+from parallel_core.dispatch.limits import Limits
+from parallel_core.dispatch.live import LiveTasks
+from parallel_core.dispatch.outcomes import Outcomes
+from parallel_core.dispatch.policy import Action
+from parallel_core.dispatch.sizing import BatchSizer
+from parallel_core.dispatch.source import ResolvedTask, TaskSource, known_length
+from parallel_core.dispatch.window import Window
+from parallel_core.errors import add_note
+from parallel_core.observe.events import BatchSubmitted
+from parallel_core.tasks.batch import Batch
+from parallel_core.tasks.definitions import Definitions
+from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.tasks.held import HeldBuilder
+from parallel_core.tasks.known import Known
+
+_LIVE_AIM = 0.001  # seconds: what is behind others in a batch cannot be cancelled any more
+_LOOK_SECONDS = 0.01  # an engine that nobody can wake is asked so often
+_FIRST_SECONDS = 0.001  # a generator this fast is asked for the whole first window at once
+
+
+class BatchLoop:
+    """One call on a session.
+
+    Parameters
+    ----------
+    tasks : iterable
+        Of delayed calls.
+    session : Session
+        The workers; given back by whoever leased them, not here.
+    outcomes : Outcomes
+        What has come of the tasks.
+    limits : Limits
+        What bounds the call.
+    aim_seconds : float
+        How long a batch should take on this backend.
+    definitions : Definitions
+        Those of the call.
+    settings : Settings, optional
+        What of the configuration holds inside tasks in threads of this process.
+
+    Attributes
+    ----------
+    outcomes : Outcomes
+        What has come of the tasks.
+    dispatched : int
+        How many tasks were handed over and were not taken back.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[Any],
+        session: Session,
+        outcomes: Outcomes,
+        limits: Limits,
+        aim_seconds: float,
+        definitions: Definitions,
+        settings: Settings | None = None,
+    ) -> None:
+        self.outcomes = outcomes
+        self.dispatched = 0
+        self._session = session
+        self._limits = limits
+        self._definitions = definitions
+        self._settings = settings
+        self._clock = session.clock
+        self._live = tasks if isinstance(tasks, LiveTasks) else None
+        # An engine that cannot say which task runs gets single tasks where there is a time limit.
+        self._one_task_per_batch = limits.timeout is not None and not session.reports_running_task
+        self._sizer = BatchSizer(
+            1 if self._one_task_per_batch else limits.batch_size,
+            aim_seconds if self._live is None else min(aim_seconds, _LIVE_AIM),
+            limits.max_tasks,
+            session.n_workers,
+            known_length(tasks),
+            limits.pre_dispatch_nbytes or sys.maxsize,
+            session.batch_size,
+        )
+        builds_held = session.runs_here or (session.holds_tasks and outcomes.folded is None)
+        builder = HeldBuilder(definitions) if builds_held else BatchBuilder(definitions)
+        self._source = TaskSource(outcomes.look_up(tasks), builder, self._sizer, self._clock)
+        self._is_windowed = self._live is None and not outcomes.is_list
+        self._window = Window(limits, self._is_windowed)
+        self._deepest_queue = 1 if self._one_task_per_batch else 2  # batches at one worker
+        if self._is_windowed and limits.pre_dispatch and not self._one_task_per_batch:
+            self._deepest_queue = max(2, -(-limits.pre_dispatch // session.n_workers))
+        self._backlog: deque[Batch] = deque()
+        self._requeued: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
+        self._deadline = Deadline(limits.call_timeout, self._clock)
+        self._steal_again = NEVER  # when to look whether tasks should be stolen
+        self._must_poll = False  # nobody can wake the session
+        self._is_over = False
+
+    def start(self) -> None:
+        """Begin the call on the session; pull the first tasks and hand them over."""
+        self._begin()
+        until = self._clock() + _FIRST_SECONDS
+        # The next task may be long in coming. But a thread begins at once, in turns with this one:
+        # a few tasks that come as quickly are pulled first.
+        least = 2 if self._session.runs_here else 1
+        while self._may_pull() and not self._is_held_back():
+            self._pull()
+            if self._source.may_block and self._backlog and self._backlog[0].size >= least:
+                self._submit_if_room()
+            if self._clock() > until:
+                break
+        self._fill()
+        if self._is_windowed:
+            self._hand_over_all()
+
+    def run(self) -> Any:
+        """Return all results, in order; or what they were folded to."""
+        while not self._ended():
+            self._advance()
+        if self.outcomes.stopped_early:
+            self.abandon()
+        return self.outcomes.finish()
+
+    def chunks(self) -> Iterator[list[Any]]:
+        """Yield results as they come; a chunk counts as taken when the next is asked for."""
+        outcomes = self.outcomes
+        while True:
+            values = outcomes.chunk()
+            if values is not None:
+                if self._is_windowed:
+                    self._hand_over_all()
+                self._definitions.settle_large()
+                yield outcomes.shown(values)
+                self._definitions.expect_changes()
+                self._window.taken(len(values))
+                if not outcomes.stopped_early:
+                    self._fill()
+            elif outcomes.failure is not None:
+                raise outcomes.failure
+            elif outcomes.stopped_early:
+                if not self._is_over:
+                    self.abandon()
+                if not outcomes.pass_over():
+                    return
+            elif self._ended():
+                return
+            else:
+                self._advance()
+
+    def abandon(self) -> None:
+        """End the call now; nothing of it goes on."""
+        self._is_over = True
+        self._backlog.clear()
+        self._requeued.clear()
+        self._session.cancel()
+        error, failure = self._source.close(), self.outcomes.failure
+        if error is not None and failure is not None:
+            words = f"{type(error).__name__}: {error}"
+            add_note(failure, f"the iterable of tasks raised as it was closed: {words}")
+
+    def _begin(self) -> None:
+        """Tell the session what the tasks will need."""
+        outcomes, session, definitions = self.outcomes, self._session, self._definitions
+        terms = CallTerms(
+            call=definitions.call,
+            carries_on=outcomes.policy.carries_on,
+            answers_each=self._live is not None,
+            is_timed=self._limits.timeout is not None,
+            emit=outcomes.emit,
+            number=outcomes.call,
+        )
+        if session.runs_here:
+            make_fold = None if outcomes.folded is None else outcomes.folded.fold
+            terms = terms._replace(
+                make_fold=make_fold,
+                context_items=outcomes.context_items,
+                settings=self._settings,
+            )
+        else:
+            if outcomes.folded is not None:
+                folding, needed = outcomes.folded.define(definitions)
+                definitions.needed.update(needed)
+                terms = terms._replace(folding=folding)
+            if outcomes.context_items:
+                context, needed = seal(outcomes.context_items, definitions)
+                definitions.needed.update(needed)
+                terms = terms._replace(context=context)
+        session.begin(terms)
+        if session.has_capacity(1) is None:
+            raise broken(session, "has_capacity", "returned nothing; it must be True or False")
+        interruption = self._limits.interruption
+        if self._live is not None or interruption is not None:
+            wake = session.waker()
+            self._must_poll = wake is None
+            if self._live is not None:
+                self._live.wake_by(wake)
+            if interruption is not None:
+                interruption.wake_by(wake)
+
+    def _may_pull(self) -> bool:
+        outcomes = self.outcomes
+        if self._source.exhausted or outcomes.stopped_early or outcomes.failure is not None:
+            return False
+        if self._is_interrupted():
+            return False
+        if self._window.is_full(len(self._backlog) + len(self._requeued)):
+            return False
+        return self._live is None or self._live_is_due(self._live)
+
+    def _is_interrupted(self) -> bool:
+        interruption = self._limits.interruption
+        return interruption is not None and interruption.is_set
+
+    def _live_is_due(self, live: LiveTasks) -> bool:
+        """Whether there is a task to begin now: what is pulled cannot be cancelled any more."""
+        if live.is_empty():
+            return live.is_over()
+        return not self._backlog and self._session.has_capacity(self._max_queued())
+
+    def _is_held_back(self) -> bool:
+        """Whether there is something to hand over, and too little memory for it."""
+        gate = self._limits.gate
+        return gate is not None and bool(self._backlog) and gate.hold(self._window.in_flight)
+
+    def _ended(self) -> bool:
+        if self.outcomes.stopped_early:
+            return True
+        return self._source.exhausted and not (
+            self._window.in_flight or self._backlog or self._requeued
+        )
+
+    def _pull(self) -> None:
+        size = self._sizer.to_pull()
+        if self.outcomes.folded is not None:
+            size = self.outcomes.folded.aligned(self._source.position, size)
+        if self._live is not None:
+            size = min(size, self._live.count() // self._session.n_workers + 1)
+            self._definitions.expect_changes()
+        batch = self._source.pull(size)
+        self._definitions.check_arrays(self._source.exhausted)
+        if self._live is not None:
+            self._definitions.settle_large()
+        if self._source.exhausted:
+            self.outcomes.total = self._source.position
+        if batch is not None:
+            self._window.pulled(batch)
+            self._backlog.append(batch)
+        while self._source.resolved:
+            self._resolve(self._source.resolved.popleft())
+
+    def _resolve(self, resolved: ResolvedTask) -> None:
+        """Take in a task that needs no worker: its result is known, or it does not pickle."""
+        position, task, error = resolved
+        if error is None:
+            assert type(task) is Known
+            self.outcomes.resolve(position, task.value)
+        else:
+            items = self.outcomes.items_here()
+            self.outcomes.resolved += 1
+            self._judge(Failure(position, error), replay_task(position, task, items))
+        self._window.resolved()
+
+    def _fill(self) -> None:
+        """Hand over and pull until there is no room or nothing more may be pulled."""
+        outcomes = self.outcomes
+        while outcomes.failure is None and not outcomes.stopped_early and not self._is_held_back():
+            if self._backlog:
+                depth = self._max_queued()
+                while self._backlog and self._session.has_capacity(depth):
+                    self._submit()
+                self._session.start_workers()
+            if self._live is not None and self._has_results():
+                return
+            if not self._may_pull():
+                if not self._steal():
+                    return
+                continue
+            self._pull()
+            if self._window.in_flight:  # so that a worker which is done is known to be free
+                self._take_news(0.0)
+
+    def _has_results(self) -> bool:
+        """Whether somebody waits for results that are here, while there is ever more to pull."""
+        delivery = self.outcomes.delivery
+        return type(delivery) is NumberedDelivery and bool(delivery.waiting)
+
+    def _steal(self) -> bool:
+        """Have a busy worker give what it has not started to an idle one; return if it does."""
+        self._steal_again = NEVER
+        running = self.dispatched - self.outcomes.completed + self.outcomes.resolved
+        if self._backlog or running < 2 or not self._session.has_capacity(1):
+            return False  # a single task waits behind no other
+        task_seconds = self._sizer.task_seconds or 0.0
+        stolen, self._steal_again = self._session.steal(task_seconds)
+        self.dispatched -= sum(batch.size for batch in stolen)
+        self._backlog += stolen
+        return bool(stolen)
+
+    def _submit_if_room(self) -> None:
+        if self._session.has_capacity(1) and not self._is_held_back():
+            self._submit()
+            self._session.start_workers()
+
+    def _hand_over_all(self) -> None:
+        """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
+        if self.outcomes.stopped_early or self.outcomes.failure is not None:
+            return
+        if self._is_held_back():
+            return
+        while self._backlog and (not self._one_task_per_batch or self._session.has_capacity(1)):
+            self._submit()
+        self._session.start_workers()
+
+    def _max_queued(self) -> int:
+        """Return how many batches a worker may have, the one that it runs included."""
+        if not self._is_windowed and self._sizer.long_tasks:
+            return 1
+        return self._deepest_queue
+
+    def _submit(self) -> None:
+        batch = self._next_batch()
+        self._window.in_flight += 1
+        self.dispatched += batch.size
+        began = self._clock()
+        try:
+            self._session.submit(batch)
+        except SessionFailed as failed:
+            self._fail(failed.error)
+        self._sizer.handed_over(self._clock() - began + self._session.handover_seconds)
+        if self.outcomes.emit is not None:
+            call = self.outcomes.call
+            self.outcomes.emit(BatchSubmitted(call, batch.start, batch.size, batch.nbytes))
+
+    def _next_batch(self) -> Batch:
+        """Take a batch off the backlog, joined with those behind it as far as sizes allow."""
+        share = self._share()
+        batch = self._backlog.popleft()
+        if self._limits.batch_size is None:
+            while len(self._backlog) >= self._session.n_workers:  # each other worker is left one
+                following = self._backlog[0]
+                if batch.size + following.size > share or not batch.is_followed_by(following):
+                    break
+                batch.join(self._backlog.popleft())
+        return batch
+
+    def _share(self) -> int:
+        """Return how many tasks one batch may have; when all are pulled, every worker gets some."""
+        if self._sizer.size == 1 or not self._source.exhausted:
+            return self._sizer.size
+        elsewhere = self.dispatched + self.outcomes.resolved + len(self._requeued)
+        return self._sizer.share(self._source.position - elsewhere)
+
+    def _advance(self) -> None:
+        """Wait for news and act on it."""
+        if self._is_interrupted():
+            self._fail(CallInterrupted())
+            return
+        if self._deadline.is_over():
+            self._fail(self._deadline.error(self.outcomes.completed))
+            return
+        until = self._next_look()
+        self._take_news(None if until == NEVER else until - self._clock())
+        if self._requeued:
+            self._requeue_due()
+        self._fill()
+
+    def _next_look(self) -> float:
+        """Return when to stop waiting for news, of the clock."""
+        until = min(self._deadline.at, self._steal_again)
+        if self._limits.timeout is not None:
+            again = self._session.enforce_timeout(self._limits.timeout)
+            if again is None:
+                raise broken(self._session, "enforce_timeout", "returned nothing, not a time")
+            until = min(until, again)
+        if self._requeued:
+            until = min(until, self._requeued[0][0])
+        if self._limits.gate is not None and self._is_held_back():
+            until = min(until, self._limits.gate.again)
+        if self._must_poll:
+            until = min(until, self._clock() + _LOOK_SECONDS)
+        if self._live is not None:
+            waiting = len(self._backlog) + len(self._requeued)
+            is_idle = not self._window.ahead(waiting)
+            until = min(until, self._live.rest_until(self._clock(), is_idle))
+            self._source.exhausted = self._source.exhausted or self._live.has_rested
+        return until
+
+    def _requeue_due(self) -> None:
+        now = self._clock()
+        while self._requeued and self._requeued[0][0] <= now:
+            self._backlog.appendleft(heapq.heappop(self._requeued)[2])
+
+    def _take_news(self, seconds: float | None) -> None:
+        try:
+            news = self._session.wait(seconds)
+        except SessionFailed as failed:
+            self._fail(failed.error)
+            return
+        if news is None:
+            raise broken(self._session, "wait", "returned nothing; it must return completions")
+        self._record(news)
+
+    def _record(self, news: Sequence[Completion]) -> None:
+        """Take in results, then judge failures in their order, then close the finished batches."""
+        outcomes = self.outcomes
+        failed: list[tuple[Failure, Completion]] = []
+        for completion in news:
+            if completion.seconds:
+                self._sizer.record(completion.tasks, completion.seconds, completion.nbytes)
+            outcomes.take(completion)
+            if outcomes.failure is not None and not self._is_over:
+                self._fail(outcomes.failure)
+            failed += [(failure, completion) for failure in completion.failures]
+            if outcomes.emit is not None:
+                outcomes.answered(completion)
+        for failure, completion in sorted(failed, key=lambda entry: entry[0].position):
+            batch = completion.batch
+            replay = replay_from(
+                batch, failure.position - batch.start, self._definitions, outcomes.items_here()
+            )
+            self._judge(failure, replay, batch)
+            if outcomes.failure is not None:
+                break
+        for completion in news:
+            if completion.finished:
+                self.dispatched -= self._window.finished(completion.batch, completion.unrun)
+                self._backlog.extendleft(reversed(completion.unrun))
+
+    def _judge(self, failure: Failure, replay: Replay, batch: Batch | None = None) -> None:
+        """Do with a failure what the policy says; without a `batch` it cannot be tried again."""
+        verdict = self.outcomes.judge(failure, replay, may_retry=batch is not None)
+        if self.outcomes.failure is not None:
+            self._fail(self.outcomes.failure)
+        elif verdict.action is Action.RETRY:
+            assert batch is not None
+            index = failure.position - batch.start
+            again = batch.part(index, index + 1)
+            batch.n_requeued += 1
+            batch.nbytes_requeued += again.nbytes
+            due = self._clock() + verdict.seconds
+            heapq.heappush(self._requeued, (due, failure.position, again))
+
+    def _fail(self, error: BaseException) -> None:
+        """End the call; a generator first yields the results that were there before."""
+        self.outcomes.failure = error
+        self.abandon()
+        if self.outcomes.is_list:
+            raise error

@@ -1,0 +1,257 @@
+"""The outcomes of one call: every task has exactly one, and what follows from it is decided here.
+
+::
+
+    loop, inline ── results ───▶ Outcomes ──▶ Delivery ──▶ a list, or chunks for a generator
+                 ── failures ──▶  │  │  │  or FoldedResults ──▶ one value
+                 ◀── Verdict ─────┘  │  └──▶ journal
+                                     └─────▶ events
+
+Batches of workers and the plain loop both hand in what came of their tasks. So the journal,
+``stop_when``, ``on_error``, retries, folding, placeholders, counters and the replay of a failed
+task stand here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from parallel_core.backends.base import Completion, Failure
+from parallel_core.context.aspect import Aspect, Place
+from parallel_core.context.envelope import aspects_for
+from parallel_core.dispatch.call_errors import PartialResults, Replay
+from parallel_core.dispatch.delivery import ListDelivery, delivery_for
+from parallel_core.dispatch.limits import ReturnAs
+from parallel_core.dispatch.placeholders import drop_placeholders
+from parallel_core.dispatch.policy import Action, Policy, Verdict
+from parallel_core.observe.events import (
+    BatchAnswered,
+    Emit,
+    ResultsResumed,
+    TaskFailed,
+    TaskRetried,
+)
+
+if TYPE_CHECKING:
+    from parallel_core.dispatch.reduction import Reduction
+    from parallel_core.journal.store import Journal
+
+
+class Outcomes:
+    """What has come of the tasks of one call.
+
+    Parameters
+    ----------
+    return_as : ReturnAs
+        What the caller gets.
+    policy : Policy
+        What becomes of tasks that fail.
+    stop_when : callable, optional
+        Says of a result whether the call should end with it.
+    journal : Journal, optional
+        Where results are kept.
+    reduction : Reduction, optional
+        How results are folded to the one that the call returns.
+    context_items : sequence of Aspect
+        What is to hold inside the tasks.
+    emit : callable, optional
+        Is told of events.
+    call : int
+        Number of the call, for events.
+    is_live : bool
+        Whether tasks are put in while the call runs; then chunks have their positions.
+
+    Attributes
+    ----------
+    completed : int
+        How many tasks have an outcome.
+    total : int or None
+        How many there are, once that is known.
+    resolved : int
+        How many of `completed` needed no worker.
+    stopped_early : bool
+        Whether `stop_when` was satisfied.
+    failure : BaseException or None
+        What ends the call.
+    folded : FoldedResults or None
+        The results of a call that returns one value.
+    """
+
+    def __init__(
+        self,
+        return_as: ReturnAs,
+        policy: Policy,
+        *,
+        stop_when: Callable[[Any], object] | None = None,
+        journal: Journal | None = None,
+        reduction: Reduction | None = None,
+        context_items: Sequence[Aspect] = (),
+        emit: Emit | None = None,
+        call: int = 0,
+        is_live: bool = False,
+    ) -> None:
+        self.return_as = return_as
+        self.is_live = is_live
+        self.policy = policy
+        self.context_items = context_items
+        self.journal = journal
+        self.stop_when = stop_when
+        self.emit = emit
+        self.call = call
+        self.delivery = delivery_for(return_as, is_live)
+        self.folded = None if reduction is None else reduction.begin()
+        self.completed = 0
+        self.total: int | None = None
+        self.resolved = 0
+        self.stopped_early = False
+        self.failure: BaseException | None = None
+        self._has_placeholders = False
+        self._replay: Replay | None = None
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the caller gets everything at the end."""
+        return self.return_as is ReturnAs.LIST
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is to be done with single results but to keep them."""
+        return self.emit is None and self.stop_when is None and self.journal is None
+
+    @property
+    def results(self) -> list[Any]:
+        """The list that the caller gets; what is appended to it need not be handed in."""
+        assert isinstance(self.delivery, ListDelivery)
+        return self.delivery.results
+
+    def items_here(self) -> Sequence[Aspect]:
+        """Return what holds inside tasks that run in the caller's own thread."""
+        return aspects_for(self.context_items, Place.CALLER)
+
+    def look_up(self, tasks: Iterable[Any]) -> Iterable[Any]:
+        """Return `tasks`, with those resolved whose results the journal has."""
+        return tasks if self.journal is None else self.journal.look_up(tasks)
+
+    def add(self, first: int, values: list[Any]) -> None:
+        """Take in the results of consecutive tasks, from position `first` on."""
+        if not values:
+            return
+        self.completed += len(values)
+        self.delivery.put(first, values)
+        if self.journal is not None:
+            self.journal.record(first, values)
+        if self.stop_when is not None and not self.stopped_early:
+            self.stopped_early = self._has_placeholders = any(map(self.stop_when, values))
+
+    def resolve(self, position: int, value: Any) -> None:
+        """Take in a result that was known before its task could run."""
+        self.resolved += 1
+        self.add(position, [value])
+        if self.emit is not None:
+            self.emit(ResultsResumed(self.call, position, self.completed, self.total))
+
+    def take(self, completion: Completion) -> None:
+        """Take in the results of a completion; its failures are for `judge`."""
+        first, values = completion.first, completion.values
+        if self.folded is not None:
+            if completion.fatal is None and completion.folded:
+                self.fold(first, completion.folded, values)
+        elif not completion.failures:
+            self.add(first, values)
+        else:
+            done = 0
+            for position in sorted(failure.position for failure in completion.failures):
+                self.add(first + done, values[done : position - first])
+                done = position - first + 1
+            self.add(first + done, values[done:])
+        if completion.fatal is not None:
+            self.failure = completion.fatal
+
+    def answered(self, completion: Completion) -> None:
+        """Tell observers of a completion that was taken in and judged."""
+        if self.emit is not None:
+            self.emit(
+                BatchAnswered(
+                    self.call,
+                    completion.worker,
+                    completion.first,
+                    completion.tasks,
+                    completion.seconds,
+                    self.completed,
+                    self.total,
+                )
+            )
+
+    def answered_here(self, position: int, seconds: float, waiting: int) -> None:
+        """Tell observers of a task that ran in the caller's own thread.
+
+        `waiting` results were made and not handed in, since they are being folded.
+        """
+        if self.emit is not None:
+            completed = self.completed + waiting
+            answer = BatchAnswered(self.call, None, position, 1, seconds, completed, self.total)
+            self.emit(answer)
+
+    def fold(self, first: int, count: int, values: list[Any]) -> None:
+        """Take in what `count` results were folded to."""
+        assert self.folded is not None
+        self.completed += count
+        fatal = self.folded.put(first, count, values)
+        if fatal is not None:
+            self.failure = fatal
+
+    def judge(self, failure: Failure, replay: Replay, may_retry: bool = True) -> Verdict:
+        """Decide about a task that failed, and deliver what takes the place of its result.
+
+        With `Action.RAISE`, the error is `failure` of the call from here on; with `Action.RETRY`,
+        the task is the caller's to run again.
+        """
+        position, error = failure
+        verdict = self.policy.judge(failure, may_retry)
+        if verdict.action is Action.RETRY:
+            if self.emit is not None:
+                self.emit(TaskRetried(self.call, position, error, verdict.seconds))
+            return verdict
+        if self.emit is not None:
+            self.emit(TaskFailed(self.call, position, error))
+        if verdict.action is Action.RAISE:
+            self._replay = replay
+            self.failure = error
+        elif self.folded is not None:
+            self.fold(position, 1, [self.folded.leaf(verdict.value, error)])
+        else:
+            self.completed += 1
+            self._has_placeholders = True
+            self.delivery.put(position, [verdict.value])
+        return verdict
+
+    def chunk(self) -> list[Any] | None:
+        """Return results that the consumer may have now, with placeholders; None if there are none.
+
+        See `shown`.
+        """
+        assert not isinstance(self.delivery, ListDelivery)
+        return self.delivery.take()
+
+    def pass_over(self) -> bool:
+        """Go on with results that wait for others which never come; return if there are any."""
+        assert not isinstance(self.delivery, ListDelivery)
+        self.delivery.pass_over()
+        return bool(self.delivery.arrived())
+
+    def shown(self, values: list[Any]) -> list[Any]:
+        """Return the results among `values`."""
+        return drop_placeholders(values) if self._has_placeholders else values
+
+    def finish(self) -> Any:
+        """Return what the call returns; every task has its outcome, or the call stopped early."""
+        if self.folded is not None:
+            return self.folded.finish(self.completed)
+        return self.shown(self.results)
+
+    def partial(self) -> tuple[PartialResults, Replay | None]:
+        """Return the results of a call that ended early, and how to replay what ended it."""
+        if self.folded is not None:
+            return PartialResults(), self._replay
+        return PartialResults(self.delivery.arrived()), self._replay
