@@ -92,7 +92,6 @@ class Outcomes:
         is_live: bool = False,
     ) -> None:
         self.return_as = return_as
-        self.is_live = is_live
         self.policy = policy
         self.context_items = context_items
         self.journal = journal

@@ -84,26 +84,6 @@ class FoldedResults:
             return failed.noted()
         return None
 
-    def take(self, first: int, fold: Fold) -> BaseException | None:
-        """Take in all that is in `fold`, likewise."""
-        try:
-            count = len(fold)
-            self._tree.put(first, count, fold.take())
-        except FoldFailed as failed:
-            return failed.noted()
-        return None
-
-    @staticmethod
-    def cause(error: BaseException) -> BaseException | None:
-        """Return what ends the call if it was the function that folds which failed, else None."""
-        return error.noted() if isinstance(error, FoldFailed) else None
-
-    @staticmethod
-    def pass_on(error: BaseException) -> None:
-        """Raise `error` again if no task has raised it but folding, where a task is suspected."""
-        if isinstance(error, FoldFailed):
-            raise error
-
     @staticmethod
     def leaf(value: Any, error: BaseException) -> Any:
         """Return what is folded in the place of a task that failed, where `value` is to stand.
