@@ -114,7 +114,7 @@ def run_interpreter(source: str) -> tuple[float, str]:
     Returns
     -------
     tuple of float and str
-        Seconds from before the birth until the process has ended and was waited for, and what it
+        Seconds from before the start until the process has ended and was waited for, and what it
         printed.
     """
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:

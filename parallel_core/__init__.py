@@ -10,11 +10,13 @@
             calls          a call: what it was asked to do, what it runs on, its course
             dispatch       pulls tasks, sizes batches, keeps order
    journal  backends       results in a file, to go on from; one small interface to every engine
-            workers        the local pool: birth, channel, status board, death, leases
+            workers        the local pool: start, channel, status board, exit, leases
+            reduction      results of a call folded into one value
             context        what the caller has set up, and that holds inside tasks
-            observe        what happened, for whoever wants to know; what tasks print
-            config         what is in force in this thread or async task
-            tasks          delayed calls, and all that is sent, in encoded form
+            observe        events of a call; what tasks print
+            config         settings in force in this thread or async task
+            serialization  tasks, functions, results and exceptions on their way to a process
+            tasks          delayed calls, words for them, placeholders for results
             errors
 
 A room imports only from rooms below it. Everything public is in this namespace, and is imported
@@ -78,10 +80,10 @@ if TYPE_CHECKING:
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
     from parallel_core.parallel.contexts import parallel_backend as parallel_backend
     from parallel_core.parallel.contexts import parallel_config as parallel_config
-    from parallel_core.tasks.delayed import delayed as delayed
-    from parallel_core.tasks.wrapping import (
+    from parallel_core.serialization.wrapping import (
         wrap_non_picklable_objects as wrap_non_picklable_objects,
     )
+    from parallel_core.tasks.delayed import delayed as delayed
 
 _HOMES = {
     "BatchAnswered": "observe.events",
@@ -131,7 +133,7 @@ _HOMES = {
     "rng": "context.seeds",
     "shutdown_workers": "backends.shutdown",
     "unregister_context": "context.registered",
-    "wrap_non_picklable_objects": "tasks.wrapping",
+    "wrap_non_picklable_objects": "serialization.wrapping",
 }
 
 __all__ = ["__version__", "errors", *sorted(_HOMES)]  # noqa: PLE0604 - the names are strings

@@ -20,11 +20,11 @@ from programs import Terminal, run
 import parallel_core
 from parallel_core import config, register_joblib, shutdown_workers
 from parallel_core.bridge import places
-from parallel_core.bridge.forms import _batch_without_callbacks, _without_callbacks
+from parallel_core.bridge.slimming import _batch_without_callbacks, _without_callbacks
 from parallel_core.compat.joblib import install, uninstall
 from parallel_core.observe.events import observer_factories
-from parallel_core.tasks.definitions import Definitions, forms
-from parallel_core.tasks.encoding import lighter
+from parallel_core.serialization.definitions import Definitions, forms
+from parallel_core.serialization.encoding import slimmers
 
 joblib = pytest.importorskip("joblib")
 Parallel, delayed = joblib.Parallel, joblib.delayed  # joblib's own, as a library has them
@@ -537,13 +537,13 @@ def test_the_search_stays_here_where_no_callback_looks_at_it(
 ) -> None:
     import numpy  # noqa: F401 - without it nothing is pickled in this way
 
-    monkeypatch.setitem(lighter, Wrapped, _without_callbacks)
+    monkeypatch.setitem(slimmers, Wrapped, _without_callbacks)
     kwargs = {"caller": "the search", "callback_ctx": Node(callbacks)}
     tasks = [(Wrapped(name), (Estimator(**attributes),), kwargs) for _ in range(3)]
     found = parallel_core.Parallel(n_jobs=2)(tasks)
     expected = [(None, False) if stays else ("the search", True)] * 3
     assert found == expected
-    monkeypatch.setitem(lighter, joblib.parallel.BatchedCalls, _batch_without_callbacks)
+    monkeypatch.setitem(slimmers, joblib.parallel.BatchedCalls, _batch_without_callbacks)
     nested = (joblib.parallel.SequentialBackend(nesting_level=1), 1)
     batch = joblib.parallel.BatchedCalls(tasks, nested)
     assert parallel_core.Parallel(n_jobs=2)([(batch, (), {})] * 2) == [expected] * 2
@@ -551,7 +551,7 @@ def test_the_search_stays_here_where_no_callback_looks_at_it(
 
 
 def test_a_batch_with_other_tasks_goes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lighter, Wrapped, _without_callbacks)
+    monkeypatch.setitem(slimmers, Wrapped, _without_callbacks)
     kwargs = {"caller": "the search", "callback_ctx": Node([])}
     task = (Wrapped("_fit_and_score"), (Estimator(),), kwargs)
     assert (

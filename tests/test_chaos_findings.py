@@ -18,9 +18,9 @@ from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.backends.base import CallTerms, WorkerOptions
 from parallel_core.backends.processes import ProcessesBackend
 from parallel_core.errors import WorkerDiedError
-from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.definitions import Definitions
-from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.serialization.batch import Batch
+from parallel_core.serialization.definitions import Definitions
+from parallel_core.serialization.encoding import BatchBuilder
 from waiting_tasks import die_from_the_third_on, die_once
 from watching import running, some, wait_until
 

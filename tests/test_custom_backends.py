@@ -48,7 +48,7 @@ from parallel_core.errors import (
     TaskTimeoutError,
     WorkerDiedError,
 )
-from parallel_core.tasks.batch import Batch
+from parallel_core.serialization.batch import Batch
 
 core = pytest.mark.core
 

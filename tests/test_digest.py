@@ -66,7 +66,7 @@ class Tagged(set[Any]):
     tag = 0
 
 
-class Link:
+class ForkServerChannel:
     """One of several that refer to each other."""
 
     def __init__(self, name: str = "") -> None:
@@ -416,8 +416,8 @@ def test_other_processes_find_the_same(tmp_path: pathlib.Path) -> None:
 # --- circles and depth ----------------------------------------------------------------------------
 
 
-def ring(*names: str) -> Link:
-    links = [Link(name) for name in names]
+def ring(*names: str) -> ForkServerChannel:
+    links = [ForkServerChannel(name) for name in names]
     for link, following in zip(links, [*links[1:], links[0]], strict=True):
         link.others = [following]
     return links[0]
@@ -436,11 +436,11 @@ def test_circles() -> None:
 
 
 def test_circles_through_sets_have_no_order() -> None:
-    def family(names: str) -> Link:
-        parent = Link("parent")
+    def family(names: str) -> ForkServerChannel:
+        parent = ForkServerChannel("parent")
         parent.others = set()
         for name in names:
-            child = Link(name)
+            child = ForkServerChannel(name)
             child.others = {parent}
             parent.others.add(child)
         return parent
@@ -450,7 +450,7 @@ def test_circles_through_sets_have_no_order() -> None:
 
 
 def test_many_paths_through_a_circle_are_no_more_work() -> None:
-    links = [Link(str(i)) for i in range(40)]
+    links = [ForkServerChannel(str(i)) for i in range(40)]
     for link in links:
         link.others = list(links)
     assert digest(links) == digest(copy.deepcopy(links))

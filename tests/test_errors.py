@@ -1008,16 +1008,21 @@ def test_a_worker_that_dies_while_it_pickles_a_result() -> None:
     works()
 
 
-def test_results_that_were_there_before_a_death_arrive() -> None:
+def test_results_that_were_there_before_a_death_arrive(tmp_path: Path) -> None:
     def work(n: int) -> bytes:
         if n == 3:
             import time
 
-            time.sleep(0.3)
+            while len(list(folder.iterdir())) < 3:
+                time.sleep(0.01)
+            time.sleep(0.3)  # for the last of them to be sent
             die("SIGKILL")
+        (folder / str(n)).touch()
         return bytes([n]) * size
 
     for size in (1, 3_000_000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
         results = Parallel(2, batch_size=1, return_as="generator")(
             delayed(work)(n) for n in range(4)
         )

@@ -43,7 +43,7 @@ def works(backend: Any, **options: Any) -> bool:
     ids=", ".join,
 )
 def test_several_threads_at_once(tmp_path: Path, backends: list[str]) -> None:
-    """One fork beside one birth hung both; executors of threads that had ended crashed others."""
+    """One fork beside one start hung both; executors of threads that had ended crashed others."""
     text = f"""
         errors = []
 
@@ -177,7 +177,7 @@ def test_a_fork_while_calls_run_in_other_threads(tmp_path: Path) -> None:
             except BaseException as error:
                 errors.append(error)
 
-        def births():
+        def starts():
             while not stop.wait(0.01):
                 shutdown_workers()
 
@@ -193,7 +193,7 @@ def test_a_fork_while_calls_run_in_other_threads(tmp_path: Path) -> None:
         def main():
             calls = [("processes",), ("processes",), ("threading",)]
             threads = [threading.Thread(target=call, args=args) for args in calls]
-            threads.append(threading.Thread(target=births))
+            threads.append(threading.Thread(target=starts))
             [thread.start() for thread in threads]
             children = []
             for _ in range(8):
@@ -652,7 +652,7 @@ def test_a_thread_that_calls_while_the_program_ends(
 
 @pytest.mark.parametrize("backend", BACKENDS[:4])
 def test_a_call_from_a_signal_handler_amidst_another(tmp_path: Path, backend: str) -> None:
-    """A handler that forked a worker in the middle of a birth hung it."""
+    """A handler that forked a worker in the middle of a start hung it."""
     text = """
         import random
 

@@ -130,7 +130,7 @@ def test_when_every_task_fails(backend: str) -> None:
     assert Parallel(2, backend=backend, on_error="skip")(delayed(fail)(x) for x in range(9)) == []
 
 
-@pytest.mark.parametrize("form", ["plain", "pickled", "kwargs", "method", "volatile"])
+@pytest.mark.parametrize("form", ["plain", "pickled", "kwargs", "method", "captures_mutable_state"])
 @pytest.mark.parametrize("batch_size", ["auto", 1, 7, 1000])
 def test_other_tasks_of_a_batch_go_on(form: str, batch_size: Any) -> None:
     seen: list[int] = []
@@ -141,7 +141,7 @@ def test_other_tasks_of_a_batch_go_on(form: str, batch_size: Any) -> None:
     def pickled(values: list[int]) -> int:
         return odd_only(values[0])
 
-    def volatile(x: int) -> int:
+    def captures_mutable_state(x: int) -> int:
         seen.append(x)
         assert seen == [x], "an earlier task has changed what this one captured"
         return odd_only(x)
@@ -151,7 +151,7 @@ def test_other_tasks_of_a_batch_go_on(form: str, batch_size: Any) -> None:
         "pickled": lambda x: delayed(pickled)([x]),
         "kwargs": lambda x: delayed(plain)(x=x),
         "method": lambda x: delayed(Odd(x).check)(),
-        "volatile": lambda x: delayed(volatile)(x),
+        "captures_mutable_state": lambda x: delayed(captures_mutable_state)(x),
     }
     got = Parallel(2, batch_size=batch_size, on_error="return")(map(tasks[form], range(60)))
     assert got[1::2] == list(range(1, 60, 2))

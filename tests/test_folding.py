@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from parallel_core.tasks import folding
-from parallel_core.tasks.folding import EMPTY, Fold, FoldFailed, FoldTree
+from parallel_core.reduction import tree as folding
+from parallel_core.reduction.tree import EMPTY, Fold, FoldFailed, FoldTree
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is in the extra 'test'")
 given, st = hypothesis.given, hypothesis.strategies

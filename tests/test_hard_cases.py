@@ -147,16 +147,16 @@ def test_an_interrupt_while_workers_are_born_leaves_none(monkeypatch: pytest.Mon
 
     pool = pools.worker_pool()
     born = []
-    give_birth = pools.give_birth
+    start_worker = pools.start_worker
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         if born:
             raise KeyboardInterrupt
-        born.append(give_birth(*args, **kwargs))
+        born.append(start_worker(*args, **kwargs))
         return born[0]
 
     parallel_core.shutdown_workers()
-    monkeypatch.setattr(pools, "give_birth", interrupted)
+    monkeypatch.setattr(pools, "start_worker", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Parallel(2)(delayed(abs)(n) for n in range(4))
     monkeypatch.undo()

@@ -45,7 +45,7 @@ INTERRUPTED = """
             rest("pickling")
 
     def slow_initializer():
-        rest(f"birth-{os.getpid()}")
+        rest(f"start-{os.getpid()}")
 
     def tasks():
         if case == "generator":
@@ -59,7 +59,7 @@ INTERRUPTED = """
 
     def main():
         engine = backend_of(backend)
-        options = {"initializer": slow_initializer} if case == "birth" else {}
+        options = {"initializer": slow_initializer} if case == "start" else {}
         parallel = Parallel(2, backend=engine, return_as=return_as, batch_size=1, **options)
         try:
             if within == "with":
@@ -246,7 +246,7 @@ AT_ANY_MOMENT = """
         return len(os.listdir("/proc/self/fd"))
 
     def call(kind, backend):
-        if kind == "births":
+        if kind == "starts":
             shutdown_workers()
         if kind == "arrays":
             import numpy

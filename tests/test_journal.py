@@ -21,7 +21,7 @@ import pytest
 from parallel_core import JournalError, SerializationError, delayed
 from parallel_core.journal import file, store
 from parallel_core.journal.store import Journal
-from parallel_core.tasks.known import Known
+from parallel_core.tasks.known import KnownResult
 from watching import HOME, LIMIT
 
 core = pytest.mark.core
@@ -43,7 +43,7 @@ def run(journal: Journal, items: Any) -> list[Any]:
     """Run a call as a plain loop would, and return its results."""
     results = []
     for position, item in enumerate(journal.look_up(items)):
-        if isinstance(item, Known):
+        if isinstance(item, KnownResult):
             results.append(item.value)
         else:
             function, args, kwargs = item
@@ -140,7 +140,7 @@ def test_results_come_in_any_order_and_with_gaps(path: Path) -> None:
         journal.record(6, [12, 14])
         journal.record(1, [2])
     with Journal.open(path) as journal:
-        known = [isinstance(item, Known) for item in journal.look_up(tasks(9))]
+        known = [isinstance(item, KnownResult) for item in journal.look_up(tasks(9))]
         assert [i for i, found in enumerate(known) if found] == [1, 6, 7]
 
 
@@ -487,7 +487,7 @@ def test_a_full_disk(full_disk: Path) -> None:
         Journal.open(path)
     filler.unlink()
     with Journal.open(path) as journal:
-        assert sum(isinstance(item, Known) for item in journal.look_up(tasks(100))) == fitted
+        assert sum(isinstance(item, KnownResult) for item in journal.look_up(tasks(100))) == fitted
     path.unlink()
     fill(filler)
     with pytest.raises(JournalError, match="disk"):
@@ -721,7 +721,7 @@ def test_another_program(path: Path, program: Program, rows: int) -> None:
         process.communicate("\n", timeout=LIMIT)
     with Journal.open(path) as journal:
         found = list(journal.look_up(delayed(abs)(i) for i in range(3)))
-        assert sum(isinstance(item, Known) for item in found) == rows
+        assert sum(isinstance(item, KnownResult) for item in found) == rows
 
 
 def test_results_are_recorded_while_another_thread_looks_up(path: Path) -> None:
@@ -733,7 +733,7 @@ def test_results_are_recorded_while_another_thread_looks_up(path: Path) -> None:
 
             def pull(journal: Journal = journal, ready: Any = ready, done: Any = done) -> None:
                 for position, item in enumerate(journal.look_up(tasks(count))):
-                    if not isinstance(item, Known):
+                    if not isinstance(item, KnownResult):
                         ready.append(position)
                 done.set()
 
@@ -747,7 +747,7 @@ def test_results_are_recorded_while_another_thread_looks_up(path: Path) -> None:
             thread.join()
     with Journal.open(path) as journal:
         for position, item in enumerate(journal.look_up(tasks(count))):
-            assert not isinstance(item, Known) or item.value == 2 * position
+            assert not isinstance(item, KnownResult) or item.value == 2 * position
         assert journal.taken_over == 1000 + 999
 
 
@@ -910,7 +910,7 @@ def test_damage_at_any_place_is_noticed_or_does_not_matter(tmp_path: Path, path:
             with Journal.open(path) as journal, warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 items = list(journal.look_up(tasks(61)))
-            lost = [i for i, item in enumerate(items) if not isinstance(item, Known)]
+            lost = [i for i, item in enumerate(items) if not isinstance(item, KnownResult)]
             assert len(told) == bool(lost)
             assert len(lost) <= 2, place  # one, or its position
             kept = [i for i in range(61) if i not in lost]
@@ -947,7 +947,7 @@ def test_it_is_imported_when_a_journal_is_opened(program: Program) -> None:
         import sys
         from math import sqrt
         from parallel_core import Parallel, delayed
-        from parallel_core.tasks.known import Known
+        from parallel_core.tasks.known import KnownResult
         Parallel(n_jobs=2)(delayed(sqrt)(i) for i in range(4))
         print([name for name in ("sqlite3", "hashlib", "parallel_core.journal")
                if name in sys.modules])

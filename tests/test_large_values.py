@@ -157,7 +157,7 @@ def test_a_change_of_an_object_reaches_the_next_task(run: Run) -> None:
 def test_a_change_that_was_missed_is_an_error(run: Run, return_as: str) -> None:
     done = run(f"""
         from parallel_core.errors import ChangedValueError
-        from parallel_core.tasks import large
+        from parallel_core.serialization import large
         large._CALLER_SHARE = 0.0
 
         def read(i):
@@ -179,7 +179,7 @@ def test_a_change_that_was_missed_is_an_error(run: Run, return_as: str) -> None:
 
 def test_who_consumes_a_generator_may_change_it(run: Run) -> None:
     done = run("""
-        from parallel_core.tasks import large
+        from parallel_core.serialization import large
         large._CALLER_SHARE = 0.0
 
         def read(i):

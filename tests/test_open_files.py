@@ -19,7 +19,7 @@ import programs
 import pytest
 
 from parallel_core import Parallel, SerializationError, delayed
-from parallel_core.tasks.open_files import _newline_of
+from parallel_core.serialization.open_files import _newline_of
 
 PROCESSES = ["processes", "loky"]
 

@@ -24,7 +24,7 @@ from programs import environment, kernel, run
 from parallel_core import Parallel, delayed
 from parallel_core.errors import SerializationError, TaskTimeoutError, WorkerDiedError
 from parallel_core.observe.pieces import STDOUT
-from parallel_core.workers.board import PHASE, SAID, SINCE, Board, Phase
+from parallel_core.workers.board import HAS_OUTPUT, PHASE, SINCE, Board, Phase
 from parallel_core.workers.output import LONGEST, OutputReader, OutputWriter
 from watching import LIMIT, wait_until
 
@@ -341,7 +341,9 @@ def test_waiting_for_the_caller_is_no_time_of_the_task() -> None:
     assert writer.send(STDOUT, b"x" * (3 * LONGEST + 1))
     thread.join()
     assert pieces[:1999] == [(STDOUT, b"a line")] * 1999 and len(pieces[-1][1]) == 3 * LONGEST + 1
-    assert board.times[SINCE] > 1.0 and board.words[PHASE] == Phase.RUNNING and board.words[SAID]
+    assert (
+        board.times[SINCE] > 1.0 and board.words[PHASE] == Phase.RUNNING and board.words[HAS_OUTPUT]
+    )
     assert set(checks) == {Phase.RUNNING}
     reader.close()
     assert not writer.send(STDOUT, b"nobody there")

@@ -26,13 +26,13 @@ from parallel_core import (
 )
 from parallel_core.workers import pool as pools
 from parallel_core.workers.pool import worker_pool
-from watching import LIMIT, descendants, running, some, wait_until
+from watching import LIMIT, children, descendants, running, some, wait_until
 
 #: A module that leaves the number of its process, all at once.
 TELLS = """
 import os, pathlib, time
-pathlib.Path(".template").write_text(str(os.getpid()))
-os.rename(".template", "pid-template")
+pathlib.Path(".fork server").write_text(str(os.getpid()))
+os.rename(".fork server", "pid-fork server")
 """
 
 
@@ -62,16 +62,13 @@ def workers(parallel: Parallel, count: int = 2, name: str = "heavy") -> set[tupl
     return found
 
 
-def templates() -> set[int]:
-    """Return the templates of this process."""
-    children: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        children |= set(map(int, (task / "children").read_text().split()))
-    return {pid for pid in children if "template_main" in descendants().get(pid, "")}
+def forkservers() -> set[int]:
+    """Return the fork servers of this process."""
+    return {pid for pid in children(os.getpid()) if "forkserver_main" in descendants().get(pid, "")}
 
 
-def the_template() -> int:
-    (pid,) = templates()
+def the_forkserver() -> int:
+    (pid,) = forkservers()
     return pid
 
 
@@ -106,7 +103,7 @@ def test_modules_are_imported_once_for_all_workers(
     module(f"open({str(tmp_path / 'imports')!r}, 'a').write('.')")
     found = workers(Parallel(3, preload=["heavy"]), 3)
     assert len(found) == 3
-    assert {parent for _, parent, _ in found} == templates()
+    assert {parent for _, parent, _ in found} == forkservers()
     assert all(there for _, _, there in found)
     assert (tmp_path / "imports").read_text() == "."
     assert workers(Parallel(3, preload=["heavy"]), 3) == found  # they stay warm
@@ -118,7 +115,7 @@ def test_one_module_may_stand_alone(module: Callable[..., Path]) -> None:
     assert all(there for _, _, there in workers(Parallel(2, preload="heavy")))
     with parallel_config(preload=["heavy", "heavy"]):
         workers(Parallel(2))
-    assert len(templates()) == 1
+    assert len(forkservers()) == 1
 
 
 @pytest.mark.core
@@ -130,7 +127,7 @@ def test_workers_of_other_modules_are_other_workers(module: Callable[..., Path])
     other = workers(Parallel(2, preload="other"))
     assert not any(there for _, _, there in plain | other)
     assert not {pid for pid, *_ in heavy} & {pid for pid, *_ in plain | other}
-    assert len(templates()) == 2
+    assert len(forkservers()) == 2
 
 
 def test_workers_share_the_pages_of_what_is_imported(module: Callable[..., Path]) -> None:
@@ -270,7 +267,7 @@ def test_other_backends(module: Callable[..., Path], backend: str) -> None:
     parallel = Parallel(2, backend=backend, preload=["heavy"], pre_dispatch="all")
     found = parallel([delayed(look)(0, "heavy")] * 2)
     assert all(there for _, _, there in found) == (backend == "multiprocessing")
-    assert not templates()
+    assert not forkservers()
 
 
 @pytest.mark.core
@@ -278,9 +275,9 @@ def test_where_nothing_can_be_forked_each_worker_imports(
     module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module()
-    monkeypatch.setattr(pools, "has_templates", lambda: False)
+    monkeypatch.setattr(pools, "has_forkserver", lambda: False)
     found = workers(Parallel(2, preload="heavy"))
-    assert all(there for _, _, there in found) and not templates()
+    assert all(there for _, _, there in found) and not forkservers()
     with pytest.raises(PreloadError, match="the module 'nowhere' does not import in a worker"):
         Parallel(2, preload=["nowhere"])([delayed(abs)(1)])
 
@@ -332,7 +329,7 @@ def test_a_module_that_does_not_import(
     assert words in str(caught.value)
     cause = caught.value.__cause__
     assert cause is not None and trace in str(cause.__cause__)
-    assert not templates()
+    assert not forkservers()
     module("")
     assert workers(Parallel(2, preload=["json", "heavy"]))
 
@@ -368,7 +365,7 @@ def test_a_module_that_starts_a_thread(module: Callable[..., Path]) -> None:
 def test_a_template_that_was_killed_between_two_calls(module: Callable[..., Path]) -> None:
     module()
     first = workers(Parallel(2, preload="heavy"))
-    before = the_template()
+    before = the_forkserver()
     os.kill(before, signal.SIGKILL)
     gone(before)
     assert {pid for pid, *_ in workers(Parallel(2, preload="heavy"))} == {pid for pid, *_ in first}
@@ -376,7 +373,7 @@ def test_a_template_that_was_killed_between_two_calls(module: Callable[..., Path
     assert {pid for pid, *_ in first} < {pid for pid, *_ in found}
     assert len(found) == 4 or len({pid for pid, *_ in found}) == 4
     assert all(there for _, _, there in found)
-    assert before not in templates() and len(templates()) == 1
+    assert before not in forkservers() and len(forkservers()) == 1
 
 
 @pytest.mark.core
@@ -385,23 +382,23 @@ def test_a_template_that_is_lost_in_the_middle_of_births(
     module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, stopped: signal.Signals
 ) -> None:
     module()
-    monkeypatch.setattr("parallel_core.workers.template._PATIENCE", 0.5)
-    give_birth = pools.give_birth
+    monkeypatch.setattr("parallel_core.workers.forkserver._PATIENCE", 0.5)
+    start_worker = pools.start_worker
     born: list[int] = []
 
     def counted(*args: Any) -> Any:
-        if len(born) == 2 and templates():
-            os.kill(the_template(), stopped)
-        worker = give_birth(*args)
+        if len(born) == 2 and forkservers():
+            os.kill(the_forkserver(), stopped)
+        worker = start_worker(*args)
         born.append(worker.pid)
         return worker
 
-    monkeypatch.setattr(pools, "give_birth", counted)
+    monkeypatch.setattr(pools, "start_worker", counted)
     with Parallel(5, preload="heavy") as parallel:
         found = workers(parallel, 5)
     assert {pid for pid, *_ in found} == set(born) and len(born) == 5
     assert all(there for _, _, there in found)
-    assert not templates()
+    assert not forkservers()
 
 
 @pytest.mark.core
@@ -434,7 +431,7 @@ def test_a_worker_that_outlived_its_template(module: Callable[..., Path]) -> Non
     module()
     with Parallel(2, preload="heavy") as parallel:
         workers(parallel)
-        before = the_template()
+        before = the_forkserver()
         os.kill(before, signal.SIGKILL)
         gone(before)
         with pytest.raises(WorkerDiedError, match="nobody knows how") as caught:
@@ -465,7 +462,7 @@ def test_a_killed_task_is_tried_again(module: Callable[..., Path], tmp_path: Pat
     parents = Parallel(2, preload="heavy", retries=1, batch_size=1)(
         delayed(once)(n) for n in range(8)
     )
-    assert set(parents) == templates()
+    assert set(parents) == forkservers()
 
 
 @pytest.mark.core
@@ -473,19 +470,19 @@ def test_where_a_template_cannot_fork_workers_are_born_as_usual(
     module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module()
-    from parallel_core.workers.template import Template
+    from parallel_core.workers.forkserver import ForkServer
 
-    spawn = Template.spawn
+    spawn = ForkServer.spawn
     calls = 0
 
-    def refuse(self: Template, *args: Any) -> Any:
+    def refuse(self: ForkServer, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls > 1:
             raise BlockingIOError(11, "Resource temporarily unavailable")
         return spawn(self, *args)
 
-    monkeypatch.setattr(Template, "spawn", refuse)
+    monkeypatch.setattr(ForkServer, "spawn", refuse)
     found = workers(Parallel(3, preload="heavy"), 3)
     assert len({parent for _, parent, _ in found}) == 2 and all(there for _, _, there in found)
 
@@ -497,7 +494,7 @@ def test_where_a_template_cannot_fork_workers_are_born_as_usual(
 def test_shutdown_ends_templates(module: Callable[..., Path]) -> None:
     module()
     found = workers(Parallel(2, preload="heavy"))
-    before = the_template()
+    before = the_forkserver()
     assert shutdown_workers() == 2
     assert not any(map(running, {before, *(pid for pid, *_ in found)}))
     assert workers(Parallel(2, preload="heavy"))
@@ -508,7 +505,7 @@ def test_workers_at_work_keep_their_template(module: Callable[..., Path]) -> Non
     module()
     with Parallel(2, preload="heavy") as parallel:
         workers(parallel)
-        before = the_template()
+        before = the_forkserver()
         assert shutdown_workers() == 0
         assert running(before)
         with pytest.raises(WorkerDiedError, match="exit code 7"):
@@ -521,8 +518,8 @@ def test_workers_at_work_keep_their_template(module: Callable[..., Path]) -> Non
 def test_an_idle_template_leaves_after_its_workers(module: Callable[..., Path]) -> None:
     module()
     workers(Parallel(2, preload="heavy", idle_worker_timeout=0.2))
-    if templates():
-        gone(the_template())
+    if forkservers():
+        gone(the_forkserver())
     assert not any(map(running, worker_pool().idle_pids()))
     assert all(there for _, _, there in workers(Parallel(2, preload="heavy")))
 
@@ -541,27 +538,27 @@ def test_a_module_that_was_reloaded_is_imported_anew(module: Callable[..., Path]
         return int(heavy.value)
 
     assert Parallel(2, preload="heavy")([delayed(value)()]) == [1]
-    before = the_template()
+    before = the_forkserver()
     path.write_text("value = 22")
     importlib.reload(heavy)
     assert Parallel(2, preload="heavy")([delayed(value)()]) == [22]
-    assert the_template() != before
+    assert the_forkserver() != before
 
 
 def test_templates_are_not_kept_for_ever(module: Callable[..., Path]) -> None:
     for number in range(7):
         module(name=f"heavy_{number}")
         Parallel(2, preload=f"heavy_{number}")([delayed(abs)(1)])
-    assert len(templates()) <= 6
+    assert len(forkservers()) <= 6
     shutdown_workers()
-    assert not templates()
+    assert not forkservers()
 
 
 @pytest.mark.core
 def test_a_fork_of_the_caller_has_none_of_it(module: Callable[..., Path], tmp_path: Path) -> None:
     module()
     workers(Parallel(2, preload="heavy"))
-    before = the_template()
+    before = the_forkserver()
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -653,7 +650,7 @@ def test_nothing_outlives_the_program(tmp_path: Path, how: str) -> None:
     """
     out = run(tmp_path, text)
     assert out.split()
-    are_gone([int(pid) for pid in out.split()], "the template is gone")
+    are_gone([int(pid) for pid in out.split()], "the fork server is gone")
 
 
 @pytest.mark.core
@@ -669,11 +666,11 @@ def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
     child = start(tmp_path, text)
     try:
         wait_until(lambda: told(tmp_path) or child.poll() is not None, "it imports")
-        (template,) = told(tmp_path)
+        (forkserver,) = told(tmp_path)
         os.killpg(child.pid, signal.SIGINT)
         out, err = child.communicate(timeout=LIMIT)
         assert (out, err) == ("interrupted\n[1]\n", "")
-        are_gone([template], "the template is gone")
+        are_gone([forkserver], "the fork server is gone")
     finally:
         kill_group(child.pid)
         child.wait()
@@ -695,7 +692,7 @@ def test_calls_from_several_threads(module: Callable[..., Path]) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 4
-    assert {pid for pids in found for pid in pids} == templates()
+    assert {pid for pids in found for pid in pids} == forkservers()
 
 
 def test_an_initializer_runs_in_each_worker(module: Callable[..., Path]) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from parallel_core import Parallel, TaskFailure, delayed
 from parallel_core.errors import CallTimeoutError, SerializationError, WorkerDiedError
-from parallel_core.tasks.folding import Fold, FoldTree
+from parallel_core.reduction.tree import Fold, FoldTree
 
 OWN = ["processes", "multiprocessing"]
 ALL = [*OWN, "loky", "threading", "sequential"]

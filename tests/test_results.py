@@ -26,8 +26,8 @@ import pytest
 
 import memmapping
 from parallel_core import Parallel, SerializationError, WorkerDiedError, delayed
-from parallel_core.tasks.buffers import HERE, Buffer, allocate, array_buffer, nbytes_of
-from parallel_core.tasks.results import BESIDE, Parcel, ParcelPickler, ResultPickler, unpack
+from parallel_core.serialization.buffers import HERE, Buffer, allocate, array_buffer, nbytes_of
+from parallel_core.serialization.results import BESIDE, Parcel, ParcelPickler, ResultPickler, unpack
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.pool import worker_pool
 from watching import HOME, LIMIT, running, some, wait_until

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from parallel_core import Parallel, delayed
 from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.dispatch.source import TaskSource, known_length
-from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.definitions import Definitions
-from parallel_core.tasks.encoding import BatchBuilder
+from parallel_core.serialization.batch import Batch
+from parallel_core.serialization.definitions import Definitions
+from parallel_core.serialization.encoding import BatchBuilder
 
 pytestmark = pytest.mark.core
 

@@ -23,10 +23,10 @@ import parallel_core
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.backends.answers import decode
 from parallel_core.calls.pre_dispatch import resolve_pre_dispatch
-from parallel_core.tasks.definitions import Definitions
+from parallel_core.serialization.definitions import Definitions
+from parallel_core.serialization.encoding import BatchBuilder
+from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call, function_name, short_repr
-from parallel_core.tasks.encoding import BatchBuilder
-from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import NO_LIMIT, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution
@@ -1060,7 +1060,7 @@ class Bench:
         self.received = ReceivedDefinitions(definitions.call, {})
         self.received.receive(
             {
-                token: (definition.data, definition.volatile)
+                token: (definition.data, definition.captures_mutable_state)
                 for token, definition in self.batch.definitions.items()
             },
             (),

@@ -52,7 +52,7 @@ def workers() -> list[int]:
 def _workers() -> dict[int, str]:
     below = descendants()
     servers = {pid for pid, name in below.items() if "forkserver" in name}
-    words = ("workers.main", "workers.template_main", "spawn_main", "popen_loky")
+    words = ("workers.main", "workers.forkserver_main", "spawn_main", "popen_loky")
     found = {}
     for pid, name in below.items():
         is_worker = any(word in name for word in words) or (

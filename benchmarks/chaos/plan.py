@@ -156,7 +156,7 @@ def draw(
         params["temp_folder"] = small_folder
     deeds = _deeds(random, backend, n_jobs, params)
     tasks = _tasks(random, deeds, has_workers)
-    if "worker_lifespan" in params:  # a birth takes its time
+    if "worker_lifespan" in params:  # a start takes its time
         params["worker_lifespan"] = max(params["worker_lifespan"], len(tasks) // 8)
     ending = random.choice(ENDINGS if return_as == "list" else GENERATOR_ENDINGS)
     if ending == "call_timeout":

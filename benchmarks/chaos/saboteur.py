@@ -179,7 +179,7 @@ class Saboteur:
         self._tally.inject(kind)
 
     def _kill_newborn(self, random: Random) -> None:
-        """Wait a while for a birth, and kill the child at a moment of its first 60 ms."""
+        """Wait a while for a start, and kill the child at a moment of its first 60 ms."""
         before = set(own_workers())
         until = time.monotonic() + 0.3
         while time.monotonic() < until and not self._ends.is_set():

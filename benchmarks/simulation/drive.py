@@ -10,7 +10,7 @@ from parallel_core.dispatch.limits import Limits, ReturnAs
 from parallel_core.dispatch.loop import BatchLoop
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Policy
-from parallel_core.tasks.definitions import Definitions
+from parallel_core.serialization.definitions import Definitions
 
 
 class Plan(NamedTuple):

@@ -28,7 +28,7 @@ class Model:
         What the dispatcher needs for a task of the iterable; see `session.feed`.
     flush_seconds : float or None
         How old a worker's last answer may be before it sends what it has; None: only at the end.
-    births : sequence of float
+    starts : sequence of float
         When each of the first workers is there; those beyond are there from the start.
     birth_seconds : float
         From a worker's death until another one is there in its place.

@@ -22,15 +22,15 @@ from parallel_core.backends.base import (
     SessionFailed,
 )
 from parallel_core.backends.losses import given_back
-from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
-from parallel_core.tasks.batch import Batch
-from parallel_core.workers.worker import Death, Overrun
+from parallel_core.backends.shares import WORTH_SECONDS, tasks_to_leave
+from parallel_core.serialization.batch import Batch
+from parallel_core.workers.worker import ExitInfo, TimedOutTask
 
 _UNPROVEN = 1000  # as a `ChannelSession` chooses workers
 _LOOK_SECONDS = 0.01
 _ROUNDING = 1e-9  # seconds; a clock that stands still would be looked at for ever
 _MOST_WAITS = 1000  # for a task
-_DEATH = Death("was simulated to death", None, 0, "")
+_DEATH = ExitInfo("was simulated to death", None, 0, "")
 
 
 class SimulatedError(Exception):
@@ -139,7 +139,7 @@ class SimulatedSession(Session):
                 continue
             unstarted, begins, since = worker.unstarted(now, starts)
             worth, running_for = unstarted * task_seconds, max(now - since, 0.0)
-            share = left_to_busy(unstarted, running_for, task_seconds)
+            share = tasks_to_leave(unstarted, running_for, task_seconds)
             if share is None:
                 again = min(again, now + max(worth, WORTH_SECONDS) + WORTH_SECONDS)
             elif not unstarted:
@@ -150,7 +150,7 @@ class SimulatedSession(Session):
             return [], again
         taken = []
         if self._model.has_barriers:
-            taken = victim.take_back(keep, now, starts)
+            taken = victim.steal_from(keep, now, starts)
         else:
             victim.limit(keep, now, starts)
         self.n_taken_back += sum(batch.size for batch in taken)
@@ -190,8 +190,8 @@ class SimulatedSession(Session):
             if self.now - since < limit - _ROUNDING:
                 again = min(again, since + limit)
                 continue
-            overrun: Any = Overrun(worker.queue[0], index, limit, [], 0.0)  # type: ignore[arg-type]
-            self._die(worker, index, overrun)
+            timed_out: Any = TimedOutTask(worker.queue[0], index, limit, [], 0.0)  # type: ignore[arg-type]
+            self._die(worker, index, timed_out)
         return again
 
     def cancel(self) -> None:
@@ -348,27 +348,27 @@ class SimulatedSession(Session):
         self._die(worker, position - worker.queue[0].batch.start)
 
     def _die(
-        self, worker: SimulatedWorker, index: int | None, overrun: Overrun | None = None
+        self, worker: SimulatedWorker, index: int | None, timed_out: TimedOutTask | None = None
     ) -> None:
         worker.version += 1
         worker.is_gone = True
         running = worker.queue[0] if index is not None else None
         self._note_load(worker)
-        self._message(partial(self._bury, worker, running, index, overrun))
+        self._message(partial(self._reap, worker, running, index, timed_out))
 
-    def _bury(
+    def _reap(
         self,
         worker: SimulatedWorker,
         running: Sent | None,
         index: int | None,
-        overrun: Overrun | None,
+        timed_out: TimedOutTask | None,
     ) -> None:
         for sent in worker.sent:
             blamed = index if sent is running else None
             if index is None and sent is worker.sent[0]:
                 sent.batch.losses += 1
             entry: Any = sent  # it has what is needed of a SentBatch
-            self._news.append(given_back(entry, blamed, _DEATH, overrun))
+            self._news.append(given_back(entry, blamed, _DEATH, timed_out))
         self._loads.drop(worker)
         worker.queue.clear()
         if self._model.is_replaced:

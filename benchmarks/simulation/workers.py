@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from parallel_core.tasks.batch import Batch
+from parallel_core.serialization.batch import Batch
 
 
 class Sent:
@@ -120,7 +120,7 @@ class SimulatedWorker:
             sent.limit = left
             left = max(0, left - sent.batch.size)
 
-    def take_back(self, keep: int, now: float, starts: array[float]) -> list[Batch]:
+    def steal_from(self, keep: int, now: float, starts: array[float]) -> list[Batch]:
         """Take all but the next `keep` tasks that it has not started."""
         self.is_limited = True
         left = self.started(now, starts) + keep

@@ -56,7 +56,7 @@ class Carried(Hardship):
         warm, born = self.watched(key, [{"warm": warm, "tasks": self.n_tasks} for warm in (1, 0)])
         lost, lost_at_birth = (
             {f"{when}{name}": float({"kept": name} not in watch.told) for name in setting_up.ALL}
-            for when, watch in (("lost ", warm), ("lost at birth ", born))
+            for when, watch in (("lost ", warm), ("lost at start ", born))
         )
         return {
             "lost": sum(lost.values()),

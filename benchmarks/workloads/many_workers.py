@@ -70,9 +70,9 @@ class _ManyWorkers(Workload):
 
 @register
 class ManyWorkers(_ManyWorkers):
-    """Sixteen workers: as they are, and forked from a template that has numpy.
+    """Sixteen workers: as they are, and forked from a fork server that has numpy.
 
-    joblib has no templates; its figure, with numpy in each worker, is the same in both rows.
+    joblib has no fork servers; its figure, with numpy in each worker, is the same in both rows.
     """
 
     name = "many-workers"
@@ -80,7 +80,7 @@ class ManyWorkers(_ManyWorkers):
     title = "import, start of {tasks} workers, a first result of each"
     figures = (
         Figure("time", "s", (AtMostTimes(0.35, JOBLIB),)),
-        Figure("template", "s", (AtMostTimes(0.1, JOBLIB),), 'ours with preload=["numpy"]'),
+        Figure("forkserver", "s", (AtMostTimes(0.1, JOBLIB),), 'ours with preload=["numpy"]'),
     )
     tasks = quick_tasks = 16
     most_rounds = 3
@@ -88,12 +88,12 @@ class ManyWorkers(_ManyWorkers):
     def ours(self) -> Sample:
         return {
             "time": self.started("parallel_core")[0],
-            "template": self.started("parallel_core", WITH_TEMPLATE)[0],
+            "forkserver": self.started("parallel_core", WITH_TEMPLATE)[0],
         }
 
     def joblib(self) -> Sample:
         seconds, _ = self.started("joblib")
-        return {"time": seconds, "template": seconds}
+        return {"time": seconds, "forkserver": seconds}
 
 
 @register
@@ -105,7 +105,7 @@ class SixtyFourWorkers(_ManyWorkers):
     title = "the same, {tasks} workers with numpy"
     figures = (
         Figure("time", "s"),
-        Figure("template", "s", label='with preload=["numpy"]'),
+        Figure("forkserver", "s", label='with preload=["numpy"]'),
         Figure("memory", "MB", label="memory of the workers (PSS)", in_picture=False),
         Figure("template_memory", "MB", label='the same, with preload=["numpy"]', in_picture=False),
     )
@@ -116,10 +116,10 @@ class SixtyFourWorkers(_ManyWorkers):
 
     def ours(self) -> Sample:
         seconds, memory = self.started("parallel_core", imported="import numpy")
-        template, template_memory = self.started("parallel_core", WITH_TEMPLATE, "import numpy")
+        forkserver, template_memory = self.started("parallel_core", WITH_TEMPLATE, "import numpy")
         return {
             "time": seconds,
-            "template": template,
+            "forkserver": forkserver,
             "memory": memory,
             "template_memory": template_memory,
         }

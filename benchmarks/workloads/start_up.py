@@ -47,9 +47,9 @@ class StartUp(Workload):
     figures = (Figure("time", "s", (AtMost(0.10), AtMostTimes(0.25, JOBLIB))),)
     tasks = quick_tasks = 2
 
-    def measured(self, template: str, module: str, pool: str = "") -> Sample:
+    def measured(self, forkserver: str, module: str, pool: str = "") -> Sample:
         """Run the program a few times, the first of which only fills caches."""
-        body = template.format(module=module, pool=pool, n_jobs=self.n_jobs)
+        body = forkserver.format(module=module, pool=pool, n_jobs=self.n_jobs)
         program = PROGRAM.format(body=dedent(body))
         to_result, whole = [], []
         for _ in range(4):

@@ -18,8 +18,9 @@
 - `threads`: threads of this process, which take batches as they are; `thread_worker`: each of them;
   `thread_share`: what it has of a batch.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
-- `engine_worker`: what runs in the workers of engines that are not ours; `executor_results`: what
-  it brings back; `engine_output`: what tasks print there. `executor_size`: how large an engine is.
+- `executor_worker`: what runs in the workers of engines that are not ours; `executor_results`:
+  what it brings back; `executor_output`: what tasks print there; `executor_size`: how large an
+  engine is.
 - `joblib_style` and `joblib_batch`: classes by joblib's conventions; `conventions`: base classes
   for more of them.
 - `shares`: who gets what of a busy worker's tasks; `initializer`: that of a call, on its way;
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from parallel_core.backends.base import Style as Style
     from parallel_core.backends.base import WorkerOptions as WorkerOptions
     from parallel_core.backends.base import WorkerView as WorkerView
-    from parallel_core.backends.engine_worker import run_batch as run_batch
+    from parallel_core.backends.executor_worker import run_batch as run_batch
     from parallel_core.backends.futures import FuturesBackend as FuturesBackend
 
 _HOMES = {
@@ -63,7 +64,7 @@ _HOMES = {
     "Style": "base",
     "WorkerOptions": "base",
     "WorkerView": "base",
-    "run_batch": "engine_worker",
+    "run_batch": "executor_worker",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - the names are strings

@@ -8,9 +8,9 @@ from typing import Any
 
 from parallel_core.backends.base import Completion, Failure
 from parallel_core.errors import SerializationError, add_note
-from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.failure import unpack
-from parallel_core.tasks.results import unpack as unpack_parcel
+from parallel_core.serialization.batch import Batch
+from parallel_core.serialization.failure import unpack
+from parallel_core.serialization.results import unpack as unpack_parcel
 from parallel_core.workers.board import Phase
 from parallel_core.workers.messages import PARCEL_ANSWER
 from parallel_core.workers.preload import NotPreloaded

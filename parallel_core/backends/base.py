@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core import config
 from parallel_core.backends.cores import resolve_n_jobs
-from parallel_core.tasks.batch import Batch
+from parallel_core.serialization.batch import Batch
 
 if TYPE_CHECKING:
     from parallel_core.config import Settings
-    from parallel_core.context.aspect import Aspect
+    from parallel_core.context.item import ContextItem
     from parallel_core.observe.events import Emit
-    from parallel_core.tasks.folding import Fold, Folding
+    from parallel_core.reduction.tree import Fold, Folding
 
 #: Seconds; nobody can poll for ever in one go, and looking again once a day does no harm.
 LONGEST_WAIT = 86400.0
@@ -46,7 +46,7 @@ class WorkerOptions(NamedTuple):
         How many threads numeric libraries may use in each; None: their share of the cores.
     lifespan : int or None
         After how many tasks a worker is replaced.
-    most_memory : int or None
+    max_memory : int or None
         Over how many bytes, held between two tasks, it is replaced.
     preload : tuple of str
         Modules to import in each before its first task.
@@ -57,7 +57,7 @@ class WorkerOptions(NamedTuple):
     idle_seconds: float | None = 300.0
     thread_limit: int | None = None
     lifespan: int | None = None
-    most_memory: int | None = None
+    max_memory: int | None = None
     preload: tuple[str, ...] = ()
 
 
@@ -184,7 +184,7 @@ class CallTerms(NamedTuple):
     folding : Folding or None
         How results are to be folded where they are made.
     context : bytes
-        What is to hold inside the tasks, as `context.envelope.seal` returned it.
+        What is to hold inside the tasks, as `context.batch_context.pickle_context` returned it.
     make_fold, context_items, settings
         The same for threads of this process, to which nothing is sent: a function that returns what
         folds the results of consecutive tasks from a position on; what is to hold inside the tasks;
@@ -202,7 +202,7 @@ class CallTerms(NamedTuple):
     folding: Folding | None = None
     context: bytes = b""
     make_fold: Callable[[int], Fold] | None = None
-    context_items: Sequence[Aspect] = ()
+    context_items: Sequence[ContextItem] = ()
     settings: Settings | None = None
     emit: Emit | None = None
     number: int = 0
@@ -365,7 +365,7 @@ class Backend:
     opens_files : bool
         Whether its workers can open what this process has open: large arrays go to them in
         shared memory.
-    tells_surroundings : bool
+    tells_process_state : bool
         Whether its workers are ours alone, and told of the caller's folder and import path.
     passes_descriptors : bool
         Whether they can be sent descriptors that this process has open.
@@ -385,7 +385,7 @@ class Backend:
     uses_threads: bool = False
     runs_here: bool = False
     opens_files: bool = False
-    tells_surroundings: bool = False
+    tells_process_state: bool = False
     passes_descriptors: bool = False
     aim_seconds: float = 0.5
     can_answer_each: bool = False

@@ -22,28 +22,28 @@ from parallel_core.backends.base import (
     SessionFailed,
     WorkerView,
 )
-from parallel_core.backends.losses import died, given_back, note_overrun, returned
-from parallel_core.backends.shares import WORTH_SECONDS, left_to_busy
+from parallel_core.backends.losses import died, given_back, note_timed_out, returned
+from parallel_core.backends.shares import WORTH_SECONDS, tasks_to_leave
 from parallel_core.errors import warn_caller
 from parallel_core.observe.events import WorkerEnded, WorkerStarted
-from parallel_core.tasks.batch import Batch
+from parallel_core.serialization.batch import Batch
 from parallel_core.workers import messages
 from parallel_core.workers.bell import Bell
-from parallel_core.workers.birth import BirthError, Spawn
 from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
-from parallel_core.workers.setup import Surroundings, WorkerKey, surroundings
-from parallel_core.workers.taking import take_back
-from parallel_core.workers.worker import Death, Worker, wait_for_end
+from parallel_core.workers.setup import ProcessState, WorkerKey, process_state
+from parallel_core.workers.starting import Spawn, WorkerStartError
+from parallel_core.workers.stealing import steal_from
+from parallel_core.workers.worker import ExitInfo, Worker, wait_for_end
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
 _UNPROVEN = 1000
-_MOST_STILLBORN = 2  # for each job: workers that may end, all in a row, before they are ready
+_MAX_FAILED_STARTS = 2  # for each job: workers that may end, all in a row, before they are ready
 _TIMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
 _BLAMED = (Phase.LOADING, *_TIMED)  # in these, death is the task's
-_BIRTH_SECONDS = 0.1  # what it takes to replace a worker, and to be worth it
+_START_SECONDS = 0.1  # what it takes to replace a worker, and to be worth it
 _LOOK_SECONDS = 0.01  # until a worker that has something may have begun with it
 _CLOSED_SECONDS = 1.0  # for a worker to end whose channel has ended
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
@@ -63,7 +63,7 @@ class ChannelSession(Session):
         How many to lease.
     key : WorkerKey
         What the workers must be set up for.
-    now : Surroundings
+    now : ProcessState
         What they are told about this process.
     spawn : callable, optional
         How new ones are born.
@@ -76,23 +76,23 @@ class ChannelSession(Session):
         pool: WorkerPool,
         n_jobs: int,
         key: WorkerKey,
-        now: Surroundings,
+        now: ProcessState,
         spawn: Spawn | None,
         lifespan: int | None = None,
     ) -> None:
         self._pool = pool
         self._n_jobs = n_jobs
         self._key = key
-        self._surroundings = now
+        self._process_state = now
         self._spawn = spawn
         self._lifespan = lifespan
         self._terms = CallTerms()
         self._after_failure = 0
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
-        self._stillborn = 0  # workers that ended before they were ready, since one last was
-        self._team = pool.lease(n_jobs, key, now, spawn)
-        self._workers = self._team.workers
+        self._failed_starts = 0  # workers that ended before they were ready, since one last was
+        self._group = pool.lease(n_jobs, key, now, spawn)
+        self._workers = self._group.workers
         for slot, worker in enumerate(self._workers):
             worker.slot = slot
         self.n_workers = len(self._workers)
@@ -132,15 +132,15 @@ class ChannelSession(Session):
                 pass  # it has left; the next batch goes to another
             else:
                 if worker.channel.pending:
-                    self._team.want_to_send(worker, True)
+                    self._group.want_to_send(worker, True)
 
     def is_current(self) -> bool:
         """Whether the workers are as new ones would be: nothing was reloaded, no folder changed."""
-        now = self._surroundings
+        now = self._process_state
         if any(worker.gone for worker in self._workers):
             return False  # this process is a fork of the one that leased them
-        return self._team.reloads == reloads() and now == surroundings(
-            now.idle_seconds, now.level, now.threads, now.most_memory
+        return self._group.reloads == reloads() and now == process_state(
+            now.idle_seconds, now.level, now.threads, now.max_memory
         )
 
     def has_capacity(self, queued: int) -> bool:
@@ -177,7 +177,7 @@ class ChannelSession(Session):
                 self._lose(worker)
                 continue
             if waits:
-                self._team.want_to_send(worker, True)
+                self._group.want_to_send(worker, True)
             return
 
     def _replace(self) -> Worker | None:
@@ -186,13 +186,13 @@ class ChannelSession(Session):
             return None
         try:
             with HeldInterrupts():
-                fresh = self._pool.replace(self._key, self._surroundings, self._spawn)
+                fresh = self._pool.replace(self._key, self._process_state, self._spawn)
                 if self._lifespan is not None:
                     fresh.allow(self._lifespan)
                 taken = {worker.slot for worker in self._workers}
                 fresh.slot = next(slot for slot in range(self._n_jobs) if slot not in taken)
-                self._team.add(fresh)
-        except BirthError as error:
+                self._group.add(fresh)
+        except WorkerStartError as error:
             self.n_workers = len(self._workers)
             if not self._workers:
                 words = f"the last worker process is gone, and no other starts: {error}"
@@ -209,7 +209,7 @@ class ChannelSession(Session):
         if not any(worker.ready and not worker.sent for worker in self._workers):
             if len(self._workers) == self.n_workers:
                 return [], again  # whoever is still being born may come too late
-            least = _BIRTH_SECONDS
+            least = _START_SECONDS
         victim, keep = None, 0
         for worker in self._workers:
             if not worker.sent or (worker.is_limited and not worker.is_fenced):
@@ -221,14 +221,14 @@ class ChannelSession(Session):
                 again = min(again, now + _LOOK_SECONDS)
                 continue
             worth = waiting * task_seconds
-            share = left_to_busy(waiting, running_for, task_seconds, least)
+            share = tasks_to_leave(waiting, running_for, task_seconds, least)
             if share is None:
                 again = min(again, now + max(worth, least) + WORTH_SECONDS)
             elif (size := max(worth, running_for)) > most:
                 most, victim, keep = size, worker, share
         if victim is None:
             return [], again
-        taken = take_back(victim, keep)
+        taken = steal_from(victim, keep)
         return taken, now if taken else now + _LOOK_SECONDS
 
     def wait(self, seconds: float | None) -> list[Completion]:
@@ -239,18 +239,18 @@ class ChannelSession(Session):
         if self._fatal is not None:
             raise SessionFailed(self._fatal)
         if self._closed:
-            seconds = self._bury_closed(seconds)
+            seconds = self._reap_closed(seconds)
         for descriptor, event in self._poll(seconds):
-            worker = self._team.by_descriptor.get(descriptor)
+            worker = self._group.by_descriptor.get(descriptor)
             if worker is None:
                 if self._bell is not None and descriptor == self._bell.descriptor:
-                    self._bell.hear()
+                    self._bell.clear()
                 continue  # or buried by an event before this one
             if descriptor == worker.pidfd:
                 self._lose(worker)
                 continue
             if descriptor == worker.output.fileno():
-                self._hear(worker)
+                self._read_output(worker)
                 continue
             if event & select.POLLOUT:
                 self._flush(worker)
@@ -266,12 +266,12 @@ class ChannelSession(Session):
         """Return what has `wait` return."""
         if self._bell is None:
             self._bell = Bell()
-            self._team.poller.register(self._bell.descriptor, select.POLLIN)
+            self._group.poller.register(self._bell.descriptor, select.POLLIN)
         return self._bell.ring
 
     def _poll(self, seconds: float | None) -> list[tuple[int, int]]:
         """Wait for a descriptor; without going to sleep while answers come at once."""
-        poll = self._team.poller.poll
+        poll = self._group.poller.poll
         if self._spins and seconds != 0:
             self._spins = False
             until = time.monotonic() + _SPIN_SECONDS
@@ -287,8 +287,8 @@ class ChannelSession(Session):
         now = time.monotonic()
         again = now + limit
         for worker in self._workers:
-            if worker.overrun is not None:
-                again = min(again, worker.press(now))
+            if worker.timed_out is not None:
+                again = min(again, worker.escalate(now))
                 continue
             running = worker.running() if worker.sent else None
             if running is None:
@@ -310,30 +310,30 @@ class ChannelSession(Session):
             worker.board.cancel()
         deadline = time.monotonic() + _GRACE
         while any(worker.sent for worker in busy) and (left := deadline - time.monotonic()) > 0:
-            for descriptor, event in self._team.poller.poll(left * 1000):
+            for descriptor, event in self._group.poller.poll(left * 1000):
                 if self._bell is not None and descriptor == self._bell.descriptor:
-                    self._bell.hear()
+                    self._bell.clear()
                     continue
-                worker = self._team.by_descriptor[descriptor]
+                worker = self._group.by_descriptor[descriptor]
                 try:
                     if descriptor == worker.output.fileno():
-                        self._hear(worker)
+                        self._read_output(worker)
                         continue
                     if event & select.POLLOUT:
                         self._flush(worker)
                     self._discard_answers(worker)
                 except Exception:  # closed, or torn apart by an interrupt between two steps
                     worker.kill()
-                    self._team.ignore(descriptor)
+                    self._group.unwatch(descriptor)
         stuck = [worker for worker in busy if worker.sent or worker.leaving or not worker.alive()]
         for worker in stuck:
             self._tell_ended(worker, "was inside a task when the call ended")
-            self._team.remove(worker)
+            self._group.remove(worker)
         self._pool.discard(stuck)
         for worker in self._workers:
             worker.allow(None)
-            if worker.has_said:
-                self._hear(worker)
+            if worker.has_output:
+                self._read_output(worker)
         self._news = []
 
     def close(self) -> None:
@@ -352,16 +352,16 @@ class ChannelSession(Session):
     def _give_back(self, clean: bool) -> None:
         bell, self._bell = self._bell, None
         if bell is not None:
-            self._team.ignore(bell.descriptor)
+            self._group.unwatch(bell.descriptor)
             bell.close()
         try:
             if not clean:
                 unusable = list(self._workers)
                 for worker in unusable:
-                    self._team.remove(worker)
+                    self._group.remove(worker)
                 self._pool.discard(unusable)
         finally:
-            self._pool.release(self._team, self._n_jobs, self._key)
+            self._pool.release(self._group, self._n_jobs, self._key)
             self._workers = []
 
     def _discard_answers(self, worker: Worker) -> None:
@@ -380,12 +380,12 @@ class ChannelSession(Session):
             waits = worker.channel.flush()
         except ChannelClosed:
             return  # what it had sent is still to be read; its pidfd says the rest
-        self._team.want_to_send(worker, waits)
+        self._group.want_to_send(worker, waits)
 
-    def _hear(self, worker: Worker) -> None:
+    def _read_output(self, worker: Worker) -> None:
         """Show what tasks have printed; where that cannot be shown, this is said once."""
         try:
-            worker.hear()
+            worker.read_output()
         except Exception as error:
             self._unshown = self._unshown or error
 
@@ -395,9 +395,9 @@ class ChannelSession(Session):
             received = worker.channel.receive()
         except ChannelClosed:
             if worker.pidfd is None:
-                self._bury(worker)
+                self._reap(worker)
             else:  # the end of the process follows, unless a task has closed all descriptors
-                self._team.ignore(worker.channel.fileno())
+                self._group.unwatch(worker.channel.fileno())
                 self._closed.append((time.monotonic() + _CLOSED_SECONDS, worker))
             return False
         for message in received or ():
@@ -406,11 +406,11 @@ class ChannelSession(Session):
 
     def _take(self, worker: Worker, message: Any) -> None:
         kind = message[0]
-        if worker.has_said:
-            self._hear(worker)
+        if worker.has_output:
+            self._read_output(worker)
         if kind == messages.READY:
             worker.ready = True
-            self._stillborn = 0
+            self._failed_starts = 0
         elif kind == messages.BORN:
             pass
         elif kind == messages.EXPECTING:
@@ -428,8 +428,8 @@ class ChannelSession(Session):
         completion = read_answer(batch, message)
         completion.worker = worker.slot
         sent.answered = completion.first - batch.start + completion.tasks
-        if worker.overrun is not None:
-            note_overrun(completion, worker.overrun, sent)
+        if worker.timed_out is not None:
+            note_timed_out(completion, worker.timed_out, sent)
         self._news.append(completion)
         if not completion.finished:
             return
@@ -445,7 +445,7 @@ class ChannelSession(Session):
 
     def _retire_if_due(self, worker: Worker) -> None:
         """Replace a worker that is at the end of its lifespan, too big, or was stopped."""
-        lifespan, most = self._lifespan, self._surroundings.most_memory
+        lifespan, most = self._lifespan, self._process_state.max_memory
         worker.leaving = (
             worker.leaving
             or (lifespan is not None and worker.tasks >= lifespan)
@@ -456,7 +456,7 @@ class ChannelSession(Session):
 
     def _retire(self, worker: Worker) -> None:
         self._tell_ended(worker, "was replaced after its last task")
-        self._team.remove(worker)
+        self._group.remove(worker)
         self._pool.retire(worker)
 
     def _tell_started(self, worker: Worker) -> None:
@@ -490,36 +490,38 @@ class ChannelSession(Session):
         while worker in self._workers and self._read(worker):
             pass
         if worker in self._workers:
-            self._bury(worker)
+            self._reap(worker)
 
-    def _bury_closed(self, seconds: float | None) -> float:
+    def _reap_closed(self, seconds: float | None) -> float:
         """Bury who has not ended in time; return how long to wait for others, at most `seconds`."""
         now = time.monotonic()
         closed = [entry for entry in self._closed if entry[1] in self._workers]
         self._closed = [entry for entry in closed if entry[0] > now]
         for due, worker in closed:
             if due <= now:
-                self._bury(worker)
+                self._reap(worker)
         until = [0.0] if self._news else [due - now for due, _ in self._closed]
         return min([*until, LONGEST_WAIT if seconds is None else seconds])
 
-    def _bury(self, worker: Worker) -> None:
+    def _reap(self, worker: Worker) -> None:
         """Let go of a worker that has ended: one task may be to blame, the others are left over."""
         wait_for_end(worker, _GRACE)
-        death, running, overrun = worker.death(), worker.running(), worker.overrun
+        death, running, timed_out = worker.exit_info(), worker.running(), worker.timed_out
         lost = list(worker.sent)
         self._tell_ended(worker, death.words)
-        self._team.remove(worker)
+        self._group.remove(worker)
         self._pool.discard([worker])
         if not worker.ready:
-            self._note_stillborn(death)
+            self._note_failed_start(death)
             self._news += [returned(sent.batch) for sent in lost]
             return
         known = len(self._news)
         for sent in lost:
-            if overrun is not None:  # it was us who killed it; what it was on then is innocent
-                late = overrun.sent is sent and overrun.index >= sent.answered
-                self._news.append(given_back(sent, overrun.index if late else None, death, overrun))
+            if timed_out is not None:  # it was us who killed it; what it was on then is innocent
+                late = timed_out.sent is sent and timed_out.index >= sent.answered
+                self._news.append(
+                    given_back(sent, timed_out.index if late else None, death, timed_out)
+                )
             elif running is not None and running[0] is sent and running[3] in _BLAMED:
                 self._news.append(given_back(sent, max(running[1], sent.answered), death))
             else:
@@ -529,16 +531,16 @@ class ChannelSession(Session):
         for completion in self._news[known:]:
             completion.worker = worker.slot
 
-    def _note_stillborn(self, death: Death) -> None:
+    def _note_failed_start(self, death: ExitInfo) -> None:
         """After several in a row, go on without: with the other workers, if there are any."""
-        self._stillborn += 1
-        if self._stillborn < _MOST_STILLBORN * self._n_jobs:
+        self._failed_starts += 1
+        if self._failed_starts < _MAX_FAILED_STARTS * self._n_jobs:
             return
         words = f"a worker process {death.words} before it was ready to work"
         self.n_workers = len(self._workers)
         if any(worker.ready for worker in self._workers):
             goes_on = f"the call goes on with {self.n_workers} of {self._n_jobs} workers"
-            attempts = f"and so did those before it, {self._stillborn} in a row"
+            attempts = f"and so did those before it, {self._failed_starts} in a row"
             warn_caller(f"{words}, {attempts}; {goes_on}", RuntimeWarning)
         elif not self._workers and self._fatal is None:
             self._fatal = died(words, death=death)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from parallel_core.tasks.buffers import HERE, Buffer, Description
-from parallel_core.tasks.results import BESIDE, LocalSink, Parcel, ParcelPickler
+from parallel_core.serialization.buffers import HERE, Buffer, Description
+from parallel_core.serialization.results import BESIDE, LocalSink, Parcel, ParcelPickler
 from parallel_core.workers.execute import Parcels
 
 #: The pickle of whatever stands beside it.

@@ -1,7 +1,7 @@
 """Engines that have a queue of their own, through `concurrent.futures`.
 
-A batch becomes one future. What the worker of the engine gets is a function of `engine_worker` and
-bytes, so nothing depends on how the engine pickles.
+A batch becomes one future. The worker of the engine gets a function of `executor_worker` and bytes,
+so nothing depends on how the engine pickles.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from parallel_core.backends.base import (
     all_failed,
     broken,
 )
-from parallel_core.backends.engine_output import whereabouts
-from parallel_core.backends.engine_worker import (
+from parallel_core.backends.executor_output import whereabouts
+from parallel_core.backends.executor_results import BatchResult, read_result, size_of_result
+from parallel_core.backends.executor_size import executor_size, tell_size_is_unknown
+from parallel_core.backends.executor_worker import (
     run_batch,
     run_batch_within,
     surrounding_engines,
 )
-from parallel_core.backends.executor_results import BatchResult, read_result, size_of_result
-from parallel_core.backends.executor_size import executor_size, tell_size_is_unknown
 from parallel_core.observe.outlet import show
 from parallel_core.observe.pieces import Piece
 from parallel_core.observe.records import caller_handles
-from parallel_core.tasks.batch import Batch
+from parallel_core.serialization.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
 from parallel_core.workers.threads import ThreadLimit
@@ -121,7 +121,7 @@ class FuturesSession(Session):
     def _encode(self, batch: Batch) -> bytes:
         """Return what `run_batch` takes."""
         definitions = {
-            token: (definition.data, definition.volatile)
+            token: (definition.data, definition.captures_mutable_state)
             for token, definition in batch.definitions.items()
         }
         lifeline = own_lifeline() if self._backend.opens_files else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from parallel_core.backends.base import WorkerOptions
 from parallel_core.errors import SerializationError
+from parallel_core.serialization.pickling import dumps, explain, why_not_picklable
 from parallel_core.tasks.description import function_name
-from parallel_core.tasks.pickling import dumps, explain, why_not_picklable
 
 
 def pickle_initializer(options: WorkerOptions) -> bytes:

@@ -11,12 +11,17 @@ from typing import Any
 
 from parallel_core import config
 from parallel_core.backends.base import Backend, Completion, Failure
-from parallel_core.backends.engine_worker import run_batch
 from parallel_core.backends.executor_results import BatchResult
-from parallel_core.context.aspect import Place
-from parallel_core.context.envelope import Capsule, ContextFailed, Envelope, SealedEnvelope
-from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.failure import named
+from parallel_core.backends.executor_worker import run_batch
+from parallel_core.context.batch_context import (
+    BatchContext,
+    ContextFailed,
+    PickledContext,
+    ReceivedBatchContext,
+)
+from parallel_core.context.item import Place
+from parallel_core.serialization.batch import Batch
+from parallel_core.serialization.failure import named
 
 
 class BatchCall:
@@ -117,28 +122,33 @@ class HeldRun:
         failures: list[Failure] = []
         done.failures = failures
         if not self._context:
-            self._run_within(Envelope((), Place.THREAD), done, failures, first, end)
+            self._run_within(BatchContext((), Place.THREAD), done, failures, first, end)
             return done
-        envelope = SealedEnvelope(Capsule(self._context, Place.ENGINE))
+        batch_context = ReceivedBatchContext(PickledContext(self._context, Place.FOREIGN_PROCESS))
         try:
-            envelope.begin(lambda: start + len(done.values))
+            batch_context.begin(lambda: start + len(done.values))
             try:
-                self._run_within(envelope, done, failures, first, end)
+                self._run_within(batch_context, done, failures, first, end)
             finally:
-                envelope.end()
+                batch_context.end()
         except ContextFailed as failed:
             done.values, done.failures, done.fatal = [], [], failed.error
         return done
 
     def _run_within(
-        self, envelope: Envelope, done: Completion, failures: list[Failure], first: int, end: int
+        self,
+        batch_context: BatchContext,
+        done: Completion,
+        failures: list[Failure],
+        first: int,
+        end: int,
     ) -> None:
         began = monotonic()
         for index in range(first, end):
             position = self._batch.start + index
             function, args, kwargs = self._batch.call(index)
             try:
-                called = envelope.bind(function, position)
+                called = batch_context.bind(function, position)
                 done.values.append(contextvars.copy_context().run(called, *args, **kwargs))
             except BaseException as error:
                 done.values.append(None)

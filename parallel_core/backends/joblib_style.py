@@ -42,9 +42,9 @@ from parallel_core.backends.joblib_batch import BatchCall, EncodedRun, HeldRun, 
 from parallel_core.errors import BackendError, PerformanceWarning, WorkerDiedError, warn_caller
 from parallel_core.observe.messages import Messages
 from parallel_core.observe.pieces import Piece
-from parallel_core.tasks.batch import HELD, NO_TOKEN, Batch
+from parallel_core.serialization.batch import HELD, NO_TOKEN, Batch
+from parallel_core.serialization.pickling import dumps
 from parallel_core.tasks.description import function_name
-from parallel_core.tasks.pickling import dumps
 from parallel_core.workers.messages import OUTPUT
 
 #: Classes that stand for backends of ours, and the modules where they are.

@@ -15,7 +15,7 @@ from memmapping.interrupts import HeldSignals
 from parallel_core import config
 from parallel_core.backends.base import BackendUnavailable, WorkerOptions
 from parallel_core.backends.cores import threads_per_worker
-from parallel_core.backends.engine_worker import begin_worker
+from parallel_core.backends.executor_worker import begin_worker
 from parallel_core.backends.futures import FuturesBackend, FuturesSession
 from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.workers.lifeline import own_lifeline

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from memmapping.sizes import format_nbytes
 from parallel_core.backends.base import Completion, Failure
 from parallel_core.errors import RemoteTraceback
-from parallel_core.tasks.batch import Batch
-from parallel_core.workers.worker import Death, Overrun, SentBatch
+from parallel_core.serialization.batch import Batch
+from parallel_core.workers.worker import ExitInfo, SentBatch, TimedOutTask
 
 if TYPE_CHECKING:
     from parallel_core.errors import TaskTimeoutError, WorkerDiedError
@@ -22,7 +22,7 @@ _MOST_LOSSES = 2  # workers that may end with a batch before one of them began i
 
 
 def given_back(
-    sent: SentBatch, index: int | None, death: Death, overrun: Overrun | None = None
+    sent: SentBatch, index: int | None, death: ExitInfo, timed_out: TimedOutTask | None = None
 ) -> Completion:
     """Return what is left over of a batch whose worker has ended, and who is to blame.
 
@@ -32,21 +32,21 @@ def given_back(
         The batch.
     index : int or None
         The task that was running, if it was one of this batch.
-    death : Death
+    death : ExitInfo
         How the worker ended.
-    overrun : Overrun, optional
+    timed-out task : TimedOutTask, optional
         Why we killed it; without `index`, none of this batch is to blame then.
     """
     batch, answered = sent.batch, sent.answered
     size = batch.size
-    if index is None and overrun is None and answered < size and batch.losses >= _MOST_LOSSES:
+    if index is None and timed_out is None and answered < size and batch.losses >= _MOST_LOSSES:
         index = answered
     completion = Completion(batch, batch.start + answered, [], 0.0, True)
     pieces = [(answered, size)]
     if index is not None and index < size:
         error: BaseException
-        if overrun is not None:
-            error = _too_late(overrun)
+        if timed_out is not None:
+            error = _too_late(timed_out)
             if death.stack:
                 error.__cause__ = RemoteTraceback(death.stack)
         else:
@@ -68,25 +68,27 @@ def returned(batch: Batch) -> Completion:
     return Completion(batch, batch.start, [], 0.0, True, unrun=[batch])
 
 
-def note_overrun(completion: Completion, overrun: Overrun, sent: SentBatch) -> None:
+def note_timed_out(completion: Completion, timed_out: TimedOutTask, sent: SentBatch) -> None:
     """Where the task that was to stop has failed, say that it was for lack of time."""
-    if overrun.sent is not sent or not completion.failures:
+    if timed_out.sent is not sent or not completion.failures:
         return
     position, error = completion.failures[-1]
-    if position == sent.batch.start + overrun.index:
-        late = _too_late(overrun)
+    if position == sent.batch.start + timed_out.index:
+        late = _too_late(timed_out)
         late.__cause__ = error.__cause__
         completion.failures = [*completion.failures[:-1], Failure(position, late)]
 
 
-def _too_late(overrun: Overrun) -> TaskTimeoutError:
+def _too_late(timed_out: TimedOutTask) -> TaskTimeoutError:
     from parallel_core.errors import TaskTimeoutError
 
-    what = overrun.sent.batch.describe(overrun.index)
-    return TaskTimeoutError(f"{what} has run for more than timeout={overrun.limit:g} s")
+    what = timed_out.sent.batch.describe(timed_out.index)
+    return TaskTimeoutError(f"{what} has run for more than timeout={timed_out.limit:g} s")
 
 
-def died(message: str, position: int | None = None, death: Death | None = None) -> WorkerDiedError:
+def died(
+    message: str, position: int | None = None, death: ExitInfo | None = None
+) -> WorkerDiedError:
     """Return the error that says how a worker ended, and at which task."""
     from parallel_core.errors import WorkerDiedError
 
@@ -100,7 +102,7 @@ def died(message: str, position: int | None = None, death: Death | None = None) 
     return error
 
 
-def _memory_words(death: Death) -> str:
+def _memory_words(death: ExitInfo) -> str:
     if not death.memory:
         return ""
     return f" (it held {format_nbytes(death.memory)} of memory)"

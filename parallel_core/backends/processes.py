@@ -15,9 +15,9 @@ from parallel_core.backends.base import (
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.initializer import pickle_initializer
-from parallel_core.workers.birth import BirthError, Spawn, spawn_from
 from parallel_core.workers.pool import worker_pool
-from parallel_core.workers.setup import WorkerKey, surroundings
+from parallel_core.workers.setup import WorkerKey, process_state
+from parallel_core.workers.starting import Spawn, WorkerStartError, spawn_from
 from parallel_core.workers.threads import import_only_variables
 
 
@@ -29,12 +29,12 @@ class _PoolBackend(Backend):
     start_method : str
         Tells apart workers that are started in different ways.
     spawn : callable, optional
-        Starts a process; without it they are bare interpreters, see `workers.birth`.
+        Starts a process; without it they are bare interpreters, see `workers.starting`.
     """
 
     style = Style.PUSH
     opens_files = True
-    tells_surroundings = True
+    tells_process_state = True
     passes_descriptors = True
     can_answer_each = True
     aim_seconds = 0.02
@@ -54,10 +54,10 @@ class _PoolBackend(Backend):
         if options.initializer is not None or environment or options.preload or hooks:
             initializer = None if options.initializer is None else pickle_initializer(options)
             key = WorkerKey(self._start_method, initializer, environment, options.preload, hooks)
-        now = surroundings(options.idle_seconds, level, threads, options.most_memory)
+        now = process_state(options.idle_seconds, level, threads, options.max_memory)
         try:
             return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn, options.lifespan)
-        except BirthError as error:
+        except WorkerStartError as error:
             raise BackendUnavailable(str(error)) from error
 
 

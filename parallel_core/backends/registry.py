@@ -235,6 +235,6 @@ def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return (
-        f"unknown backend {name!r}{hint} Known are: {', '.join(names)}; any other has to be "
+        f"unknown backend {name!r}{hint} KnownResult are: {', '.join(names)}; any other has to be "
         "registered first, with register_parallel_backend or with joblib"
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 WORTH_SECONDS = 3e-4
 
 
-def left_to_busy(
+def tasks_to_leave(
     unstarted: int, running_for: float, task_seconds: float, least: float = WORTH_SECONDS
 ) -> int | None:
     """Return how many of its tasks a busy worker keeps; None where they are better left to it.
@@ -28,11 +28,11 @@ def left_to_busy(
 
     Examples
     --------
-    >>> left_to_busy(100, running_for=0.001, task_seconds=0.01)
+    >>> tasks_to_leave(100, running_for=0.001, task_seconds=0.01)
     50
-    >>> left_to_busy(100, running_for=2.0, task_seconds=0.01)
+    >>> tasks_to_leave(100, running_for=2.0, task_seconds=0.01)
     0
-    >>> left_to_busy(2, running_for=0.0, task_seconds=1e-6) is None
+    >>> tasks_to_leave(2, running_for=0.0, task_seconds=1e-6) is None
     True
     """
     if running_for > max(unstarted * task_seconds, least):

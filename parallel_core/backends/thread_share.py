@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from parallel_core.tasks.batch import HELD, NO_TOKEN, Batch, Call
+from parallel_core.serialization.batch import HELD, NO_TOKEN, Batch, Call
 
 
 class Form(NamedTuple):

@@ -36,11 +36,11 @@ from parallel_core.backends.base import (
     SessionFailed,
 )
 from parallel_core.backends.thread_share import Form, Share
-from parallel_core.context.aspect import Place
-from parallel_core.context.envelope import ContextFailed, Envelope, aspects_for
-from parallel_core.tasks.failure import named
-from parallel_core.tasks.folding import FoldFailed
-from parallel_core.tasks.handles import to_call
+from parallel_core.context.batch_context import BatchContext, ContextFailed, items_for
+from parallel_core.context.item import Place
+from parallel_core.reduction.tree import FoldFailed
+from parallel_core.serialization.failure import named
+from parallel_core.serialization.handles import to_call
 from parallel_core.workers.thread_pools import PoolLimit
 
 #: Between two looks at the tasks that other threads have not begun. A batch takes about as long.
@@ -73,7 +73,7 @@ class ThreadCall:
         self.n_workers = n_workers
         self.level = level
         self.initializer = initializer
-        self.aspects = aspects_for(terms.context_items, Place.THREAD)
+        self.items = items_for(terms.context_items, Place.THREAD)
         threads = terms.settings.threads if terms.settings is not None else None
         self.pools = PoolLimit(threads or sys.maxsize)
         self.workers: list[ThreadWorker] = []
@@ -245,16 +245,16 @@ class ThreadCall:
         with suppress(RuntimeError):  # somebody has rung already
             self._bell.release()
 
-    def hear(self, seconds: float | None) -> list[Completion | SessionFailed]:
+    def completions(self, seconds: float | None) -> list[Completion | SessionFailed]:
         """Return the news, when there are any, or somebody has rung, or the time is over."""
         if seconds is None or seconds > 0:
             self._bell.acquire(timeout=-1 if seconds is None else min(seconds, LONGEST_WAIT))
         else:
             self._bell.acquire(blocking=False)
-        heard = []
+        found = []
         while self._news:  # whatever comes after this has rung again
-            heard.append(self._news.popleft())
-        return heard
+            found.append(self._news.popleft())
+        return found
 
 
 def new_bell() -> Any:
@@ -294,7 +294,7 @@ class ThreadWorker:
         self._first = 0
         self._values: Any = []  # a list, or what folds
         self._began = 0.0
-        self._envelope: Envelope | None = None
+        self._batch_context: BatchContext | None = None
         self.share: Share | None = None
         self.since = 0.0
         self.is_disowned = False
@@ -340,23 +340,23 @@ class ThreadWorker:
             return False
         call.note_begun(share)
         self._began = monotonic()
-        if call.aspects:
-            copy_context().run(self._run_within, Envelope(call.aspects, Place.THREAD), share)
+        if call.items:
+            copy_context().run(self._run_within, BatchContext(call.items, Place.THREAD), share)
         else:
             self._run_tasks(share)
             self._finish()
         return not self.is_disowned
 
-    def _run_within(self, envelope: Envelope, share: Share) -> None:
-        """Run a share within the `envelope`."""
+    def _run_within(self, batch_context: BatchContext, share: Share) -> None:
+        """Run a share within the `batch context`."""
         try:
-            envelope.begin(self.position)
-            self._envelope = envelope
+            batch_context.begin(self.position)
+            self._batch_context = batch_context
             try:
                 self._run_tasks(share)
             finally:
-                self._envelope = None
-                envelope.end()
+                self._batch_context = None
+                batch_context.end()
         except ContextFailed as failed:
             raise failed.error from failed.error.__cause__
         self._finish()
@@ -372,7 +372,9 @@ class ThreadWorker:
 
     def _is_plain(self) -> bool:
         """Whether there is nothing to be done between two tasks."""
-        is_watched = self._is_timed or self._call.terms.answers_each or self._envelope is not None
+        is_watched = (
+            self._is_timed or self._call.terms.answers_each or self._batch_context is not None
+        )
         return not is_watched and "memmapping.sharing" not in sys.modules
 
     def _run_plain(self, form: Form, tasks: deque[Any], context: Context, base: Context) -> bool:
@@ -405,7 +407,7 @@ class ThreadWorker:
 
     def _run_all(self, form: Form, tasks: deque[Any], context: Context, base: Context) -> bool:
         """Do the same where there is more to do for each task."""
-        envelope, answers_each = self._envelope, self._call.terms.answers_each
+        batch_context, answers_each = self._batch_context, self._call.terms.answers_each
         may_share = "memmapping.sharing" in sys.modules
         while True:
             try:
@@ -418,8 +420,8 @@ class ThreadWorker:
                 called, args, kwargs = form.whole(task)
                 if may_share:
                     args, kwargs = to_call(args, kwargs)
-                if envelope is not None:
-                    called = envelope.bind(called, self.position())
+                if batch_context is not None:
+                    called = batch_context.bind(called, self.position())
                 value = called(*args, **kwargs)
                 if not self._end_task():
                     return False

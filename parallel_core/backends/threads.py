@@ -31,7 +31,7 @@ from parallel_core.backends.base import (
 )
 from parallel_core.backends.thread_share import share_of
 from parallel_core.backends.thread_worker import ThreadCall
-from parallel_core.tasks.batch import Batch
+from parallel_core.serialization.batch import Batch
 
 
 class ThreadSession(Session):
@@ -105,7 +105,7 @@ class ThreadSession(Session):
         if self._fatal is not None:
             raise self._fatal
         news: list[Completion] = []
-        for item in self._call.hear(seconds):
+        for item in self._call.completions(seconds):
             if isinstance(item, SessionFailed):
                 self._fatal = item
             else:

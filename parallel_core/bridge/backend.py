@@ -28,8 +28,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.cores import check_n_jobs, resolve_n_jobs
-from parallel_core.bridge.forms import note_forms
-from parallel_core.bridge.places import import_joblib
+from parallel_core.bridge.joblib_patch import import_joblib
+from parallel_core.bridge.slimming import register_slimmers
 from parallel_core.calls.checks import check_of_arrays
 from parallel_core.calls.parameters import WORKER_PARAMS
 from parallel_core.calls.spec import worker_options
@@ -76,7 +76,7 @@ def register_joblib() -> None:
     parallel = import_joblib("joblib.parallel")
     if NAME not in parallel.BACKENDS:
         parallel.BACKENDS[NAME] = _backend_class(parallel)
-        observer_factories.append(note_forms)
+        observer_factories.append(register_slimmers)
 
 
 class Call:

@@ -15,18 +15,18 @@ from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.nesting import settings_of_tasks
 from parallel_core.calls.pre_dispatch import resolve_pre_dispatch
-from parallel_core.context.aspect import Aspect, Place
-from parallel_core.context.capturing import aspects_of_call
+from parallel_core.context.capturing import context_items_of_call
+from parallel_core.context.item import ContextItem, Place
 from parallel_core.context.seeds import Seeded, seed_of_call
 from parallel_core.dispatch.call_errors import PartialResults, attach
 from parallel_core.dispatch.inline import InlineLoop
 from parallel_core.dispatch.limits import Counters, Limits, ReturnAs
-from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.loop import BatchLoop
 from parallel_core.dispatch.outcomes import Outcomes
+from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.errors import warn_caller
 from parallel_core.observe.events import CallEnded, CallStarted, Emit, Observer, emit_to
-from parallel_core.tasks.definitions import Definitions, stored_globals
+from parallel_core.serialization.definitions import Definitions, stored_globals
 
 if TYPE_CHECKING:
     from parallel_core.calls.resources import CallResources
@@ -160,7 +160,7 @@ class Call:
             context_items=self._context_items(backend, seeded, settings),
             emit=self._emit,
             call=self._number,
-            is_live=isinstance(self._tasks, LiveTasks),
+            is_live=isinstance(self._tasks, TaskQueue),
         )
         tasks, self._tasks = self._tasks, ()
         if session is None:
@@ -247,13 +247,13 @@ class Call:
         if spec.is_named and spec.n_jobs < 0:
             return False  # of processes, as many as there are cores
         is_protected = spec.failures.retries or spec.failures.on_error != "raise"
-        return not (is_protected or spec.workers.most_memory)
+        return not (is_protected or spec.workers.max_memory)
 
     def _context_items(
         self, backend: Backend, seeded: Seeded | None, settings: config.Settings | None
-    ) -> tuple[Aspect, ...]:
+    ) -> tuple[ContextItem, ...]:
         """Return what is to hold inside the tasks, the outermost first."""
-        captured = aspects_of_call(_place_of(backend), seeded, settings, backend.opens_files)
+        captured = context_items_of_call(_place_of(backend), seeded, settings, backend.opens_files)
         return (*self._spec.results.context_items(), *captured)
 
 
@@ -263,7 +263,7 @@ def _place_of(backend: Backend) -> Place:
         return Place.CALLER
     if backend.runs_here:
         return Place.THREAD
-    return Place.WORKER if backend.tells_surroundings else Place.ENGINE
+    return Place.WORKER if backend.tells_process_state else Place.FOREIGN_PROCESS
 
 
 def _settings_for(backend: Backend, n_jobs: int, workers: WorkerOptions) -> config.Settings | None:

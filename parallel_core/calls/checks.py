@@ -14,7 +14,7 @@ from parallel_core.backends.cores import check_n_jobs as check_n_jobs
 from parallel_core.backends.registry import check_name
 from parallel_core.calls.pre_dispatch import check_pre_dispatch as check_pre_dispatch
 from parallel_core.dispatch.limits import ReturnAs
-from parallel_core.dispatch.placeholders import NO_RESULT
+from parallel_core.tasks.placeholders import NO_RESULT
 
 RETRY_BACKOFF = 0.1
 LOW_MEMORY_TIMEOUT = 60.0

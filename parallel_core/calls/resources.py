@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from parallel_core import config
 from parallel_core.backends.base import Backend, Session, broken
 from parallel_core.errors import PerformanceWarning, warn_caller
-from parallel_core.tasks.definitions import stored_globals
+from parallel_core.serialization.definitions import stored_globals
 
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer

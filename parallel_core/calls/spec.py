@@ -27,15 +27,15 @@ from parallel_core.calls.parameters import unexpected
 from parallel_core.config import WORKER_DEFAULTS, Unset, setting
 from parallel_core.context.seeds import check_seed
 from parallel_core.dispatch.limits import ReturnAs
-from parallel_core.dispatch.placeholders import NO_RESULT
 from parallel_core.dispatch.policy import Policy
 from parallel_core.observe.events import check_observers
+from parallel_core.tasks.placeholders import NO_RESULT
 
 if TYPE_CHECKING:
-    from parallel_core.context.aspect import Aspect
+    from parallel_core.context.item import ContextItem
     from parallel_core.dispatch.memory import MemoryGate
-    from parallel_core.dispatch.reduction import Reduction
     from parallel_core.observe.events import Observer
+    from parallel_core.reduction.results import Reduction
 
 
 class Results(NamedTuple):
@@ -53,12 +53,12 @@ class Results(NamedTuple):
             return None
         from copy import deepcopy
 
-        from parallel_core.dispatch.reduction import Reduction
+        from parallel_core.reduction.results import Reduction
 
         initial = deepcopy(self.reduce_initial)  # what is folded into it is for one call
         return Reduction(self.reduce, initial)
 
-    def context_items(self) -> tuple[Aspect, ...]:
+    def context_items(self) -> tuple[ContextItem, ...]:
         """Return what surrounds each task on behalf of `output`."""
         if self.output == "pass":
             return ()
@@ -290,6 +290,6 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
         idle_seconds=checks.check_idle_seconds(params["idle_worker_timeout"]),
         thread_limit=checks.check_count(params["inner_max_num_threads"], "inner_max_num_threads"),
         lifespan=checks.check_count(params["worker_lifespan"], "worker_lifespan"),
-        most_memory=checks.check_size(params["max_worker_memory"], "max_worker_memory"),
+        max_memory=checks.check_size(params["max_worker_memory"], "max_worker_memory"),
         preload=checks.check_preload(params["preload"]),
     )

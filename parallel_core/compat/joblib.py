@@ -22,8 +22,8 @@ from parallel_core.backends.conventions import (
     SequentialBackend,
     ThreadingBackend,
 )
-from parallel_core.bridge.places import install as install
-from parallel_core.bridge.places import uninstall as uninstall
+from parallel_core.bridge.joblib_patch import install as install
+from parallel_core.bridge.joblib_patch import uninstall as uninstall
 
 __all__ = [
     "AutoBatchingMixin",

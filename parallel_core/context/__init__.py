@@ -4,14 +4,15 @@
 
        the caller's process                               where tasks run
     ┌────────────────────────┐                         ┌─────────────────────────────┐
-    │ aspects ──seal──▶ bytes│ ── once a call and ───▶ │ Capsule ──▶ Envelope        │
-    │    │                   │    worker               │               begin          │
-    │    └── n_jobs=1 and ───┼───────────────────────▶ │               bind ▶ tasks   │
-    │        threads: as is  │                         │               end            │
+    │ ContextItem ▶ pickle   │ ── once a call and ───▶ │ PickledContext              │
+    │    │                   │    worker               │    └─▶ BatchContext         │
+    │    └── n_jobs=1 and ───┼───────────────────────▶ │          begin              │
+    │        threads: as is  │                         │          bind ▶ tasks       │
+    │                        │                         │          end                │
     └────────────────────────┘                         └─────────────────────────────┘
 
-- `aspect`: one thing that holds there, and its part in one batch; where which is needed.
-- `envelope`: all of them around the tasks of one batch; how they travel.
+- `item`: one thing that holds there, and its part in one batch; where which is needed.
+- `batch_context`: all of them around the tasks of one batch; how they travel.
 - `capturing`: which there are for a call that begins.
 - `process`: warning filters, logging levels, folder and import path, the configuration in force.
 - `variables`: context variables, decimal's context, numpy's handling of errors.

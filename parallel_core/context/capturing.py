@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from parallel_core import config
 from parallel_core.context import process, registered, variables
-from parallel_core.context.aspect import Aspect, Place
+from parallel_core.context.item import ContextItem, Place
 from parallel_core.context.seeds import Seeded
 
 
-def aspects_of_call(
+def context_items_of_call(
     place: Place,
     seeded: Seeded | None = None,
     settings: config.Settings | None = None,
     is_here: bool = True,
-) -> tuple[Aspect, ...]:
+) -> tuple[ContextItem, ...]:
     """Return what the caller has set up, and the seed of the call, as far as it is needed.
 
     Parameters
@@ -32,16 +32,16 @@ def aspects_of_call(
     ContextError
         When something that is registered cannot be captured.
     """
-    aspects: list[Aspect] = []
-    if place in (Place.WORKER, Place.ENGINE):
-        if place is Place.ENGINE and is_here:
-            aspects.append(process.surroundings())
+    items: list[ContextItem] = []
+    if place in (Place.WORKER, Place.FOREIGN_PROCESS):
+        if place is Place.FOREIGN_PROCESS and is_here:
+            items.append(process.working_directory())
         if settings is not None:
-            aspects += process.configuration(settings, tells_all=place is Place.ENGINE)
-        aspects += process.captured()
+            items += process.configuration(settings, tells_all=place is Place.FOREIGN_PROCESS)
+        items += process.captured()
     if place is not Place.CALLER:
-        aspects += variables.captured(place)
-        aspects += registered.captured()
+        items += variables.captured(place)
+        items += registered.captured()
     if seeded is not None:
-        aspects.append(seeded)
-    return tuple(aspects)
+        items.append(seeded)
+    return tuple(items)

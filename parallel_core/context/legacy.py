@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from parallel_core.context.aspect import Part
+from parallel_core.context.item import Part
 
 _MASK = 0xFFFFFFFF
 _ODD = 0x9E3779B1  # multiplying by it maps whole numbers of 32 bits to others, one to one

@@ -7,11 +7,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from parallel_core.context.aspect import Aspect, Part, Place
+from parallel_core.context.item import ContextItem, Part, Place
 from parallel_core.observe.capturing import Captured, Discarded, redirected
 
 
-class CapturesOutput(Aspect):
+class CapturesOutput(ContextItem):
     """Each task returns a `TaskOutput`."""
 
     name = "output='capture'"
@@ -22,7 +22,7 @@ class CapturesOutput(Aspect):
         return _Part(_capture)
 
 
-class DiscardsOutput(Aspect):
+class DiscardsOutput(ContextItem):
     """What tasks print is not shown."""
 
     name = "output='discard'"

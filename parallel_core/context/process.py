@@ -16,8 +16,8 @@ from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core import config
-from parallel_core.context.aspect import Aspect, Dumps, Part, Place
-from parallel_core.tasks.pickling import goes_by_value
+from parallel_core.context.item import ContextItem, Dumps, Part, Place
+from parallel_core.serialization.pickling import goes_by_value
 
 #: As in `warnings.filters`: action, message, category, module, line.
 Filter = tuple[str, Any, Any, Any, int]
@@ -43,7 +43,7 @@ class _Undo(Part):
         self._undo()
 
 
-class Filters(Aspect):
+class Filters(ContextItem):
     """The filters of `warnings`.
 
     Parameters
@@ -58,7 +58,7 @@ class Filters(Aspect):
     def __init__(self, filters: list[Filter]) -> None:
         self.filters = filters
 
-    def packed(self, dumps: Dumps) -> Aspect:
+    def packed(self, dumps: Dumps) -> ContextItem:
         """Return it with categories by name: nothing is imported for the sake of a filter."""
         del dumps
         return ToldFilters([(*entry[:2], _told(entry[2]), *entry[3:]) for entry in self.filters])
@@ -143,7 +143,7 @@ def _category(told: Any) -> Any:
     return _absent[told]
 
 
-class Levels(Aspect):
+class Levels(ContextItem):
     """Levels of loggers, and what `logging.disable` has said.
 
     Parameters
@@ -192,7 +192,7 @@ def _set_levels(loggers: list[Any], levels: list[int], disabled: int) -> None:
     logging.root.setLevel(logging.root.level)
 
 
-class Surroundings(Aspect):
+class WorkingDirectory(ContextItem):
     """The working directory and ``sys.path``, for engines whose workers are not told otherwise.
 
     Parameters
@@ -204,7 +204,7 @@ class Surroundings(Aspect):
     """
 
     name = "sys.path and working directory"
-    places = (Place.ENGINE,)
+    places = (Place.FOREIGN_PROCESS,)
 
     def __init__(self, folder: str | None, path: list[str]) -> None:
         self._folder = folder
@@ -234,7 +234,7 @@ def _go(folder: str | None, path: list[str]) -> None:
             pass
 
 
-class Configuration(Aspect):
+class Configuration(ContextItem):
     """What of the `parallel_config` in force holds inside tasks.
 
     Parameters
@@ -244,7 +244,7 @@ class Configuration(Aspect):
     """
 
     name = "parallel_config"
-    places = (Place.WORKER, Place.ENGINE, Place.THREAD)
+    places = (Place.WORKER, Place.FOREIGN_PROCESS, Place.THREAD)
 
     def __init__(self, settings: config.Settings) -> None:
         self._settings = settings
@@ -281,21 +281,21 @@ _told_levels: set[str] = set()
 _configuration: Configuration | None = None
 
 
-def captured() -> list[Aspect]:
+def captured() -> list[ContextItem]:
     """Return the filters and levels of this process, as far as a worker has to be told."""
     global _filters
-    aspects: list[Aspect] = []
+    items: list[ContextItem] = []
     filters: Any = warnings.filters
     if _filters is not None or filters != _DEFAULT_FILTERS or sys.warnoptions:
         if _filters is None or _filters.filters != filters:
             _filters = Filters(list(filters))
-        aspects.append(_filters)
+        items.append(_filters)
     logging = loaded("logging")
     if logging is not None:
         levels = _captured_levels(logging)
         if levels is not None:
-            aspects.append(levels)
-    return aspects
+            items.append(levels)
+    return items
 
 
 def _captured_levels(logging: Any) -> Levels | None:
@@ -324,7 +324,7 @@ def _captured_levels(logging: Any) -> Levels | None:
     return _levels
 
 
-def configuration(settings: config.Settings, tells_all: bool) -> list[Aspect]:
+def configuration(settings: config.Settings, tells_all: bool) -> list[ContextItem]:
     """Return what workers have to be told of `settings`; unless `tells_all`, as little as can be.
 
     Workers that have a share of the cores of their own know how many they have.
@@ -340,6 +340,6 @@ def configuration(settings: config.Settings, tells_all: bool) -> list[Aspect]:
     return [_configuration]
 
 
-def surroundings() -> Surroundings:
+def working_directory() -> WorkingDirectory:
     """Return the folder and the import path of this process."""
-    return Surroundings(_folder(), list(sys.path))
+    return WorkingDirectory(_folder(), list(sys.path))

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from parallel_core.context.aspect import PROCESSES, Aspect, Dumps, Entered, Part, Place
+from parallel_core.context.item import PROCESSES, ContextItem, Dumps, Entered, Part, Place
 from parallel_core.errors import ContextError
 
 Capture = Callable[[], Any]
@@ -87,7 +87,7 @@ def unregister_context(name: str) -> None:
     del _registered[name]
 
 
-def captured() -> list[Aspect]:
+def captured() -> list[ContextItem]:
     """Return what is registered, as it is now.
 
     Raises
@@ -95,7 +95,7 @@ def captured() -> list[Aspect]:
     ContextError
         When a `capture` raises.
     """
-    aspects: list[Aspect] = []
+    items: list[ContextItem] = []
     for name, (capture, restore) in list(_registered.items()):
         try:
             state = capture()
@@ -103,11 +103,11 @@ def captured() -> list[Aspect]:
             raise ContextError(
                 f"the context {name!r} could not be captured: {type(error).__name__}: {error}"
             ) from error
-        aspects.append(Restored(name, state, restore))
-    return aspects
+        items.append(Restored(name, state, restore))
+    return items
 
 
-class Restored(Aspect):
+class Restored(ContextItem):
     """A registered context, with its state.
 
     Parameters
@@ -127,7 +127,7 @@ class Restored(Aspect):
         self._state = state
         self._restore = restore
 
-    def packed(self, dumps: Dumps) -> Aspect:
+    def packed(self, dumps: Dumps) -> ContextItem:
         """Return it in the form that travels; an error says which part does not pickle."""
         parts = {}
         for what, part in (("state", self._state), ("restore", self._restore)):
@@ -155,7 +155,7 @@ class Restored(Aspect):
         )
 
 
-class ToldRestored(Aspect):
+class ToldRestored(ContextItem):
     """A registered context as it travels."""
 
     places = Restored.places

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memmapping.modules import loaded
-from parallel_core.context.aspect import Aspect, Part, Place
+from parallel_core.context.item import ContextItem, Part, Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,7 +203,7 @@ def rng() -> np.random.Generator:
 
 
 def seed_of_call(given: Seed | None) -> Seeded | None:
-    """Return the aspect for a call with the seed `given`; by default what its own task leads to."""
+    """Return the item for a call with the seed `given`; by default what its own task leads to."""
     streams = _streams.get()
     if given is None:
         if streams is None:
@@ -218,7 +218,7 @@ def leave_streams() -> None:
     _generator.set(None)
 
 
-class Seeded(Aspect):
+class Seeded(ContextItem):
     """The seed of a call.
 
     Parameters
@@ -244,7 +244,7 @@ class Seeded(Aspect):
 
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:
         """Have `rng` work, and seed what is global in this process at each task."""
-        is_own = place in (Place.WORKER, Place.ENGINE)
+        is_own = place in (Place.WORKER, Place.FOREIGN_PROCESS)
         seeds_globals = is_own or (place is Place.CALLER and self._seeds_globals)
         streams = Streams(self.seed, position, seeds_globals)
         _streams.set(streams)

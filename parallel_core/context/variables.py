@@ -8,8 +8,8 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from memmapping.modules import loaded
-from parallel_core.context.aspect import PROCESSES, Aspect, Dumps, Entered, Part, Place
-from parallel_core.tasks.variables import Identity, identity_of, variable_of
+from parallel_core.context.item import PROCESSES, ContextItem, Dumps, Entered, Part, Place
+from parallel_core.serialization.variables import Identity, identity_of, variable_of
 
 _OURS = "parallel_core_"
 _UNNAMED = ("decimal_context", "numpy.ufunc.extobj")  # in C code, and carried by value
@@ -19,9 +19,9 @@ _DECIMAL_DEFAULT = (
 )
 
 
-def captured(place: Place) -> list[Aspect]:
+def captured(place: Place) -> list[ContextItem]:
     """Return what is set in the caller's context now, for tasks that run at `place`."""
-    aspects: list[Aspect] = []
+    items: list[ContextItem] = []
     context = copy_context()
     if context:
         values = [
@@ -30,19 +30,19 @@ def captured(place: Place) -> list[Aspect]:
             if not variable.name.startswith(_OURS) and variable.name not in _UNNAMED
         ]
         if values:
-            aspects.append(Variables(values))
+            items.append(Variables(values))
         decimal = loaded("decimal")
         if decimal is not None:
-            aspects += _decimal(context, decimal, place)
+            items += _decimal(context, decimal, place)
     numpy = loaded("numpy")
     if numpy is not None:
         state = numpy.geterr()
         if state != _NUMPY_DEFAULT:
-            aspects.append(NumpyErrors(state))
-    return aspects
+            items.append(NumpyErrors(state))
+    return items
 
 
-def _decimal(context: Context, decimal: Any, place: Place) -> list[Aspect]:
+def _decimal(context: Context, decimal: Any, place: Place) -> list[ContextItem]:
     for value in context.values():
         if isinstance(value, decimal.Context):
             current = value.copy()
@@ -53,7 +53,7 @@ def _decimal(context: Context, decimal: Any, place: Place) -> list[Aspect]:
     return []
 
 
-class Variables(Aspect):
+class Variables(ContextItem):
     """Context variables with their values.
 
     In threads they hold anyway: a thread begins with a copy of the caller's context.
@@ -64,7 +64,7 @@ class Variables(Aspect):
     def __init__(self, values: list[tuple[ContextVar[Any], Any]]) -> None:
         self._values = values
 
-    def packed(self, dumps: Dumps) -> Aspect | None:
+    def packed(self, dumps: Dumps) -> ContextItem | None:
         """Return those that pickle; what does not is left out."""
         told: list[tuple[Identity, bytes]] = []
         for variable, value in self._values:
@@ -82,7 +82,7 @@ class Variables(Aspect):
         return None
 
 
-class ToldVariables(Aspect):
+class ToldVariables(ContextItem):
     """Context variables as they travel; those that another process does not know are left out."""
 
     name = "contextvars"
@@ -102,7 +102,7 @@ class ToldVariables(Aspect):
         return None
 
 
-class DecimalContext(Aspect):
+class DecimalContext(ContextItem):
     """The context of `decimal`, which C code keeps in a variable of its own.
 
     It is an object that tasks change, so each gets a copy.
@@ -138,7 +138,7 @@ class _DecimalPart(Part):
 _NUMPY_DEFAULT = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
-class NumpyErrors(Aspect):
+class NumpyErrors(ContextItem):
     """How numpy handles floating-point errors."""
 
     name = "numpy.errstate"

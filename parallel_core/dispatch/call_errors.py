@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from typing import Any
 
-from parallel_core.context.aspect import Aspect
-from parallel_core.context.envelope import call_within
-from parallel_core.dispatch.placeholders import Placeholder
-from parallel_core.tasks.batch import Batch, Call
-from parallel_core.tasks.definitions import Definitions
+from parallel_core.context.batch_context import call_within
+from parallel_core.context.item import ContextItem
+from parallel_core.serialization.batch import Batch, Call
+from parallel_core.serialization.definitions import Definitions
 from parallel_core.tasks.description import describe_call, describe_task
+from parallel_core.tasks.placeholders import Placeholder
 
 Chunk = tuple[int, list[Any]]
 
@@ -70,7 +70,7 @@ class Replay:
         Returns its function and arguments, as they were when the task was yielded.
     position : int
         Its position in the call.
-    aspects : sequence of Aspect
+    context items : sequence of ContextItem
         What holds inside it.
     """
 
@@ -79,22 +79,22 @@ class Replay:
         words: str,
         call: Callable[[], Call] | None = None,
         position: int = 0,
-        aspects: Sequence[Aspect] = (),
+        items: Sequence[ContextItem] = (),
     ) -> None:
         self._words = words
         self._call = call
         self._position = position
-        self._aspects = aspects
+        self._items = items
 
     def __call__(self) -> Any:
         """Return what the task returns; raise what it raises."""
         if self._call is None:
             raise RuntimeError(f"{self._words}: it was part of a call in another process")
         function, args, kwargs = self._call()
-        if not self._aspects:
+        if not self._items:
             return function(*args, **kwargs)
         context = copy_context()
-        return context.run(call_within, self._aspects, self._position, function, args, kwargs)
+        return context.run(call_within, self._items, self._position, function, args, kwargs)
 
     def __reduce__(self) -> Any:
         return Replay, (self._words,)
@@ -103,21 +103,21 @@ class Replay:
         return f"<replay of {self._words}>"
 
 
-def replay_task(position: int, task: Call, aspects: Sequence[Aspect] = ()) -> Replay:
+def replay_task(position: int, task: Call, items: Sequence[ContextItem] = ()) -> Replay:
     """Return the replay of a task whose arguments are the caller's own."""
     words = describe_task(position, describe_call(*task))
-    return Replay(words, lambda: task, position, aspects)
+    return Replay(words, lambda: task, position, items)
 
 
 def replay_from(
-    batch: Batch, index: int, definitions: Definitions, aspects: Sequence[Aspect] = ()
+    batch: Batch, index: int, definitions: Definitions, items: Sequence[ContextItem] = ()
 ) -> Replay:
     """Return the replay of a task whose arguments were pickled."""
 
     def call(_alive: Definitions = definitions) -> Call:  # what its pickle refers to
         return batch.call(index)
 
-    return Replay(batch.describe(index), call, batch.start + index, aspects)
+    return Replay(batch.describe(index), call, batch.start + index, items)
 
 
 def attach(error: BaseException, results: PartialResults, replay: Replay | None) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from parallel_core.dispatch.limits import ReturnAs
-from parallel_core.dispatch.placeholders import NO_RESULT
+from parallel_core.tasks.placeholders import NO_RESULT
 
 
 class ListDelivery:

@@ -9,19 +9,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from parallel_core.backends.base import Failure
-from parallel_core.context.envelope import ContextFailed, call_within
+from parallel_core.context.batch_context import ContextFailed, call_within
 from parallel_core.dispatch.call_errors import replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.limits import Limits
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Action
 from parallel_core.dispatch.source import close_generator
+from parallel_core.reduction.tree import FoldFailed
+from parallel_core.serialization.failure import named
+from parallel_core.serialization.handles import to_call
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
-from parallel_core.tasks.failure import named
-from parallel_core.tasks.folding import FoldFailed
-from parallel_core.tasks.handles import to_call
-from parallel_core.tasks.known import Known
+from parallel_core.tasks.known import KnownResult
 
 
 class InlineLoop:
@@ -135,7 +135,7 @@ class InlineLoop:
         outcomes = self.outcomes
         position = -1
         for position, item in enumerate(self._tasks):
-            if type(item) is Known:
+            if type(item) is KnownResult:
                 outcomes.resolve(position, item.value)
             else:
                 self._wait_for_leave()

@@ -8,7 +8,7 @@ whichever worker is free first.
 What becomes of results and failures is decided by `Outcomes`. What is to run again, and what a
 worker has not run, goes back to the front of the backlog, as batches of their own.
 
-`LiveTasks` may have nothing now. They are asked only when there is something, and for no more than
+`TaskQueue` may have nothing now. They are asked only when there is something, and for no more than
 some worker has room for; what arrives in the meantime wakes the session.
 """
 
@@ -30,25 +30,25 @@ from parallel_core.backends.base import (
     broken,
 )
 from parallel_core.config import Settings
-from parallel_core.context.envelope import seal
+from parallel_core.context.batch_context import pickle_context
 from parallel_core.dispatch.call_errors import Replay, replay_from, replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import NumberedDelivery
 from parallel_core.dispatch.interruption import CallInterrupted
 from parallel_core.dispatch.limits import Limits
-from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Action
 from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.dispatch.source import ResolvedTask, TaskSource, known_length
+from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.dispatch.window import Window
 from parallel_core.errors import add_note
 from parallel_core.observe.events import BatchSubmitted
-from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.definitions import Definitions
-from parallel_core.tasks.encoding import BatchBuilder
-from parallel_core.tasks.held import HeldBuilder
-from parallel_core.tasks.known import Known
+from parallel_core.serialization.batch import Batch
+from parallel_core.serialization.definitions import Definitions
+from parallel_core.serialization.encoding import BatchBuilder
+from parallel_core.serialization.held import HeldBuilder
+from parallel_core.tasks.known import KnownResult
 
 _LIVE_AIM = 0.001  # seconds: what is behind others in a batch cannot be cancelled any more
 _LOOK_SECONDS = 0.01  # an engine that nobody can wake is asked so often
@@ -100,7 +100,7 @@ class BatchLoop:
         self._definitions = definitions
         self._settings = settings
         self._clock = session.clock
-        self._live = tasks if isinstance(tasks, LiveTasks) else None
+        self._live = tasks if isinstance(tasks, TaskQueue) else None
         # An engine that cannot say which task runs gets single tasks where there is a time limit.
         self._one_task_per_batch = limits.timeout is not None and not session.reports_running_task
         self._sizer = BatchSizer(
@@ -213,7 +213,7 @@ class BatchLoop:
                 definitions.needed.update(needed)
                 terms = terms._replace(folding=folding)
             if outcomes.context_items:
-                context, needed = seal(outcomes.context_items, definitions)
+                context, needed = pickle_context(outcomes.context_items, definitions)
                 definitions.needed.update(needed)
                 terms = terms._replace(context=context)
         session.begin(terms)
@@ -242,7 +242,7 @@ class BatchLoop:
         interruption = self._limits.interruption
         return interruption is not None and interruption.is_set
 
-    def _live_is_due(self, live: LiveTasks) -> bool:
+    def _live_is_due(self, live: TaskQueue) -> bool:
         """Whether there is a task to begin now: what is pulled cannot be cancelled any more."""
         if live.is_empty():
             return live.is_over()
@@ -283,7 +283,7 @@ class BatchLoop:
         """Take in a task that needs no worker: its result is known, or it does not pickle."""
         position, task, error = resolved
         if error is None:
-            assert type(task) is Known
+            assert type(task) is KnownResult
             self.outcomes.resolve(position, task.value)
         else:
             items = self.outcomes.items_here()

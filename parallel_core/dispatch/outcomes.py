@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.base import Completion, Failure
-from parallel_core.context.aspect import Aspect, Place
-from parallel_core.context.envelope import aspects_for
+from parallel_core.context.batch_context import items_for
+from parallel_core.context.item import ContextItem, Place
 from parallel_core.dispatch.call_errors import PartialResults, Replay
 from parallel_core.dispatch.delivery import ListDelivery, delivery_for
 from parallel_core.dispatch.limits import ReturnAs
-from parallel_core.dispatch.placeholders import drop_placeholders
 from parallel_core.dispatch.policy import Action, Policy, Verdict
 from parallel_core.observe.events import (
     BatchAnswered,
@@ -32,10 +31,11 @@ from parallel_core.observe.events import (
     TaskFailed,
     TaskRetried,
 )
+from parallel_core.tasks.placeholders import drop_placeholders
 
 if TYPE_CHECKING:
-    from parallel_core.dispatch.reduction import Reduction
     from parallel_core.journal.store import Journal
+    from parallel_core.reduction.results import Reduction
 
 
 class Outcomes:
@@ -53,7 +53,7 @@ class Outcomes:
         Where results are kept.
     reduction : Reduction, optional
         How results are folded to the one that the call returns.
-    context_items : sequence of Aspect
+    context_items : sequence of ContextItem
         What is to hold inside the tasks.
     emit : callable, optional
         Is told of events.
@@ -86,7 +86,7 @@ class Outcomes:
         stop_when: Callable[[Any], object] | None = None,
         journal: Journal | None = None,
         reduction: Reduction | None = None,
-        context_items: Sequence[Aspect] = (),
+        context_items: Sequence[ContextItem] = (),
         emit: Emit | None = None,
         call: int = 0,
         is_live: bool = False,
@@ -124,9 +124,9 @@ class Outcomes:
         assert isinstance(self.delivery, ListDelivery)
         return self.delivery.results
 
-    def items_here(self) -> Sequence[Aspect]:
+    def items_here(self) -> Sequence[ContextItem]:
         """Return what holds inside tasks that run in the caller's own thread."""
-        return aspects_for(self.context_items, Place.CALLER)
+        return items_for(self.context_items, Place.CALLER)
 
     def look_up(self, tasks: Iterable[Any]) -> Iterable[Any]:
         """Return `tasks`, with those resolved whose results the journal has."""

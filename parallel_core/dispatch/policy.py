@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from parallel_core.backends.base import Failure
-from parallel_core.dispatch.placeholders import SKIPPED
 from parallel_core.errors import is_worker_death
+from parallel_core.tasks.placeholders import SKIPPED
 
 _LONGEST_BACKOFF = 60.0  # seconds
 

@@ -10,14 +10,14 @@ from time import perf_counter
 from types import GeneratorType
 from typing import Any, NamedTuple
 
-from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.sizing import BatchSizer
+from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.errors import SerializationError
-from parallel_core.tasks.batch import HELD, Batch
+from parallel_core.serialization.batch import HELD, Batch
+from parallel_core.serialization.encoding import SMALL, BatchBuilder
+from parallel_core.serialization.held import HeldBuilder
 from parallel_core.tasks.delayed import check_task
-from parallel_core.tasks.encoding import SMALL, BatchBuilder
-from parallel_core.tasks.held import HeldBuilder
-from parallel_core.tasks.known import Known
+from parallel_core.tasks.known import KnownResult
 
 
 class ResolvedTask(NamedTuple):
@@ -27,7 +27,7 @@ class ResolvedTask(NamedTuple):
     ----------
     position : int
         Of the task in the call.
-    task : tuple or Known
+    task : tuple or KnownResult
         It, or its result that is known already.
     error : SerializationError or None
         Why it cannot be handed to a worker.
@@ -81,7 +81,7 @@ class TaskSource:
     ) -> None:
         self._iterator = iter(iterable)
         self.may_block = type(iterable) not in (list, tuple)
-        self._live = iterable if isinstance(iterable, LiveTasks) else None
+        self._live = iterable if isinstance(iterable, TaskQueue) else None
         self._builder = builder
         self._sizer = sizer
         self._clock = clock
@@ -140,7 +140,7 @@ class TaskSource:
 
     def _add(self, builder: BatchBuilder, item: Any) -> None:
         """Encode a task of any form; raise `_NotEncoded` when there is nothing to hand over."""
-        if type(item) is Known:
+        if type(item) is KnownResult:
             raise _NotEncoded(item)
         task = check_task(item, self.position + len(builder))
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from parallel_core.dispatch.limits import Limits
-from parallel_core.tasks.batch import Batch
+from parallel_core.serialization.batch import Batch
 
 
 class Window:

@@ -20,8 +20,8 @@ from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec
 from parallel_core.context.seeds import leave_streams
 from parallel_core.dispatch.interruption import Interruption
-from parallel_core.dispatch.live import LiveTasks
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
+from parallel_core.dispatch.task_queue import TaskQueue
 
 _numbers = itertools.count()
 
@@ -42,7 +42,7 @@ class Raised:
         self.error = error
 
 
-class FutureTasks(LiveTasks):
+class FutureTasks(TaskQueue):
     """The queue of an executor, and the futures of what was taken from it.
 
     A future is running from when its task is taken: then it is on its way to a worker.

@@ -2,7 +2,7 @@
 
 ::
 
-    caller's iterable ──▶ Journal.look_up ──task, or Known(result)──▶ dispatch
+    caller's iterable ──▶ Journal.look_up ──task, or KnownResult(result)──▶ dispatch
                             │     │    ▲                                 │
               FunctionDigests   digest └─rows─ SQLite file ◀─rows─ Journal.record
                             │     │                                 (results, as they arrive)

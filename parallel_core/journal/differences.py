@@ -8,7 +8,7 @@ from typing import Any
 
 from parallel_core.journal.digest import digest
 from parallel_core.journal.plain import encode, hashed
-from parallel_core.tasks.capture import SCALARS
+from parallel_core.serialization.capture import SCALARS
 
 _KEY_NBYTES = 8
 _MOST_NAMED = 3

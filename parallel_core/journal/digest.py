@@ -19,10 +19,10 @@ from parallel_core.errors import SerializationError
 from parallel_core.journal.functions import MISSING, Part
 from parallel_core.journal.plain import encode, hashed
 from parallel_core.journal.values import Scope, Walk
-from parallel_core.tasks.capture import BY_REFERENCE, SCALARS, refers_by_name
+from parallel_core.serialization.capture import BY_REFERENCE, SCALARS, refers_by_name
+from parallel_core.serialization.pickling import parts_of
+from parallel_core.serialization.wrapping import WrappedObject
 from parallel_core.tasks.description import function_name, short_repr
-from parallel_core.tasks.pickling import parts_of
-from parallel_core.tasks.wrapping import WrappedObject
 
 _CACHED = 256  # functions whose digests are kept; a generator may yield a new lambda each time
 _SHORT = 60  # bytes of values that are told in messages

@@ -18,7 +18,7 @@ from types import CellType, CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from parallel_core.journal.plain import encode, hashed, token_of_plain
-from parallel_core.tasks.capture import SCALARS, cells_stored, names_loaded, names_stored
+from parallel_core.serialization.capture import SCALARS, cells_stored, names_loaded, names_stored
 
 MISSING = object()
 

@@ -10,7 +10,7 @@ import pickle
 from types import FunctionType
 from typing import Any
 
-from parallel_core.tasks.pickling import PICKLING_ERRORS, PROTOCOL, dumps_by_value
+from parallel_core.serialization.pickling import PICKLING_ERRORS, PROTOCOL, dumps_by_value
 
 
 def dumps_result(value: object) -> bytes:

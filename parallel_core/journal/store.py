@@ -29,10 +29,10 @@ from parallel_core.journal.digest import DigestedFunction, FunctionDigests, dige
 from parallel_core.journal.file import JournalFile, damaged
 from parallel_core.journal.results import dumps_result
 from parallel_core.journal.rows import APPEND, DESCRIBE, Row, Rows, checksum_of
+from parallel_core.serialization.pickling import explain
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task, function_name
-from parallel_core.tasks.known import Known
-from parallel_core.tasks.pickling import explain
+from parallel_core.tasks.known import KnownResult
 
 #: Bytes of a pickled result that SQLite still takes; its limit is for a whole row.
 LARGEST = 1_000_000_000 - 1000
@@ -151,7 +151,7 @@ class Journal:
         return cls(JournalFile(os.fsdecode(path)), seed_digest, own, calls)
 
     def look_up(self, tasks: Iterable[Any]) -> Generator[Any, None, None]:
-        """Yield each task, or, where its result is known, that as `Known`.
+        """Yield each task, or, where its result is known, that as `KnownResult`.
 
         An item that is no task is yielded as it is. Closing this generator closes that of the
         caller; what the latter raises is raised as it is.
@@ -213,7 +213,7 @@ class Journal:
             data = None if row is None else self._data(rows, position, row)
             if row is not None and data is not None:
                 self._check(position, row, known, key, (function, args, kwargs))
-                result = Known(self._load(position, data))
+                result = KnownResult(self._load(position, data))
                 self.taken_over += 1
                 yield result
                 del result

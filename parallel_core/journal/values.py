@@ -29,9 +29,9 @@ from parallel_core.journal.functions import (
     token_of_name,
 )
 from parallel_core.journal.plain import DIGEST, encode, hashed, token_of_plain
-from parallel_core.tasks.capture import SCALARS
-from parallel_core.tasks.pickling import goes_by_value
-from parallel_core.tasks.wrapping import WrappedObject
+from parallel_core.serialization.capture import SCALARS
+from parallel_core.serialization.pickling import goes_by_value
+from parallel_core.serialization.wrapping import WrappedObject
 
 _PROTOCOL = 4  # the one after it hands out buffers instead of bytes
 _NOTHING = [None] * 4  # for what a reduction may leave out

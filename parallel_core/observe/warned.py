@@ -48,8 +48,8 @@ def pack_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int
 ) -> bytes:
     """Return the bytes of a warning: itself, and words where its class is not known."""
-    from parallel_core.tasks.failure import pickle_exception
-    from parallel_core.tasks.pickling import dumps
+    from parallel_core.serialization.failure import pickle_exception
+    from parallel_core.serialization.pickling import dumps
 
     warning = message if isinstance(message, Warning) else category(message)
     pickled = pickle_exception(warning, dumps)
@@ -71,7 +71,7 @@ def _module_at(filename: str, lineno: int) -> str | None:
 
 def warn_again(data: bytes) -> None:
     """Warn of what a task has warned of; raises the warning where a filter says so."""
-    from parallel_core.tasks.failure import load_exception
+    from parallel_core.serialization.failure import load_exception
 
     pickled, text, known, filename, lineno, module = pickle.loads(data)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    # Known to every type checker without being installed, and never imported by a program.
+    # KnownResult to every type checker without being installed, and never imported by a program.
     from typing_extensions import TypeVar
 
     #: What a call returns: one of the words below.

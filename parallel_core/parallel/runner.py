@@ -13,7 +13,6 @@ from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import spec_of
 from parallel_core.config import UNSET
 from parallel_core.dispatch.limits import Counters, ReturnAs
-from parallel_core.dispatch.placeholders import NO_RESULT
 from parallel_core.observe.events import (
     BatchAnswered,
     CallEnded,
@@ -24,6 +23,7 @@ from parallel_core.observe.events import (
     observers_of,
 )
 from parallel_core.observe.messages import MESSAGE_OF_OVERRIDES, Messages
+from parallel_core.tasks.placeholders import NO_RESULT
 
 if TYPE_CHECKING:
     import os

@@ -1,31 +1,7 @@
-"""Tasks: plain words that everyone above speaks.
-
-::
-
-    delayed(f)(x) ──▶ (f, args, kwargs) ──▶ Encoder ──▶ Batch ──▶ frames to a worker
-      delayed.py                              │
-                                              ├─ values that cannot change ride as they are
-                                              ├─ everything else: pickled alone, at once
-                                              └─ functions and classes: Definitions, once a
-                                                 call, again when what they use has changed
+"""Tasks: plain words that every room speaks.
 
 - `delayed`: the delayed call, and the check that an item is one.
-- `capture`: what a function or class that goes by value holds, and whether it changed.
-- `definitions`: the functions and classes of one call, by number; `received`: in a worker.
-- `encoding`: arguments are taken at the moment when the task is yielded.
-- `batch`: consecutive tasks in encoded form; `held`: as they are, for threads.
-- `pickling`: pickling with a fallback to cloudpickle, and what was at fault when it failed.
-- `variables`: context variables, known again in another process.
-- `results`: how results are pickled; `buffers`: what of them travels beside the pickle, and
-  `memory`, which that is received into.
-- `folding`: folding results along one tree over their positions.
-- `failure`: an exception on its way from a worker to the caller.
-- `open_files`: how open files and sockets cross; `opened`: which they are, and what the running
-  task was given of them.
-- `handles`: shared objects as arguments; `read_only`, `repeats`: hints for who writes to a memory
-  map, or passes the same large object again and again.
-- `preview`: looking into a pickle without running it.
-- `known`: what stands in the stream of tasks for one whose result is known already.
-- `wrapping`: `wrap_non_picklable_objects`.
+- `known`: what stands in the stream of tasks for a task whose result is known already.
+- `placeholders`: what stands in place of a result that is not there.
 - `description`: words for a task in messages.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Known:
+class KnownResult:
     """The result of a task that need not run.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The local worker pool: birth, channel, status board, death, leases.
+"""The local worker pool: start, channel, status board, death, leases.
 
 ::
 
@@ -17,11 +17,11 @@
     └──────────────────────────┘                       └─────────────────────────┘
 
 - `pool`: workers are leased to a call and go back warm, keyed by what was set up in them;
-  `reloads`: and by which modules were reloaded; `team`: those leased together.
-- `birth`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
+  `reloads`: and by which modules were reloaded; `group`: those leased together.
+- `start`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
   `interpreter`: the former, which tells afterwards how much memory it had; `context_child`: the
   first that the latter runs.
-- `template`, `template_main`: a process that has imported modules and forks workers on request;
+- `forkserver`, `forkserver_main`: a process that has imported modules and forks workers on request;
   `link`: what the two say to each other; `preload`: the import, and how it fails.
 - `worker`: the parent's handle on one worker, and how it ends.
 - `main`, `execute`: what runs in the child; `folding`: the same where results are folded; `memory`:

@@ -38,7 +38,7 @@ class Bell:
                 except OSError:
                     pass  # full of such: it is readable
 
-    def hear(self) -> None:
+    def clear(self) -> None:
         """Note that it has rung; the cause is to be looked for after this."""
         try:
             os.read(self.descriptor, 64)

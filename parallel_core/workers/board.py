@@ -3,7 +3,7 @@
 ::
 
     word   0        1      2      3       4      5        8      9     behind the page
-         STARTED  SINCE  PHASE  MEMORY  FENCED  SAID     LIMIT  STOP    STACK
+         STARTED  SINCE  PHASE  MEMORY  FENCED  HAS_OUTPUT     LIMIT  STOP    STACK
          ◀──────────── written by the worker ──────▶     ◀─ parent ─▶   the worker, as it dies
 
 Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the
@@ -11,7 +11,7 @@ time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task i
 batch ends there. The parent lowers ``LIMIT`` to cancel or to take tasks back (see `taking`), and
 raises it again only when every batch that it had sent has been answered, so a limit never meets a
 task that it was not meant for. ``FENCED`` says whether the worker takes part in memory barriers (a
-`Fence`), and ``SAID`` that it has sent output (see `output`) since the parent cleared it.
+`Fence`), and ``HAS_OUTPUT`` that it has sent output (see `output`) since the parent cleared it.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
 how a task that ran out of time, or whose worker was killed, is known by name; what happens while
@@ -32,7 +32,7 @@ from parallel_core.workers.system import memory_file
 
 PAGE_SIZE = 4096
 SIZE = 16 * PAGE_SIZE
-STARTED, SINCE, PHASE, MEMORY, FENCED, SAID, LIMIT, STOP = 0, 1, 2, 3, 4, 5, 8, 9
+STARTED, SINCE, PHASE, MEMORY, FENCED, HAS_OUTPUT, LIMIT, STOP = 0, 1, 2, 3, 4, 5, 8, 9
 NO_LIMIT = 1 << 62
 
 

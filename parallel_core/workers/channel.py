@@ -5,10 +5,11 @@
     small    length (8 bytes, little endian)       pickle of the message
     parcel   length of the head, and bit 63 set    head                     buffer  buffer  ...
 
-The head is a pickle of what memory each buffer wants (see `tasks.buffers`) and of the pickle of the
-message, in which each `HERE` stands for one of them. Buffers are sent from where they lie, and
-received into memory that is allocated once: it is what the message then has in those places. One
-that cannot be allocated is read all the same, and the message has the exception in its place.
+The head is a pickle of what memory each buffer wants (see `serialization.buffers`) and of the
+pickle of the message, in which each `HERE` stands for one of them. Buffers are sent from
+where they lie, and received into memory that is allocated once: it is what the message then has in
+those places. One that cannot be allocated is read all the same, and the
+message has the exception in its place.
 
 What the socket does not take at once waits in `_outbox`; whoever polls the descriptor asks for
 POLLOUT while `pending` is true. That is why a parent which sends a big batch to a worker that is
@@ -27,7 +28,7 @@ from collections import deque
 from itertools import islice
 from typing import Any
 
-from parallel_core.tasks.buffers import Buffer, Description, allocate, nbytes_of
+from parallel_core.serialization.buffers import Buffer, Description, allocate, nbytes_of
 
 _HEADER = struct.Struct("<Q")
 _HAS_BUFFERS = 1 << 63

@@ -16,19 +16,19 @@ from itertools import repeat
 from time import monotonic
 from typing import Any
 
-from parallel_core.context.envelope import ContextFailed, Envelope
+from parallel_core.context.batch_context import BatchContext, ContextFailed
 from parallel_core.errors import SerializationError
-from parallel_core.tasks.batch import NO_TOKEN, Run, loads_task, run_length
-from parallel_core.tasks.buffers import Buffer, Shelf
-from parallel_core.tasks.capture import SCALARS
+from parallel_core.serialization.batch import NO_TOKEN, Run, loads_task, run_length
+from parallel_core.serialization.buffers import Buffer, Shelf
+from parallel_core.serialization.capture import SCALARS
+from parallel_core.serialization.encoding import SMALL, is_scalar
+from parallel_core.serialization.failure import pack
+from parallel_core.serialization.opened import abandon_opened, close_opened, opened
+from parallel_core.serialization.pickling import explain
+from parallel_core.serialization.read_only import note_read_only
+from parallel_core.serialization.received import ReceivedDefinitions
+from parallel_core.serialization.results import BESIDE, LocalParcelPickler, ResultPickler
 from parallel_core.tasks.description import describe_call
-from parallel_core.tasks.encoding import SMALL, is_scalar
-from parallel_core.tasks.failure import pack
-from parallel_core.tasks.opened import abandon_opened, close_opened, opened
-from parallel_core.tasks.pickling import explain
-from parallel_core.tasks.read_only import note_read_only
-from parallel_core.tasks.received import ReceivedDefinitions
-from parallel_core.tasks.results import BESIDE, LocalParcelPickler, ResultPickler
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.forks import end_child, generation
 from parallel_core.workers.memory import MemoryWatch
@@ -91,7 +91,7 @@ class Execution:
         Looks at what this process holds, with each answer.
     start : int
         Position in the call of its first task.
-    envelope : Envelope, optional
+    batch context : BatchContext, optional
         Surrounds the tasks.
 
     Attributes
@@ -110,11 +110,11 @@ class Execution:
         parcels: Parcels | None = None,
         memory: MemoryWatch | None = None,
         start: int = 0,
-        envelope: Envelope | None = None,
+        batch_context: BatchContext | None = None,
     ) -> None:
         self.was_stopped = False
         self._start_position = start
-        self._envelope = envelope
+        self._batch_context = batch_context
         self._memory = memory
         self._number = number
         self._base = self._task = base
@@ -143,10 +143,10 @@ class Execution:
             self._flush_seconds = -1.0
         self._runs = runs
         self._board.times[SINCE] = self._flushed
-        if self._envelope is None:
+        if self._batch_context is None:
             failure = self._run_all(runs, carry_on)
         else:
-            failure = self._run_within(self._envelope, runs, carry_on)
+            failure = self._run_within(self._batch_context, runs, carry_on)
         self._definitions.look_at_large()
         self._answer(True, failure)
         self._board.words[PHASE] = _IDLE
@@ -155,17 +155,17 @@ class Execution:
         """Return the position in the call of the task that is running."""
         return self._start_position + self._board.words[STARTED] - self._base - 1
 
-    def _run_within(self, envelope: Envelope, runs: list[Run], carry_on: int) -> Any:
-        """Do `_run_all` within the `envelope`."""
+    def _run_within(self, batch_context: BatchContext, runs: list[Run], carry_on: int) -> Any:
+        """Do `_run_all` within the `batch context`."""
         words = self._board.words
         words[PHASE] = _CONTEXT
         try:
-            envelope.begin(self.position)
+            batch_context.begin(self.position)
             try:
                 return self._run_all(runs, carry_on)
             finally:
                 words[PHASE] = _CONTEXT
-                envelope.end()
+                batch_context.end()
         except ContextFailed as failed:
             data, text = pack(failed.error, self._definitions.dumps)
             return 0, _CONTEXT, data, text, "it was to hold inside the tasks of the call"
@@ -185,9 +185,9 @@ class Execution:
 
     def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return what is to be called for the tasks that follow, instead of `function`."""
-        if self._envelope is None:
+        if self._batch_context is None:
             return function
-        return self._envelope.bind(function, self._start_position + self._task - self._base)
+        return self._batch_context.bind(function, self._start_position + self._task - self._base)
 
     def _run(self, run: Run, tasks: Iterator[Any]) -> Any:
         """Run what is left of the `tasks` of `run`, or up to one that fails; return its failure."""
@@ -196,7 +196,7 @@ class Execution:
             function: Any = None if token == NO_TOKEN else self._load(token, tasks)
             if arity < 0:
                 self._isolate(self._run_pickled, token, tasks)
-            elif self._definitions.volatile:
+            elif self._definitions.captures_mutable_state:
                 self._isolate(self._run_volatile, token, tasks)
             else:
                 self._isolate(self._run_plain, function, tasks)
@@ -242,7 +242,7 @@ class Execution:
         call, self._failed_call = self._failed_call, None
         data, text = pack(error, self._definitions.dumps)
         del error
-        if self._definitions.volatile:
+        if self._definitions.captures_mutable_state:
             self._definitions.restore()
         return max(self._task - self._base, 1) - 1, leg, data, text, call
 
@@ -333,7 +333,7 @@ class Execution:
                 self._keep(value, function, args, kwargs)
                 function = args = kwargs = value = None  # gone before the next task begins
                 flushed = self._flushed
-                if definitions.volatile:
+                if definitions.captures_mutable_state:
                     definitions.restore()
                 if _differ(context, base):
                     return True

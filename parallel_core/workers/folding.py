@@ -18,15 +18,15 @@ from time import monotonic
 from typing import Any
 
 from memmapping.modules import loaded
-from parallel_core.context.envelope import Envelope
-from parallel_core.tasks.batch import Run
+from parallel_core.context.batch_context import BatchContext
+from parallel_core.reduction.tree import BLOCK, Fold, FoldFailed
+from parallel_core.serialization.batch import Run
+from parallel_core.serialization.encoding import SMALL, is_scalar
+from parallel_core.serialization.failure import pack
+from parallel_core.serialization.memory import keep_freed
+from parallel_core.serialization.opened import leave_opened
+from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.tasks.description import describe_call
-from parallel_core.tasks.encoding import SMALL, is_scalar
-from parallel_core.tasks.failure import pack
-from parallel_core.tasks.folding import BLOCK, Fold, FoldFailed
-from parallel_core.tasks.memory import keep_freed
-from parallel_core.tasks.opened import leave_opened
-from parallel_core.tasks.received import ReceivedDefinitions
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.execute import Execution, Parcels, Send, is_large
 from parallel_core.workers.memory import MemoryWatch
@@ -51,7 +51,7 @@ class FoldingExecution(Execution):
     ----------
     fold : tuple of (int,)
         Token of the function, and whether order counts.
-    number, base, definitions, board, send, parcels, memory, start, envelope
+    number, base, definitions, board, send, parcels, memory, start, batch context
         As for `Execution`.
     """
 
@@ -66,9 +66,11 @@ class FoldingExecution(Execution):
         parcels: Parcels | None = None,
         memory: MemoryWatch | None = None,
         start: int = 0,
-        envelope: Envelope | None = None,
+        batch_context: BatchContext | None = None,
     ) -> None:
-        super().__init__(number, base, definitions, board, send, parcels, memory, start, envelope)
+        super().__init__(
+            number, base, definitions, board, send, parcels, memory, start, batch_context
+        )
         self._token = fold[0]
         self._fold = self._make_fold(max)  # until it is known with what
         self._seconds = math.inf if parcels is None else FOLD_SECONDS

@@ -15,7 +15,7 @@ import os
 import sys
 from typing import NoReturn
 
-from parallel_core.tasks.failure import traceback_text
+from parallel_core.serialization.failure import traceback_text
 from parallel_core.workers.board import SIZE, Board
 from parallel_core.workers.channel import Channel
 from parallel_core.workers.output import OutputWriter

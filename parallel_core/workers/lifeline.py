@@ -1,4 +1,4 @@
-"""A lifeline for workers that another engine starts, who can be given nothing at their birth.
+"""A lifeline for workers that another engine starts, who can be given nothing at their start.
 
 ::
 

@@ -16,15 +16,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from parallel_core.context.aspect import Place
-from parallel_core.context.envelope import Capsule, SealedEnvelope
+from parallel_core.context.batch_context import PickledContext, ReceivedBatchContext
+from parallel_core.context.item import Place
 from parallel_core.observe.capturing import note_worker
 from parallel_core.observe.pieces import RECORD, WARNING
 from parallel_core.observe.records import pack_record, relay_records
 from parallel_core.observe.warned import forget_warnings, relay_warnings
-from parallel_core.tasks.batch import run_length
-from parallel_core.tasks.buffers import Buffer, Shelf
-from parallel_core.tasks.received import ReceivedDefinitions
+from parallel_core.serialization.batch import run_length
+from parallel_core.serialization.buffers import Buffer, Shelf
+from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.workers import barrier, messages
 from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Fence, Phase
 from parallel_core.workers.channel import ChannelClosed
@@ -33,7 +33,7 @@ from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.output import OutputWriter, output_writer
 from parallel_core.workers.passing import Receiver
-from parallel_core.workers.setup import BirthSettings, Surroundings, apply, prepare
+from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
 from parallel_core.workers.streams import WorkerStream, replace_streams
 from parallel_core.workers.system import (
     arm_lifeline,
@@ -45,7 +45,7 @@ from parallel_core.workers.system import (
 
 
 def main(
-    connection: int, board: int, lifeline: int, output: int, told: Surroundings | None = None
+    connection: int, board: int, lifeline: int, output: int, told: ProcessState | None = None
 ) -> None:
     """Serve the parent at the other end of `connection`.
 
@@ -54,8 +54,8 @@ def main(
     connection, board, lifeline, output : int
         Descriptors: a stream socket, the file of the status board, the read end of a pipe that
         the parent never writes to, a datagram socket for what tasks print.
-    told : Surroundings, optional
-        What this process has made so already, as the template that it was forked from.
+    told : ProcessState, optional
+        What this process has made so already, as the fork server that it was forked from.
     """
     for descriptor in (connection, board, lifeline, output):
         os.set_inheritable(descriptor, False)
@@ -119,7 +119,7 @@ class _Server:
         self,
         channel: Receiver,
         board: Board,
-        told: Surroundings | None,
+        told: ProcessState | None,
         finish_lines: Callable[[], None],
     ) -> None:
         self._channel = channel
@@ -131,7 +131,7 @@ class _Server:
         self._inbox: deque[Any] = deque()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
-        self._context: Capsule | None = None
+        self._context: PickledContext | None = None
         self._state: dict[str, Any] = {}
         self._refused = False
         self._told = told
@@ -227,7 +227,7 @@ class _Server:
         if definitions or forget:
             self._definitions.receive(definitions or {}, forget)
         if context is not None:
-            self._context = Capsule(context, Place.WORKER) if context else None
+            self._context = PickledContext(context, Place.WORKER) if context else None
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
@@ -236,7 +236,7 @@ class _Server:
             from parallel_core.workers.folding import FoldingExecution
 
             make = functools.partial(FoldingExecution, fold)
-        envelope = None if self._context is None else SealedEnvelope(self._context)
+        batch_context = None if self._context is None else ReceivedBatchContext(self._context)
         execution = make(
             number,
             base,
@@ -246,7 +246,7 @@ class _Server:
             self._parcels,
             self._memory,
             start=start,
-            envelope=envelope,
+            batch_context=batch_context,
         )
         try:
             contextvars.copy_context().run(execution.run, runs, carry_on)
@@ -257,7 +257,7 @@ class _Server:
 
     def _arrive(self, numbers: list[Any]) -> None:
         """Take in descriptors for the next batch."""
-        from parallel_core.tasks.open_files import arrive, end_batch
+        from parallel_core.serialization.open_files import arrive, end_batch
 
         arrive(numbers, self._channel.descriptors.popleft())
         self._end_batch = end_batch
@@ -267,7 +267,7 @@ class _Server:
         if of_call:
             if self._definitions is not None:
                 self._definitions.close()
-                captured = self._definitions.volatile
+                captured = self._definitions.captures_mutable_state
                 self._definitions, self._call, self._context = None, "", None
                 if captured:  # by functions that go by value, which are parts of cycles
                     gc.collect()
@@ -298,26 +298,26 @@ class _Server:
             except MemoryError:  # so the parent has to read it first
                 self._drain()
 
-    def _set_up(self, now: Surroundings, birth: BirthSettings | None) -> bool:
-        if birth is not None:
+    def _set_up(self, now: ProcessState, start_settings: StartSettings | None) -> bool:
+        if start_settings is not None:
             self._channel.send((messages.BORN,))
-            self._parent = birth.parent
-            self._kept = frozenset(os.fsencode(name) for name in birth.environment)
+            self._parent = start_settings.parent
+            self._kept = frozenset(os.fsencode(name) for name in start_settings.environment)
         apply(now, self._told, self._kept)
         self._told = now
-        self._memory.most = now.most_memory
+        self._memory.most = now.max_memory
         self._memory.due = 0.0
         try:
-            state = prepare(birth) if birth is not None else {}
+            state = prepare(start_settings) if start_settings is not None else {}
         except BaseException as error:
-            from parallel_core.tasks.failure import pack
-            from parallel_core.tasks.pickling import dumps
+            from parallel_core.serialization.failure import pack
+            from parallel_core.serialization.pickling import dumps
 
             data, text = pack(error, dumps)
             self._channel.send((messages.UNUSABLE, data, text))
             return False
         self._idle_seconds = now.idle_seconds
-        if birth is None:
+        if start_settings is None:
             self._channel.set_patience(now.idle_seconds)
         else:
             if now.idle_seconds is not None:  # the caller may need a while for the first batch

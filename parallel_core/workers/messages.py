@@ -3,7 +3,7 @@
 ::
 
     to the worker                                     to the parent
-    (SETUP, surroundings, birth settings or None)     (BORN,), then (READY,)
+    (SETUP, state, start settings or None)     (BORN,), then (READY,)
     (BATCH, number, call, base, runs,                 (ANSWER, number, first, values, pickled,
      definitions, forget, carry on, fold,              seconds, finished, failure, folded)
      start, context)
@@ -18,11 +18,11 @@ batch of the first of `values`; `pickled` lists which values are pickles (None: 
 call in words or None. `finished` says that nothing more will come for this batch: it was run to
 its end, or a task failed and it was not to carry on, or a limit cut it short. PARCEL_ANSWER is an
 ANSWER with buffers: a value whose pickle has some beside it is a tuple of the pickle and those;
-see `tasks.results.Parcel`.
+see `serialization.results.Parcel`.
 
-`start` is the position of the first task in the call. `context` is the capsule of the call, empty
-where there is nothing in it; None: the one that this worker was told last. A failure whose leg is
-`Phase.CONTEXT` is no task's.
+`start` is the position of the first task in the call. `context` is the pickled context of the call,
+empty where there is nothing in it; None: the one that this worker was told last. A failure whose
+leg is `Phase.CONTEXT` is no task's.
 
 Where results are folded, `fold` is ``(token, in order or not)``, and the `values` of an answer are
 what came of `folded` tasks from `first` on; else both are None. Then a failure whose leg is

@@ -6,7 +6,7 @@
     print ──▶ WorkerStream ─┐                                  ┌─▶ sys.stdout, sys.stderr
                             ├─▶ OutputWriter ═▶ OutputReader ──┤   (observe.outlet)
     logging ──▶ Relay ──────┘        │                         └─▶ logging
-                                     └─▶ SAID on the board
+                                     └─▶ HAS_OUTPUT on the board
 
 Any thread prints, and so do finalizers and handlers of signals, in the midst of anything; and what
 a handler raises comes out of anything. On the channel, a frame would have to be kept whole against
@@ -17,7 +17,7 @@ The kernel holds as much as the socket's buffer does: at most 2 MiB, of which ea
 bytes or more. Then who prints waits, until
 the parent reads; it reads whenever it waits for a worker. A task does not age while it waits so.
 
-A worker sets SAID on its board when it has sent something. The parent looks at it with every
+A worker sets HAS_OUTPUT on its board when it has sent something. The parent looks at it with every
 answer, clears it, and reads; so what a task has printed is shown before its result is known, and
 workers that say nothing cost a look at a word.
 """
@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable
 
 from parallel_core.observe.pieces import PART, Piece
-from parallel_core.workers.board import PHASE, SAID, SINCE, Board, Phase
+from parallel_core.workers.board import HAS_OUTPUT, PHASE, SINCE, Board, Phase
 
 _BUFFER = 1 << 20  # as far as the system lets us
 LONGEST = 1 << 15  # bytes in a message
@@ -94,7 +94,7 @@ class OutputWriter:
         except OSError as error:
             if error.errno != errno.ENOBUFS or not self._send_waiting(message):
                 return False
-        self._board.words[SAID] = 1
+        self._board.words[HAS_OUTPUT] = 1
         return True
 
     def _send_waiting(self, message: bytes) -> bool:

@@ -25,7 +25,7 @@ from parallel_core.workers import messages
 from parallel_core.workers.channel import Channel, ChannelClosed, frame_of
 
 if TYPE_CHECKING:
-    from parallel_core.tasks.open_files import Held
+    from parallel_core.serialization.open_files import Held
 
 #: The kernel takes 253 with one message.
 MOST = 64

@@ -1,6 +1,6 @@
 """Workers are leased to a call and go back warm.
 
-A lease never waits: it takes idle workers of its key, and gives birth to what is missing. So two
+A lease never waits: it takes idle workers of its key, and gives start to what is missing. So two
 calls from two threads have workers of their own, and nobody can wait for somebody who waits for
 him.
 
@@ -14,8 +14,8 @@ The lock is held only while signals wait: the handler of one might make a call o
 thread that has the lock.
 
 Ctrl-C may come between any two steps, and then it may happen that nobody has a worker any more. So
-each remembers its `Team`, weakly, and whoever has some of a team's workers has the team: when it
-is gone, its workers are *lost*, and end.
+each remembers its `WorkerGroup`, weakly, and whoever has some of a group's workers has the group:
+when it is gone, its workers are *lost*, and end.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from weakref import ref
 
 from memmapping.interrupts import HeldInterrupts, HeldSignals
 from memmapping.modules import loaded
-from parallel_core.workers.birth import BirthError, Spawn, give_birth, settle
 from parallel_core.workers.channel import ChannelClosed
+from parallel_core.workers.group import WorkerGroup
 from parallel_core.workers.reloads import reloads
-from parallel_core.workers.setup import Surroundings, WorkerKey
-from parallel_core.workers.system import has_templates
-from parallel_core.workers.team import Team
+from parallel_core.workers.setup import ProcessState, WorkerKey
+from parallel_core.workers.starting import Spawn, WorkerStartError, settle, start_worker
+from parallel_core.workers.system import has_forkserver
 from parallel_core.workers.worker import Worker, wait_for_end
 
 if TYPE_CHECKING:
-    from parallel_core.workers.template import Templates
+    from parallel_core.workers.forkserver import ForkServers
 
 _KINDS = 4  # of workers that are kept warm, those leased not counted
 _PATIENCE = 0.5  # seconds in which a worker that was asked to leave may run its atexit handlers
@@ -64,23 +64,23 @@ class WorkerPool:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._idle: dict[WorkerKey, list[Team]] = {}
+        self._idle: dict[WorkerKey, list[WorkerGroup]] = {}
         self._all: set[Worker] = set()
         self._demand: dict[WorkerKey, _Demand] = {}
         self._leaving: list[tuple[Worker, float]] = []  # retired, and by when they should be gone
         self._listens = False
-        self._templates: Templates | None = None
-        self._teams_gone: deque[ref[Team]] = deque()
+        self._forkservers: ForkServers | None = None
+        self._teams_gone: deque[ref[WorkerGroup]] = deque()
         self._closed: deque[str] = deque()  # shared objects, until the workers have been told
 
     def lease(
-        self, wanted: int, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
-    ) -> Team:
+        self, wanted: int, key: WorkerKey, state: ProcessState, spawn: Spawn | None = None
+    ) -> WorkerGroup:
         """Return `wanted` workers, fewer when the system refuses to start so many.
 
         Raises
         ------
-        BirthError
+        WorkerStartError
             When not even one can be had.
         """
         current = reloads()
@@ -88,125 +88,126 @@ class WorkerPool:
             self._end_lost()
         with HeldSignals(), self._lock:
             spare = self._note_demand(wanted, key)
-            teams = self._idle.get(key)
-            if spare <= 0 and teams and len(teams[-1]) == wanted and teams[-1].reloads == current:
-                team = teams.pop()
+            groups = self._idle.get(key)
+            if (
+                spare <= 0
+                and groups
+                and len(groups[-1]) == wanted
+                and groups[-1].reloads == current
+            ):
+                group = groups.pop()
                 unneeded = None
             else:
-                team, unneeded = self._assemble(wanted, key, current, spare)
+                group, unneeded = self._assemble(wanted, key, current, spare)
         try:
-            left = self._tell(team, surroundings) if team.told != surroundings else []
+            left = self._tell(group, state) if group.told != state else []
             if left or unneeded is not None:
                 self._dismiss(left if unneeded is None else left + unneeded.workers)
-            if key.preload and len(team) < wanted and spawn is None and has_templates():
-                self._known_templates().prepare(key, surroundings, current)
-            self._fill(team, wanted, key, surroundings, spawn)
-            if not team.workers[0].ready and not any(worker.ready for worker in team.workers):
-                self._confirm(team)
+            if key.preload and len(group) < wanted and spawn is None and has_forkserver():
+                self._known_forkservers().prepare(key, state, current)
+            self._fill(group, wanted, key, state, spawn)
+            if not group.workers[0].ready and not any(worker.ready for worker in group.workers):
+                self._confirm(group)
         except BaseException:
-            members = list(team.workers)
+            members = list(group.workers)
             for worker in members:
-                team.remove(worker)
+                group.remove(worker)
             self.discard(members)
-            self.release(team, wanted, key)
+            self.release(group, wanted, key)
             raise
-        return team
+        return group
 
-    def _tell(self, team: Team, surroundings: Surroundings) -> list[Worker]:
+    def _tell(self, group: WorkerGroup, state: ProcessState) -> list[Worker]:
         """Tell all members; return those that have left meanwhile."""
         left = []
-        for worker in list(team.workers):
+        for worker in list(group.workers):
             try:
-                worker.tell(surroundings)
+                worker.tell(state)
             except ChannelClosed:
-                team.remove(worker)
+                group.remove(worker)
                 left.append(worker)
-        team.told = surroundings
+        group.told = state
         return left
 
     def _fill(
         self,
-        team: Team,
+        group: WorkerGroup,
         wanted: int,
         key: WorkerKey,
-        surroundings: Surroundings,
+        state: ProcessState,
         spawn: Spawn | None,
     ) -> None:
-        """Give birth to what `team` is short of, as far as the system lets us."""
+        """Give start to what `group` is short of, as far as the system lets us."""
         try:
-            while len(team) < wanted:
+            while len(group) < wanted:
                 with HeldInterrupts():
-                    team.add(self.replace(key, surroundings, spawn))
-        except BirthError:
-            if not len(team):
+                    group.add(self.replace(key, state, spawn))
+        except WorkerStartError:
+            if not len(group):
                 raise
 
-    def _confirm(self, team: Team) -> None:
+    def _confirm(self, group: WorkerGroup) -> None:
         """Wait until one of the new workers has come to life.
 
         Raises
         ------
-        BirthError
+        WorkerStartError
             When all of them end without a word: workers cannot be had here.
         """
         while True:
-            for descriptor, event in team.poller.poll():
-                worker = team.by_descriptor[descriptor]
+            for descriptor, event in group.poller.poll():
+                worker = group.by_descriptor[descriptor]
                 if descriptor == worker.output.fileno():  # of the initializer
-                    worker.hear()
+                    worker.read_output()
                 elif event & select.POLLOUT:  # a large initializer, on its way
                     try:
-                        team.want_to_send(worker, worker.channel.flush())
+                        group.want_to_send(worker, worker.channel.flush())
                     except ChannelClosed:
-                        team.ignore(descriptor)
-            if any(worker.channel.has_something() for worker in team.workers):
+                        group.unwatch(descriptor)
+            if any(worker.channel.has_something() for worker in group.workers):
                 return
-            dead = [worker for worker in team.workers if not worker.alive()]
+            dead = [worker for worker in group.workers if not worker.alive()]
             for worker in dead:
-                team.remove(worker)
-            words = [worker.obituary() for worker in dead]
+                group.remove(worker)
+            words = [worker.exit_reason() for worker in dead]
             self.discard(dead)
-            if not team.workers:
-                raise BirthError(f"a new worker process {words[0]} at once")
+            if not group.workers:
+                raise WorkerStartError(f"a new worker process {words[0]} at once")
 
-    def replace(
-        self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None = None
-    ) -> Worker:
+    def replace(self, key: WorkerKey, state: ProcessState, spawn: Spawn | None = None) -> Worker:
         """Return a new worker, for a lease that is short of one."""
         with HeldSignals():
-            worker = self._give_birth(key, surroundings, spawn)
+            worker = self._give_birth(key, state, spawn)
             with self._lock:
                 self._all.add(worker)
             settle(worker)
         return worker
 
-    def _give_birth(
-        self, key: WorkerKey, surroundings: Surroundings, spawn: Spawn | None
-    ) -> Worker:
-        """Have a worker forked from its template, if there is one, else started anew."""
-        template = None
-        if key.preload and spawn is None and self._templates is not None:
-            template = self._templates.find(key, surroundings)
-        if template is None:
-            return give_birth(key, surroundings, spawn)
+    def _give_birth(self, key: WorkerKey, state: ProcessState, spawn: Spawn | None) -> Worker:
+        """Have a worker forked from its fork server, if there is one, else started anew."""
+        forkserver = None
+        if key.preload and spawn is None and self._forkservers is not None:
+            forkserver = self._forkservers.find(key, state)
+        if forkserver is None:
+            return start_worker(key, state, spawn)
         try:
-            return give_birth(key, surroundings, template.spawn)
-        except BirthError:  # the template is gone, perhaps
-            return give_birth(key, surroundings)
+            return start_worker(key, state, forkserver.spawn)
+        except WorkerStartError:  # the fork server is gone, perhaps
+            return start_worker(key, state)
 
-    def _known_templates(self) -> Templates:
-        if self._templates is None:
-            from parallel_core.workers.template import Templates
+    def _known_forkservers(self) -> ForkServers:
+        if self._forkservers is None:
+            from parallel_core.workers.forkserver import ForkServers
 
-            self._templates = Templates()
-        return self._templates
+            self._forkservers = ForkServers()
+        return self._forkservers
 
-    def release(self, team: Team, wanted: int, key: WorkerKey) -> None:
+    def release(self, group: WorkerGroup, wanted: int, key: WorkerKey) -> None:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
         if self._leaving:  # when a call ends, only idle workers remain
-            self._bury_retired(_PATIENCE)
+            self._reap_retired(_PATIENCE)
         self._tell_closed()
-        for worker in list(team.workers):
+        for worker in list(group.workers):
             try:
                 worker.release_memory()
             except ChannelClosed:
@@ -214,9 +215,9 @@ class WorkerPool:
         with HeldSignals(), self._lock:
             if key in self._demand:
                 self._demand[key].leased -= wanted
-            if team.workers:
-                self._watch(team)
-                self._idle.setdefault(key, []).append(team)
+            if group.workers:
+                self._watch(group)
+                self._idle.setdefault(key, []).append(group)
 
     def listen(self) -> None:
         """Have workers told of shared objects that are closed, from the first one on."""
@@ -242,9 +243,9 @@ class WorkerPool:
                 tokens = [self._closed.popleft() for _ in range(len(self._closed))]
                 idle = {
                     worker
-                    for teams in self._idle.values()
-                    for team in teams
-                    for worker in team.workers
+                    for groups in self._idle.values()
+                    for group in groups
+                    for worker in group.workers
                 }
                 for worker in self._all:
                     worker.to_forget += tokens
@@ -270,9 +271,9 @@ class WorkerPool:
         worker.leave()
         with HeldSignals(), self._lock:
             self._leaving.append((worker, time.monotonic() + _PATIENCE))
-        self._bury_retired()
+        self._reap_retired()
 
-    def _bury_retired(self, patience: float = 0.0) -> None:
+    def _reap_retired(self, patience: float = 0.0) -> None:
         """Let go of retired workers that have ended; kill those that had time enough to.
 
         With `patience`, in seconds, that is all of them.
@@ -295,10 +296,10 @@ class WorkerPool:
         with HeldSignals(), self._lock:
             retired, self._leaving = [worker for worker, _ in self._leaving], []
             kept, self._idle = self._idle, {}
-        idle = [worker for teams in kept.values() for team in teams for worker in team.workers]
+        idle = [worker for groups in kept.values() for group in groups for worker in group.workers]
         self._dismiss(idle + retired)
-        if self._templates is not None:
-            self._templates.shutdown()
+        if self._forkservers is not None:
+            self._forkservers.shutdown()
         return len(idle)
 
     def idle_pids(self) -> list[int]:
@@ -306,9 +307,9 @@ class WorkerPool:
         with HeldSignals(), self._lock:
             return [
                 worker.pid
-                for teams in self._idle.values()
-                for team in teams
-                for worker in team.workers
+                for groups in self._idle.values()
+                for group in groups
+                for worker in group.workers
             ]
 
     def close(self) -> None:
@@ -320,18 +321,18 @@ class WorkerPool:
         self.shutdown()
         if threading.active_count() == 1:
             self.discard(list(self._all))
-            if self._templates is not None:
-                self._templates.close()
+            if self._forkservers is not None:
+                self._forkservers.close()
 
     def forget(self) -> None:
         """In a forked child: the workers are our parent's; so close every descriptor of theirs."""
-        workers, self._all = self._all, set()  # first: with the teams, they would seem lost
-        templates = self._templates
+        workers, self._all = self._all, set()  # first: with the groups, they would seem lost
+        forkservers = self._forkservers
         self._reset()  # the lock may be held by a thread that is not here
         for worker in workers:
             worker.disown()
-        if templates is not None:
-            templates.disown()
+        if forkservers is not None:
+            forkservers.disown()
 
     def _note_demand(self, wanted: int, key: WorkerKey) -> int:
         """Count what is in use; return how many idle workers neither this round nor the last needs.
@@ -350,42 +351,42 @@ class WorkerPool:
 
     def _assemble(
         self, wanted: int, key: WorkerKey, current: int, spare: int
-    ) -> tuple[Team, Team | None]:
-        """Return a team of idle workers, and one of those that should end: spare and outdated."""
+    ) -> tuple[WorkerGroup, WorkerGroup | None]:
+        """Return a group of idle workers, and one of those that should end: spare and outdated."""
         unneeded: list[Worker] = []
         mine: list[Worker] = []
-        for team in self._idle.pop(key, ()):
-            (mine if team.reloads == current else unneeded).extend(team.workers)
+        for group in self._idle.pop(key, ()):
+            (mine if group.reloads == current else unneeded).extend(group.workers)
         taken, rest = mine[:wanted], mine[wanted:]
         while rest and len(unneeded) < spare:
             unneeded.append(rest.pop())
         if rest:
-            self._idle[key] = [self._team(rest, current)]
+            self._idle[key] = [self._group(rest, current)]
         kinds = list(self._demand)[:-_KINDS]
         for old in [kind for kind in kinds if not self._demand[kind].leased]:
             del self._demand[old]
-            for team in self._idle.pop(old, ()):
-                unneeded += team.workers
-        ending = self._team(unneeded, current) if unneeded else None
-        return self._team(taken, current), ending
+            for group in self._idle.pop(old, ()):
+                unneeded += group.workers
+        ending = self._group(unneeded, current) if unneeded else None
+        return self._group(taken, current), ending
 
-    def _team(self, workers: list[Worker], current: int) -> Team:
-        team = Team(current)
-        self._watch(team)
+    def _group(self, workers: list[Worker], current: int) -> WorkerGroup:
+        group = WorkerGroup(current)
+        self._watch(group)
         for worker in workers:
-            team.add(worker)
-        return team
+            group.add(worker)
+        return group
 
-    def _watch(self, team: Team) -> None:
-        """Have it noted when `team` is gone; that of one that came back from the dead was, too."""
-        if team.itself is None or team.itself() is None:
-            team.itself = ref(team, self._note_gone)
-            for worker in team.workers:
-                worker.owner = team.itself
+    def _watch(self, group: WorkerGroup) -> None:
+        """Have it noted when `group` is gone; that of one that came back from the dead was, too."""
+        if group.itself is None or group.itself() is None:
+            group.itself = ref(group, self._note_gone)
+            for worker in group.workers:
+                worker.owner = group.itself
 
-    def _note_gone(self, team: ref[Team]) -> None:
-        """Note that nobody has a team; this may be at any moment, in any thread."""
-        self._teams_gone.append(team)
+    def _note_gone(self, group: ref[WorkerGroup]) -> None:
+        """Note that nobody has a group; this may be at any moment, in any thread."""
+        self._teams_gone.append(group)
         self._end_lost()
 
     def _end_lost(self) -> None:

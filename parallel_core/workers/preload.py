@@ -1,4 +1,4 @@
-"""Modules that are imported before a worker's first task, in the worker or in its template."""
+"""Modules that are imported before a worker's first task, in the worker or in its fork server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NotPreloaded(Exception):
     module : str
         Its name.
     data, text : bytes, str
-        What it raised; see `tasks.failure`.
+        What it raised; see `serialization.failure`.
     """
 
     def __init__(self, module: str, data: bytes, text: str) -> None:
@@ -31,7 +31,7 @@ class NotPreloaded(Exception):
     def error(self) -> PreloadError:
         """Return what the caller should see."""
         from parallel_core.errors import PreloadError
-        from parallel_core.tasks.failure import unpack
+        from parallel_core.serialization.failure import unpack
 
         note = f"raised by the import of {self.module}, which preload asks for, in a worker"
         original = unpack(self.data, self.text, note)
@@ -60,7 +60,7 @@ def import_modules(
         try:
             import_module(name)
         except BaseException as error:
-            from parallel_core.tasks.failure import pack
-            from parallel_core.tasks.pickling import dumps
+            from parallel_core.serialization.failure import pack
+            from parallel_core.serialization.pickling import dumps
 
             raise NotPreloaded(name, *pack(error, dumps)) from None

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from memmapping.modules import loaded
 from parallel_core import config
 from parallel_core.observe.records import caller_handles, note_caller
-from parallel_core.tasks.definitions import stored_globals
+from parallel_core.serialization.definitions import stored_globals
 from parallel_core.workers.threads import limited_environment, process_environment, tell_loaded
 
 
-class Surroundings(NamedTuple):
+class ProcessState(NamedTuple):
     """What is true of the caller's process, and should be of the worker.
 
     Attributes
@@ -39,7 +39,7 @@ class Surroundings(NamedTuple):
         The environment variables, as bytes.
     threads : int or None
         How many threads numeric libraries may use; None: as the environment says.
-    most_memory : int or None
+    max_memory : int or None
         How many bytes it may hold between two tasks.
     logs : bool
         Whether the root logger has handlers.
@@ -54,12 +54,12 @@ class Surroundings(NamedTuple):
     level: int
     environment: dict[bytes, bytes]
     threads: int | None = None
-    most_memory: int | None = None
+    max_memory: int | None = None
     logs: bool = False
     authkey: bytes | None = None
 
 
-class BirthSettings(NamedTuple):
+class StartSettings(NamedTuple):
     """What a worker is told once, when it is born.
 
     Attributes
@@ -83,18 +83,18 @@ class BirthSettings(NamedTuple):
     parent: int = 0
 
 
-def surroundings(
+def process_state(
     idle_seconds: float | None,
     level: int,
     threads: int | None = None,
-    most_memory: int | None = None,
-) -> Surroundings:
+    max_memory: int | None = None,
+) -> ProcessState:
     """Return what a worker should be told now."""
     try:
         folder: str | None = os.getcwd()
     except OSError:
         folder = None
-    return Surroundings(
+    return ProcessState(
         tuple(sys.path),
         folder,
         tuple(getattr(sys, "argv", ())),
@@ -102,7 +102,7 @@ def surroundings(
         level,
         dict(process_environment()),
         threads,
-        most_memory,
+        max_memory,
         caller_handles(),
         own_authkey(),
     )
@@ -116,15 +116,15 @@ def own_authkey() -> bytes | None:
     return bytes(process.current_process().authkey)
 
 
-def birth_settings(key: WorkerKey) -> BirthSettings:
-    """Return what a worker should be told at birth."""
+def start_settings(key: WorkerKey) -> StartSettings:
+    """Return what a worker should be told at start."""
     names = tuple(name for name, _ in key.environment)
     is_main = threading.current_thread() is threading.main_thread()
     parent = os.getpid() if is_main else 0
-    return BirthSettings(key.initializer, names, key.preload, key.hooks, parent)
+    return StartSettings(key.initializer, names, key.preload, key.hooks, parent)
 
 
-def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]) -> None:
+def apply(now: ProcessState, before: ProcessState | None, kept: frozenset[bytes]) -> None:
     """Make it so in this process.
 
     Variables that have not changed since `before` stay as they are here, and so do those in `kept`.
@@ -147,7 +147,7 @@ def apply(now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]
 
 
 def _apply_environment(
-    now: Surroundings, before: Surroundings | None, kept: frozenset[bytes]
+    now: ProcessState, before: ProcessState | None, kept: frozenset[bytes]
 ) -> None:
     known = dict(os.environb) if before is None else _environment_in_worker(before)
     wanted = _environment_in_worker(now)
@@ -160,24 +160,24 @@ def _apply_environment(
         tell_loaded(wanted, None if before is None else known)
 
 
-def _environment_in_worker(told: Surroundings) -> dict[bytes, bytes]:
+def _environment_in_worker(told: ProcessState) -> dict[bytes, bytes]:
     if told.threads is None:
         return told.environment
     return limited_environment(told.environment, told.threads)
 
 
-def prepare(birth: BirthSettings) -> dict[str, Any]:
+def prepare(start_settings: StartSettings) -> dict[str, Any]:
     """Import modules and run the initializer, if any; return the globals that it set.
 
     Raises `NotPreloaded`, or whatever the initializer raises.
     """
-    if birth.hooks:
-        config.run_hooks(birth.hooks)
-    if birth.preload:
+    if start_settings.hooks:
+        config.run_hooks(start_settings.hooks)
+    if start_settings.preload:
         from parallel_core.workers.preload import import_modules
 
-        import_modules(birth.preload)
-    return {} if birth.initializer is None else run_initializer(birth.initializer)
+        import_modules(start_settings.preload)
+    return {} if start_settings.initializer is None else run_initializer(start_settings.initializer)
 
 
 def run_initializer(data: bytes) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class WorkerKey(NamedTuple):
     Attributes
     ----------
     start_method : str
-        How they are born; see `birth`.
+        How they are born; see `start`.
     initializer : bytes or None
         The pickle of ``(function, arguments)``.
     environment : tuple of (str, str)

@@ -182,7 +182,7 @@ def has_own_pool() -> bool:
     return os.name == "posix"
 
 
-def has_templates() -> bool:
+def has_forkserver() -> bool:
     """Whether a process can fork workers on request and stay as it is: single-threaded.
 
     It needs a lifeline that is no thread, and descriptors that are sent over a socket.

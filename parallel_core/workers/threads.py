@@ -4,7 +4,7 @@
 
     caller                                           worker
     inner_max_num_threads,                           ┌─▶ os.environ: what is imported later
-    else cores // n_jobs ──▶ Surroundings.threads ──▶┤
+    else cores // n_jobs ──▶ ProcessState.threads ──▶┤
                                                      └─▶ tell_loaded: what is imported already
 
 Workers that are warm are told another limit rather than replaced. So calls that take turns with
@@ -235,7 +235,7 @@ _NATIVE = (b"blas", b"libblis", b"libmkl", b"libgomp", b"libiomp", b"libomp")
 
 
 def has_native() -> bool:
-    """Whether there is anything for `threadpoolctl`, whose import takes as long as a birth."""
+    """Whether there is anything for `threadpoolctl`, whose import takes as long as a start."""
     if "threadpoolctl" in sys.modules:
         return True
     try:

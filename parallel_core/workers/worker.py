@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from parallel_core.observe.outlet import show
-from parallel_core.tasks.batch import Batch
-from parallel_core.tasks.definitions import Definition
+from parallel_core.serialization.batch import Batch
+from parallel_core.serialization.definitions import Definition
 from parallel_core.workers import barrier, messages
 from parallel_core.workers.board import (
     FENCED,
+    HAS_OUTPUT,
     MEMORY,
     NO_LIMIT,
-    SAID,
     SINCE,
     STARTED,
     Board,
@@ -29,11 +29,11 @@ from parallel_core.workers.board import (
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.output import OutputReader
 from parallel_core.workers.passing import MOST, Sender
-from parallel_core.workers.setup import BirthSettings, Surroundings, own_authkey
+from parallel_core.workers.setup import ProcessState, StartSettings, own_authkey
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
 
 if TYPE_CHECKING:
-    from parallel_core.tasks.folding import Folding
+    from parallel_core.reduction.tree import Folding
 
 _LARGE = 1 << 16  # bytes of a definition that a worker should not hold between two calls
 _ASKED_SECONDS = (
@@ -47,7 +47,7 @@ _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
 
 class Process(Protocol):
-    """What the different ways of birth have in common."""
+    """What the different ways of start have in common."""
 
     pid: int
     returncode: Any
@@ -61,7 +61,7 @@ class Process(Protocol):
         ...
 
 
-class Death(NamedTuple):
+class ExitInfo(NamedTuple):
     """What is known of a worker that has ended.
 
     Attributes
@@ -109,7 +109,7 @@ class SentBatch:
         self.at = time.monotonic()
 
 
-class Overrun:
+class TimedOutTask:
     """A task that has run for too long, until it or its worker has ended.
 
     Attributes
@@ -185,25 +185,25 @@ class Worker:
         self.slot = 0  # its place in the session that has leased it
         self.ready = False
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
-        self.overrun: Overrun | None = None
+        self.timed_out: TimedOutTask | None = None
         self.leaving = False  # it gets no further batch, and is replaced when it has none
         self.is_limited = False  # it gets no further batch before it has answered what it has
         self.taken_back = 0  # tasks that it was sent and never had to start
-        self.told: Surroundings | None = None
+        self.told: ProcessState | None = None
         self.holds_memory = False  # arrays of a call, or large functions
-        self.owner: Callable[[], object] | None = None  # returns the team that it is of, or was
+        self.owner: Callable[[], object] | None = None  # returns the group that it is of, or was
         self.to_forget: deque[str] = deque()  # shared objects that were closed while it was leased
         self._lifeline = lifeline
         self._batches = 0
         self._tasks = 0
         self._call = ""
         self._known: dict[int, None] = {}
-        self._context = b""  # the capsule that it was told
+        self._context = b""  # the pickled context that it was told
 
-    def tell(self, now: Surroundings, birth: BirthSettings | None = None) -> None:
+    def tell(self, now: ProcessState, start_settings: StartSettings | None = None) -> None:
         """Send what the worker should know about the caller's process, if that is news."""
         if now != self.told:
-            self.channel.send((messages.SETUP, now, birth))
+            self.channel.send((messages.SETUP, now, start_settings))
             self.told = now
 
     def release_memory(self) -> None:
@@ -249,7 +249,7 @@ class Worker:
         for token, definition in batch.definitions.items():
             if token not in known:
                 new = new or {}
-                new[token] = (definition.data, definition.volatile)
+                new[token] = (definition.data, definition.captures_mutable_state)
                 known[token] = None
                 if len(definition.data) > _LARGE or definition.uses:
                     self.holds_memory = True
@@ -273,7 +273,7 @@ class Worker:
 
     def _pass_descriptors(self, uses: list[Any]) -> None:
         """Send the descriptors among what a batch uses, which is about to follow."""
-        open_files: Any = sys.modules.get("parallel_core.tasks.open_files")
+        open_files: Any = sys.modules.get("parallel_core.serialization.open_files")
         if open_files is None:
             return
         held = open_files.crossing(uses)
@@ -341,38 +341,38 @@ class Worker:
         return self.board.words[MEMORY]
 
     @property
-    def has_said(self) -> bool:
-        """Whether it has printed or logged something, since `hear` was called."""
-        return bool(self.board.words[SAID])
+    def has_output(self) -> bool:
+        """Whether it has printed or logged something, since `read_output` was called."""
+        return bool(self.board.words[HAS_OUTPUT])
 
-    def hear(self) -> None:
+    def read_output(self) -> None:
         """Show what it has printed and logged; raises what that raises."""
-        self.board.words[SAID] = 0  # what comes from here on sets it again
+        self.board.words[HAS_OUTPUT] = 0  # what comes from here on sets it again
         said = self.output.read()
         if said:
             show(said, self.name)
 
     def stop_task(self, sent: SentBatch, index: int, limit: float) -> float:
-        """Ask a task to end that has run for over `limit` seconds; return when to `press` it."""
+        """Ask a task to end that has run for over `limit` seconds; return when to `escalate` it."""
         number = sent.base + index + 1
         self.leaving = True
         self.board.ask_to_stop(number)
         self._signal(signal.SIGINT)
         steps: list[Callable[[], None]] = [self._write_stack, self.kill]
         due = time.monotonic() + _ASKED_SECONDS
-        self.overrun = Overrun(sent, index, limit, steps, due)
+        self.timed_out = TimedOutTask(sent, index, limit, steps, due)
         return due
 
-    def press(self, now: float) -> float:
+    def escalate(self, now: float) -> float:
         """Do more about the task that should end, when it is time; return when to do so again."""
-        overrun = self.overrun
-        assert overrun is not None
-        if now >= overrun.due:
-            if not overrun.steps:
+        timed_out = self.timed_out
+        assert timed_out is not None
+        if now >= timed_out.due:
+            if not timed_out.steps:
                 return now + _ASKED_SECONDS  # it was killed, and its end will be seen
-            overrun.steps.popleft()()
-            overrun.due = now + _STACK_SECONDS
-        return overrun.due
+            timed_out.steps.popleft()()
+            timed_out.due = now + _STACK_SECONDS
+        return timed_out.due
 
     def _write_stack(self) -> None:
         if STACK_SIGNAL:
@@ -421,7 +421,7 @@ class Worker:
             wait_for_end(self, 1.0)
         if not self.gone:
             with contextlib.suppress(Exception):  # nobody waits for it who could be told
-                self.hear()
+                self.read_output()
         self.abandon()
 
     def abandon(self) -> None:
@@ -443,20 +443,22 @@ class Worker:
         self.process.returncode = 0  # so that its destructor does not complain either
         self.abandon()
 
-    def death(self) -> Death:
+    def exit_info(self) -> ExitInfo:
         """Return what is known of its end, before it is let go of."""
         code = self.process.poll()
         memory = max(getattr(self.process, "peak_memory", 0), self.memory)
         known = None if code == NOT_KNOWN else code
-        return Death(self.obituary(), known, memory, self.board.stack())
+        return ExitInfo(self.exit_reason(), known, memory, self.board.stack())
 
-    def obituary(self) -> str:
+    def exit_reason(self) -> str:
         """Return in words how the process ended."""
         code = self.process.poll()
         if code is None:
             return "closed its connection, as tasks do that close all descriptors,"
         if code == NOT_KNOWN:
-            return "ended, nobody knows how: the template that it was forked from had ended before"
+            return (
+                "ended, nobody knows how: the fork server that it was forked from had ended before"
+            )
         if code >= 0:
             return f"ended with exit code {code}"
         hint = ", often the kernel's out-of-memory killer" if -code == signal.SIGKILL else ""

@@ -1,0 +1,181 @@
+"""What runs in the workers of other engines: a batch comes as bytes, and returns its answers."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import os
+import pickle
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from memmapping.modules import loaded
+from parallel_core import config
+from parallel_core.backends.executor_output import (
+    Origin,
+    batch_output,
+    begin_output,
+    first_output,
+    whereabouts,
+)
+from parallel_core.backends.executor_results import BatchResult, Collector
+from parallel_core.context.batch_context import PickledContext, ReceivedBatchContext
+from parallel_core.context.item import Place
+from parallel_core.observe.records import note_caller
+from parallel_core.serialization.failure import pack
+from parallel_core.serialization.pickling import dumps
+from parallel_core.serialization.received import ReceivedDefinitions
+from parallel_core.workers.board import PrivateBoard
+from parallel_core.workers.execute import Execution
+from parallel_core.workers.lifeline import Lifeline, hold_on
+from parallel_core.workers.messages import OUTPUT, UNUSABLE
+from parallel_core.workers.setup import run_initializer
+from parallel_core.workers.system import hear_interrupts, leave_threads
+from parallel_core.workers.threads import ThreadLimit, follow
+
+_CALLS = 8  # whose definitions an engine's worker keeps
+
+#: Process and identity of the executors that are busy with the tasks around this code.
+surrounding_engines: contextvars.ContextVar[tuple[tuple[int, int], ...]] = contextvars.ContextVar(
+    "parallel_core_engines", default=()
+)
+
+_received: OrderedDict[tuple[str, int], ReceivedDefinitions] = OrderedDict()
+
+
+#: What the initializer raised in this worker, if it did.
+_initializer_errors: list[tuple[bytes, str]] = []
+#: Globals that an initializer set in this worker.
+_state: dict[str, Any] = {}
+#: Boards of the batches that run.
+_boards: list[PrivateBoard] = []
+#: What this worker was told of threads.
+_threads: ThreadLimit | None = None
+
+
+def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
+    """Do in a new worker of loky's what workers of our own do first; `data` is the initializer.
+
+    `run_batch` tells what that raises.
+    """
+    hold_on(lifeline)
+    hear_interrupts()
+    begin_output(Origin.OURS)
+    register: Any = getattr(threading, "_register_atexit", None)  # there is no public way
+    if register is not None:
+        register(leave_threads)
+    if data is None:
+        return
+    with first_output():
+        try:
+            _state.update(run_initializer(data))
+        except BaseException as error:
+            _initializer_errors.append(pack(error, dumps))
+
+
+def run_batch_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes | BatchResult:
+    """Do as `run_batch`, in a thread of an executor of this program's, of which tasks may know."""
+    return contextvars.copy_context().run(_run_within, engines, data)
+
+
+def _run_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes | BatchResult:
+    surrounding_engines.set(engines)
+    return run_batch(data)
+
+
+def run_batch(data: bytes, nested: bytes | None = None) -> bytes | BatchResult:
+    """Run a batch wherever the engine put it; return its answers, for `read_result`.
+
+    `nested` is a pickle of the backend for calls within the tasks, and of their number of jobs.
+    """
+    if _initializer_errors:
+        return pickle.dumps([(UNUSABLE, *_initializer_errors[0])], 5)
+    return contextvars.copy_context().run(_run_batch, data, nested)
+
+
+def _run_batch(data: bytes, nested: bytes | None) -> bytes | BatchResult:
+    home, logs, is_pool, told = pickle.loads(data)
+    collector = Collector(is_pool)
+    if home == whereabouts():
+        _run(told, nested, collector)
+        return collector.result()
+    begin_output(Origin.FOREIGN_PROCESS)
+    note_caller(logs)
+    with batch_output() as output:
+        _run(told, nested, collector)
+    if output.pieces:
+        collector.answers.insert(0, (OUTPUT, output.pieces))
+    return collector.result()
+
+
+def _run(told: Any, nested: bytes | None, collector: Collector) -> None:
+    lifeline, hooks, call, level, threads, runs, sent, carry_on, fold, start, context = told
+    hold_on(lifeline)
+    config.run_hooks(hooks)
+    config.enter_task(level)
+    if nested is not None:
+        backend, n_jobs = pickle.loads(nested)
+        config.push_settings({"backend": backend, "n_jobs": n_jobs}, {})
+    if threads is not None:
+        _follow(threads)
+    where = (call, threading.get_ident())
+    definitions = _received.get(where)
+    if definitions is None:
+        definitions = _received[where] = ReceivedDefinitions(call, _state)
+        while len(_received) > _CALLS + threading.active_count():
+            _received.popitem(last=False)[1].close()
+    definitions.receive(sent, ())
+    references = loaded("memmapping.references")
+    if references is not None:  # one mapping of each array for all tasks of the batch
+        references.keeper.begin()
+    try:
+        make: Any = functools.partial(Execution, parcels=collector.parcels)
+        if fold is not None:
+            from parallel_core.workers.folding import FoldingExecution
+
+            make = functools.partial(FoldingExecution, fold)
+        batch_context = (
+            ReceivedBatchContext(PickledContext(context, Place.FOREIGN_PROCESS))
+            if context
+            else None
+        )
+        board = PrivateBoard()
+        _boards.append(board)
+        try:
+            send = collector.answers.append
+            execution = make(
+                0, 0, definitions, board, send, start=start, batch_context=batch_context
+            )
+            execution.run(runs, carry_on)
+        finally:
+            _boards.remove(board)
+    finally:
+        _let_go()
+
+
+def _stop_in_child() -> None:
+    """Have a child that a task forks run no further task, should it come back out of that one."""
+    for board in _boards:
+        board.cancel()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_in_child)
+
+
+def _let_go() -> None:
+    """Let go of memory maps; nobody tells this worker when a call ends."""
+    references = loaded("memmapping.references")
+    if references is not None:
+        references.keeper.drop()
+    sharing = loaded("memmapping.sharing")
+    if sharing is not None:
+        sharing.forget_stale()
+
+
+def _follow(threads: ThreadLimit) -> None:
+    global _threads
+    if threads != _threads:
+        follow(threads, _threads)
+        _threads = threads

@@ -1,0 +1,107 @@
+"""Tasks that others put in while their call runs.
+
+::
+
+    put, from any thread ──▶ TaskQueue ── is_empty? ──▶ BatchLoop, which is woken for it
+                                                        (`Session.waker`) and never waits in here
+
+To have nothing now is not the end. That comes when no more can be put in, or when for a while there
+was nothing to do: whoever keeps workers for a call that does nothing keeps them from others.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: After so many seconds without a task at work, or one to begin with, the call is over.
+REST_SECONDS = 0.05
+
+
+class TaskQueue:
+    """A source of tasks for one call after the other.
+
+    It is an iterator of what is there now.
+
+    Attributes
+    ----------
+    has_rested : bool
+        Whether this call is over, because nothing will come, or nothing has come for a while.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()  # takes `put` at any moment
+        self._wake: Callable[[], None] | None = None
+        self._is_closed = False
+        self._rests_since = math.inf
+        self.has_rested = False
+
+    def begin(self) -> None:
+        """Start a call."""
+        self._rests_since = math.inf
+        self.has_rested = False
+
+    def rest_until(self, now: float, is_idle: bool) -> float:
+        """Return when to look again whether the call is over; `is_idle`: no task is under way."""
+        if not is_idle or not self.is_empty():
+            self._rests_since = math.inf
+            return math.inf
+        self._rests_since = min(self._rests_since, now)
+        over = self._rests_since + REST_SECONDS
+        self.has_rested = self.is_over() or now >= over
+        return now if self.has_rested else over
+
+    def put(self, item: Any) -> None:
+        """Add something that `accept` makes a task of."""
+        self._queue.put(item)
+        self._ring()
+
+    def close(self) -> None:
+        """Say that no more will be put in."""
+        self._is_closed = True
+        self._ring()
+
+    def _ring(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def accept(self, item: Any) -> Any:
+        """Return the task that `item` stands for; None where it is not wanted any more."""
+        return item
+
+    def wake_by(self, wake: Callable[[], None] | None) -> None:
+        """Have `wake` called, from whatever thread, when something was put in."""
+        self._wake = wake
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing now."""
+        return self._queue.empty()
+
+    def count(self) -> int:
+        """Return about how many there are now."""
+        return self._queue.qsize()
+
+    def is_over(self) -> bool:
+        """Whether there is nothing, and never will be."""
+        return self._is_closed and self._queue.empty()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        while (item := self.take_item()) is not None:
+            task = self.accept(item)
+            if task is not None:
+                return task
+            del item
+        raise StopIteration
+
+    def take_item(self) -> Any:
+        """Return what was put in first, as it is; None when there is nothing."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
