@@ -12,8 +12,9 @@
    journal  backends       results in a file, to go on from; one small interface to every engine
             workers        the local pool: start, channel, status board, exit, leases
             reduction      results of a call folded into one value
+            output         what tasks print and log, on its way to the caller
             context        what the caller has set up, and that holds inside tasks
-            observe        events of a call; what tasks print
+            observe        events of a call, and their listeners
             config         settings in force in this thread or async task
             serialization  tasks, functions, results and exceptions on their way to a process
             tasks          delayed calls, words for them, placeholders for results
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
     from parallel_core.executor.futures import get_executor as get_executor
-    from parallel_core.observe.capturing import TaskOutput as TaskOutput
     from parallel_core.observe.events import BatchAnswered as BatchAnswered
     from parallel_core.observe.events import BatchSubmitted as BatchSubmitted
     from parallel_core.observe.events import CallEnded as CallEnded
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import TaskRetried as TaskRetried
     from parallel_core.observe.events import WorkerEnded as WorkerEnded
     from parallel_core.observe.events import WorkerStarted as WorkerStarted
+    from parallel_core.output.capture import TaskOutput as TaskOutput
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
@@ -116,7 +117,7 @@ _HOMES = {
     "Session": "backends.base",
     "TaskExitError": "errors",
     "TaskFailure": "dispatch.policy",
-    "TaskOutput": "observe.capturing",
+    "TaskOutput": "output.capture",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
     "WorkerOptions": "backends.base",

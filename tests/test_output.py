@@ -23,9 +23,9 @@ from programs import environment, kernel, run
 
 from parallel_core import Parallel, delayed
 from parallel_core.errors import SerializationError, TaskTimeoutError, WorkerDiedError
-from parallel_core.observe.pieces import STDOUT
-from parallel_core.workers.board import HAS_OUTPUT, PHASE, SINCE, Board, Phase
-from parallel_core.workers.output import LONGEST, OutputReader, OutputWriter
+from parallel_core.output.connection import LONGEST, OutputReader, OutputWriter
+from parallel_core.output.pieces import STDOUT
+from parallel_core.workers.board import HAS_OUTPUT, PHASE, SINCE, Board, OutputNotice, Phase
 from watching import LIMIT, wait_until
 
 AWAY = ["processes", "loky", "executor"]
@@ -323,7 +323,7 @@ def test_waiting_for_the_caller_is_no_time_of_the_task() -> None:
     board, descriptor = Board.make()
     os.close(descriptor)
     checks: list[int] = []
-    writer = OutputWriter(theirs, board, lambda: checks.append(board.words[PHASE]))
+    writer = OutputWriter(theirs, OutputNotice(board, lambda: checks.append(board.words[PHASE])))
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)  # soon full
     reader = OutputReader(ours)
     board.words[PHASE], board.times[SINCE] = Phase.RUNNING, 1.0

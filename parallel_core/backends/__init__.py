@@ -19,8 +19,7 @@
   `thread_share`: what it has of a batch.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
 - `executor_worker`: what runs in the workers of engines that are not ours; `executor_results`:
-  what it brings back; `executor_output`: what tasks print there; `executor_size`: how large an
-  engine is.
+  what it brings back; `executor_size`: how large an engine is.
 - `joblib_style` and `joblib_batch`: classes by joblib's conventions; `conventions`: base classes
   for more of them.
 - `shares`: who gets what of a busy worker's tasks; `initializer`: that of a call, on its way;

@@ -12,17 +12,17 @@ from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core import config
-from parallel_core.backends.executor_output import (
-    Origin,
-    batch_output,
-    begin_output,
-    first_output,
-    whereabouts,
-)
 from parallel_core.backends.executor_results import BatchResult, Collector
 from parallel_core.context.batch_context import PickledContext, ReceivedBatchContext
 from parallel_core.context.item import Place
-from parallel_core.observe.records import note_caller
+from parallel_core.output.batch_output import (
+    StartedBy,
+    batch_output,
+    begin_output,
+    first_output,
+    process_identity,
+)
+from parallel_core.output.records import note_caller
 from parallel_core.serialization.failure import pack
 from parallel_core.serialization.pickling import dumps
 from parallel_core.serialization.received import ReceivedDefinitions
@@ -61,7 +61,7 @@ def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
     """
     hold_on(lifeline)
     hear_interrupts()
-    begin_output(Origin.OURS)
+    begin_output(StartedBy.US)
     register: Any = getattr(threading, "_register_atexit", None)  # there is no public way
     if register is not None:
         register(leave_threads)
@@ -97,10 +97,10 @@ def run_batch(data: bytes, nested: bytes | None = None) -> bytes | BatchResult:
 def _run_batch(data: bytes, nested: bytes | None) -> bytes | BatchResult:
     home, logs, is_pool, told = pickle.loads(data)
     collector = Collector(is_pool)
-    if home == whereabouts():
+    if home == process_identity():
         _run(told, nested, collector)
         return collector.result()
-    begin_output(Origin.FOREIGN_PROCESS)
+    begin_output(StartedBy.ENGINE)
     note_caller(logs)
     with batch_output() as output:
         _run(told, nested, collector)

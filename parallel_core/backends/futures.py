@@ -34,7 +34,6 @@ from parallel_core.backends.base import (
     all_failed,
     broken,
 )
-from parallel_core.backends.executor_output import whereabouts
 from parallel_core.backends.executor_results import BatchResult, read_result, size_of_result
 from parallel_core.backends.executor_size import executor_size, tell_size_is_unknown
 from parallel_core.backends.executor_worker import (
@@ -42,9 +41,9 @@ from parallel_core.backends.executor_worker import (
     run_batch_within,
     surrounding_engines,
 )
-from parallel_core.observe.outlet import show
-from parallel_core.observe.pieces import Piece
-from parallel_core.observe.records import caller_handles
+from parallel_core.output.batch_output import process_identity
+from parallel_core.output.pieces import Piece, show
+from parallel_core.output.records import caller_handles
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.messages import OUTPUT, UNUSABLE
@@ -131,7 +130,7 @@ class FuturesSession(Session):
         fold = None if terms.folding is None else tuple(terms.folding)
         rest = (terms.carries_on, fold, batch.start, terms.context)
         is_pool = self._backend.opens_files
-        return pickle.dumps((whereabouts(), caller_handles(), is_pool, (*told, *rest)), 5)
+        return pickle.dumps((process_identity(), caller_handles(), is_pool, (*told, *rest)), 5)
 
     def _hand_over(self, batch: Batch, data: bytes) -> None:
         try:

@@ -41,7 +41,7 @@ from parallel_core.backends.futures import FuturesBackend, FuturesSession
 from parallel_core.backends.joblib_batch import BatchCall, EncodedRun, HeldRun, Job
 from parallel_core.errors import BackendError, PerformanceWarning, WorkerDiedError, warn_caller
 from parallel_core.observe.messages import Messages
-from parallel_core.observe.pieces import Piece
+from parallel_core.output.pieces import Piece
 from parallel_core.serialization.batch import HELD, NO_TOKEN, Batch
 from parallel_core.serialization.pickling import dumps
 from parallel_core.tasks.description import function_name

@@ -62,7 +62,7 @@ class Results(NamedTuple):
         """Return what surrounds each task on behalf of `output`."""
         if self.output == "pass":
             return ()
-        from parallel_core.context.printed import CapturesOutput, DiscardsOutput
+        from parallel_core.output.capture import CapturesOutput, DiscardsOutput
 
         return (CapturesOutput() if self.output == "capture" else DiscardsOutput(),)
 

@@ -18,5 +18,4 @@
 - `variables`: context variables, decimal's context, numpy's handling of errors.
 - `registered`: what libraries and users have registered.
 - `seeds`: a stream of random numbers for each task; `legacy`: the global generators.
-- `printed`: what tasks print, kept with their results, or dropped.
 """

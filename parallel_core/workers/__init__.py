@@ -7,7 +7,7 @@
     │ WorkerPool ─lease─▶      │ ───── batches ──────▶ │ main: receive, answer   │
     │   Worker (handle) ───────│ ◀──── answers ─────── │   execute: run a batch  │
     │      │    ▲              │                       │      │                  │
-    │   observe.outlet ◀───────│ ◀──── output ──────── │   streams: print, log   │
+    │   output ◀───────────────│ ◀──── output ──────── │   output: print, log    │
     │      │    │              │   whole messages      │                         │
     │      │    └── pidfd: it has ended ───────────────│                         │
     │      │                   │     shared page       │                         │
@@ -28,7 +28,6 @@
   how much it holds; `forks`: what it forks is cut off.
 - `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries;
   `thread_pools`: of those here, while threads of this process run tasks.
-- `output`: the connection for what tasks print and log; `streams`: their ``sys.stdout``.
 - `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
   `messages`: what is said.
 - `taking`: taking back what a worker has not started, with a `barrier`; `bell`: rung by any thread.

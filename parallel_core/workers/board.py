@@ -11,7 +11,7 @@ time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task i
 batch ends there. The parent lowers ``LIMIT`` to cancel or to take tasks back (see `taking`), and
 raises it again only when every batch that it had sent has been answered, so a limit never meets a
 task that it was not meant for. ``FENCED`` says whether the worker takes part in memory barriers (a
-`Fence`), and ``HAS_OUTPUT`` that it has sent output (see `output`) since the parent cleared it.
+`Fence`), ``HAS_OUTPUT`` that it has sent output (an `OutputNotice`) since the parent cleared it.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
 how a task that ran out of time, or whose worker was killed, is known by name; what happens while
@@ -27,6 +27,9 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+import threading
+import time
+from collections.abc import Callable
 
 from parallel_core.workers.system import memory_file
 
@@ -132,3 +135,30 @@ class PrivateBoard(Board):
         self.words = view.cast("Q")
         self.times = view.cast("d")
         self.words[LIMIT] = NO_LIMIT
+
+
+class OutputNotice:
+    """Notes on a board that its worker has sent output, and when it waits for a parent at rest."""
+
+    def __init__(self, board: Board, stop_if_wanted: Callable[[], object]) -> None:
+        self._board = board
+        self._stop_if_wanted = stop_if_wanted  #: raises if the task that runs is to stop
+        self._main_thread = threading.get_ident()
+
+    def note_output(self) -> None:
+        """Note that something was sent."""
+        self._board.words[HAS_OUTPUT] = 1
+
+    def wait_for_parent(self, send: Callable[[], bool]) -> bool:
+        """Return what `send` returns, which waits; a task that runs does not age meanwhile."""
+        words, times = self._board.words, self._board.times
+        if threading.get_ident() != self._main_thread or words[PHASE] != Phase.RUNNING:
+            return send()
+        since = time.monotonic()
+        try:
+            words[PHASE] = Phase.SENDING
+            return send()
+        finally:
+            times[SINCE] += time.monotonic() - since
+            words[PHASE] = Phase.RUNNING
+            self._stop_if_wanted()  # the signal may have come meanwhile

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from parallel_core.observe.records import forget_handlers, handlers
+from parallel_core.output.records import forget_handlers, handlers
 from parallel_core.workers.main import main
 
 

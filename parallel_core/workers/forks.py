@@ -15,10 +15,10 @@ import os
 import sys
 from typing import NoReturn
 
+from parallel_core.output.connection import OutputWriter
 from parallel_core.serialization.failure import traceback_text
 from parallel_core.workers.board import SIZE, Board
 from parallel_core.workers.channel import Channel
-from parallel_core.workers.output import OutputWriter
 
 _MAP_FIXED = 0x10  # sys/mman.h, on Linux and macOS alike; Python does not name it
 

@@ -18,23 +18,30 @@ from typing import Any
 
 from parallel_core.context.batch_context import PickledContext, ReceivedBatchContext
 from parallel_core.context.item import Place
-from parallel_core.observe.capturing import note_worker
-from parallel_core.observe.pieces import RECORD, WARNING
-from parallel_core.observe.records import pack_record, relay_records
-from parallel_core.observe.warned import forget_warnings, relay_warnings
+from parallel_core.output.connection import OutputWriter
+from parallel_core.output.streams import send_output
+from parallel_core.output.task_warnings import forget_warnings
 from parallel_core.serialization.batch import run_length
 from parallel_core.serialization.buffers import Buffer, Shelf
 from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.workers import barrier, messages
-from parallel_core.workers.board import FENCED, PAGE_SIZE, PHASE, STARTED, STOP, Board, Fence, Phase
+from parallel_core.workers.board import (
+    FENCED,
+    PAGE_SIZE,
+    PHASE,
+    STARTED,
+    STOP,
+    Board,
+    Fence,
+    OutputNotice,
+    Phase,
+)
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.execute import Execution, Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
-from parallel_core.workers.output import OutputWriter, output_writer
 from parallel_core.workers.passing import Receiver
 from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
-from parallel_core.workers.streams import WorkerStream, replace_streams
 from parallel_core.workers.system import (
     arm_lifeline,
     die_with,
@@ -67,12 +74,9 @@ def main(
     write_stacks(board)
     channel = Receiver(socket.socket(fileno=connection))
     channel.set_send_patience(_REST_SECONDS)
-    writer = output_writer(output, page, stop_if_wanted)
+    writer = OutputWriter(socket.socket(fileno=output), OutputNotice(page, stop_if_wanted))
     cut_off_children(page, channel, writer)
-    note_worker()
-    finish_lines = replace_streams(writer)
-    relay_records(functools.partial(_send_record, writer))
-    relay_warnings(functools.partial(_send_warning, writer))
+    finish_lines = send_output(writer)
     try:
         server = _Server(channel, page, told, finish_lines)
         # A forked child has its parent's context of the fork; what is to hold of it is told.
@@ -80,7 +84,7 @@ def main(
     except ChannelClosed:
         pass
     finally:
-        writer.leave(_LAST_SECONDS)
+        writer.limit_waiting(_LAST_SECONDS)
         channel.close()
         leave_threads()
 
@@ -90,15 +94,6 @@ def _stop_if_wanted(board: Board) -> None:
     words = board.words
     if words[STOP] == words[STARTED] and words[PHASE] in (Phase.UNPICKLING, Phase.RUNNING):
         raise TaskStopped  # in another phase, a frame would be torn apart
-
-
-def _send_record(writer: OutputWriter, record: Any, is_handled: bool) -> bool:
-    return writer.send(RECORD, pack_record(record, is_handled))
-
-
-def _send_warning(writer: OutputWriter, data: bytes) -> bool:
-    """Send a warning, unless its text belongs where a task, or ``output=``, has sent all text."""
-    return type(sys.stderr) is WorkerStream and writer.send(WARNING, data)
 
 
 def _mappings() -> Any:

@@ -29,7 +29,8 @@ what came of `folded` tasks from `first` on; else both are None. Then a failure 
 `Phase.FOLDING` is that of the function that folds, with words for `call`.
 
 ``(OUTPUT, pieces)`` comes in front of the answers from an engine that is not ours: what was printed
-and logged, see `observe.pieces`. Workers of ours have a connection of their own for that: `output`.
+and logged, see `output.pieces`. Workers of ours have a connection of their own for that, see
+`output.connection`.
 
 RELEASE says that a call has ended, whose arrays and functions need not be kept, or that shared
 objects were closed, by their `tokens`. EXPECT announces descriptors; then DESCRIPTORS comes before

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from memmapping.interrupts import HeldInterrupts
 from parallel_core import config
+from parallel_core.output.connection import output_pair
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import ChannelClosed
-from parallel_core.workers.output import output_pair
 from parallel_core.workers.passing import Sender
 from parallel_core.workers.setup import ProcessState, WorkerKey, start_settings
 from parallel_core.workers.system import (

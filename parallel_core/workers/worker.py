@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from parallel_core.observe.outlet import show
+from parallel_core.output.connection import OutputReader
+from parallel_core.output.pieces import show
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.definitions import Definition
 from parallel_core.workers import barrier, messages
@@ -27,7 +28,6 @@ from parallel_core.workers.board import (
     Fence,
 )
 from parallel_core.workers.channel import ChannelClosed
-from parallel_core.workers.output import OutputReader
 from parallel_core.workers.passing import MOST, Sender
 from parallel_core.workers.setup import ProcessState, StartSettings, own_authkey
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name

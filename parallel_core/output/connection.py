@@ -1,12 +1,12 @@
-"""What tasks print and log, on its way to the parent: a second connection, of whole messages.
+"""The connection for what tasks print and log, between a worker and its parent.
 
 ::
 
     worker                                                          parent
     print ──▶ WorkerStream ─┐                                  ┌─▶ sys.stdout, sys.stderr
-                            ├─▶ OutputWriter ═▶ OutputReader ──┤   (observe.outlet)
+                            ├─▶ OutputWriter ═▶ OutputReader ──┤
     logging ──▶ Relay ──────┘        │                         └─▶ logging
-                                     └─▶ HAS_OUTPUT on the board
+                                     └─▶ the worker's board: it has output
 
 Any thread prints, and so do finalizers and handlers of signals, in the midst of anything; and what
 a handler raises comes out of anything. On the channel, a frame would have to be kept whole against
@@ -14,12 +14,12 @@ all that. Here each message is one system call on a socket that keeps messages w
 it is sent, or it is not, so there is no state to protect, and no lock.
 
 The kernel holds as much as the socket's buffer does: at most 2 MiB, of which each message takes 768
-bytes or more. Then who prints waits, until
-the parent reads; it reads whenever it waits for a worker. A task does not age while it waits so.
+bytes or more. When that is full, the thread that prints waits until the parent reads; the parent
+reads whenever it waits for a worker. A task does not age while it waits so.
 
-A worker sets HAS_OUTPUT on its board when it has sent something. The parent looks at it with every
-answer, clears it, and reads; so what a task has printed is shown before its result is known, and
-workers that say nothing cost a look at a word.
+A worker notes on its board that it has sent something. The parent looks at that with every answer,
+clears it, and reads; so what a task has printed is shown before its result is known, and workers
+that print nothing cost a look at a word.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ import errno
 import itertools
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from parallel_core.observe.pieces import PART, Piece
-from parallel_core.workers.board import HAS_OUTPUT, PHASE, SINCE, Board, Phase
+from parallel_core.output.pieces import PART, Piece
 
 _BUFFER = 1 << 20  # as far as the system lets us
 LONGEST = 1 << 15  # bytes in a message
@@ -43,28 +42,26 @@ _OVERHEAD = 768  # at least
 _PART = struct.Struct("<QB?")  # of which piece, its kind, whether it is the last
 
 
+class Notice(Protocol):
+    """How a worker lets its parent know about its output."""
+
+    def note_output(self) -> None:
+        """Note that something was sent."""
+        ...
+
+    def wait_for_parent(self, send: Callable[[], bool]) -> bool:
+        """Return what `send` returns, which waits; a task that runs does not age meanwhile."""
+        ...
+
+
 class OutputWriter:
-    """The worker's end.
+    """The worker's end of a socket that keeps messages whole."""
 
-    Parameters
-    ----------
-    sock : socket.socket
-        A connected socket that keeps messages whole.
-    board : Board
-        This worker's page.
-    stop_if_wanted : callable
-        Raises if the task that is running is to stop.
-    """
-
-    def __init__(
-        self, sock: socket.socket, board: Board, stop_if_wanted: Callable[[], object]
-    ) -> None:
+    def __init__(self, sock: socket.socket, notice: Notice) -> None:
         sock.setblocking(True)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self._socket = sock
-        self._board = board
-        self._stop_if_wanted = stop_if_wanted
-        self._main_thread = threading.get_ident()
+        self._notice = notice
         self._numbers = itertools.count()
         self.is_open = True
 
@@ -88,28 +85,13 @@ class OutputWriter:
     def _send(self, message: bytes) -> bool:
         try:
             self._socket.send(message, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            if not self._send_waiting(message):
-                return False
         except OSError as error:
-            if error.errno != errno.ENOBUFS or not self._send_waiting(message):
+            if not isinstance(error, BlockingIOError) and error.errno != errno.ENOBUFS:
                 return False
-        self._board.words[HAS_OUTPUT] = 1
+            if not self._notice.wait_for_parent(lambda: self._send_blocking(message)):
+                return False
+        self._notice.note_output()
         return True
-
-    def _send_waiting(self, message: bytes) -> bool:
-        """Send when there is room; the task, which may be the parent's to time, does not age."""
-        words, times = self._board.words, self._board.times
-        if threading.get_ident() != self._main_thread or words[PHASE] != Phase.RUNNING:
-            return self._send_blocking(message)
-        since = time.monotonic()
-        try:
-            words[PHASE] = Phase.SENDING
-            return self._send_blocking(message)
-        finally:
-            times[SINCE] += time.monotonic() - since
-            words[PHASE] = Phase.RUNNING
-            self._stop_if_wanted()  # the signal may have come meanwhile
 
     def _send_blocking(self, message: bytes) -> bool:
         while True:
@@ -122,27 +104,21 @@ class OutputWriter:
             else:
                 return True
 
-    def leave(self, seconds: float) -> None:
-        """Wait no longer than so for the parent from now on, which may never read again."""
+    def limit_waiting(self, seconds: float) -> None:
+        """Wait no longer than `seconds` for the parent from now on, which may never read again."""
         whole = int(seconds)
         patience = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
         with contextlib.suppress(OSError):  # a task has closed it
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
 
     def close(self) -> None:
-        """Say nothing more, as a child of this process must not."""
+        """Send nothing more, as a child of this process must not."""
         self.is_open = False
         self._socket.close()
 
 
 class OutputReader:
-    """The parent's end.
-
-    Parameters
-    ----------
-    sock : socket.socket
-        A connected socket that keeps messages whole.
-    """
+    """The parent's end of a socket that keeps messages whole."""
 
     __slots__ = ("_buffer", "_parts", "_socket")
 
@@ -191,10 +167,3 @@ def output_pair() -> tuple[OutputReader, int]:
     """Return the parent's end of a new connection, and the descriptor to hand to the worker."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     return OutputReader(ours), theirs.detach()
-
-
-def output_writer(
-    descriptor: int, board: Board, stop_if_wanted: Callable[[], object]
-) -> OutputWriter:
-    """Return the worker's end, from the descriptor that it was handed."""
-    return OutputWriter(socket.socket(fileno=descriptor), board, stop_if_wanted)

@@ -1,7 +1,8 @@
-"""Where the output of workers appears: on ``sys.stdout``, ``sys.stderr``, in logging and warnings.
+"""Pieces of output on their way to the caller, and how they appear there.
 
-It goes where a ``print`` at this moment would go, in this thread: so into a notebook's cell, a
-block of `contextlib.redirect_stdout`, what a test captures.
+They appear where a ``print`` at this moment would, in this thread: so in a notebook's cell, a block
+of `contextlib.redirect_stdout`, what a test captures. Text travels as UTF-8 in which lone
+surrogates are kept: what becomes of them is for the caller's stream to say.
 """
 
 from __future__ import annotations
@@ -12,17 +13,29 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from parallel_core.observe import pieces as kinds
-from parallel_core.observe.pieces import Piece, decode
+#: One of the kinds below, and what belongs to it.
+Piece = tuple[int, bytes]
+
+STDOUT, STDERR = b"oe"  #: text
+STDOUT_BYTES, STDERR_BYTES = b"OE"  #: what was written to the ``buffer`` of either
+STDOUT_FLUSH, STDERR_FLUSH = b"fg"  #: nothing; the task has flushed
+RECORD = b"r"[0]  #: of the module `logging`; see `records`
+WARNING = b"w"[0]  #: of the module `warnings`; see `task_warnings`
+PART = b"p"[0]  #: of a piece that is too long for one message; see `connection`
 
 _STREAMS = {
-    kinds.STDOUT: "stdout",
-    kinds.STDOUT_BYTES: "stdout",
-    kinds.STDOUT_FLUSH: "stdout",
-    kinds.STDERR: "stderr",
-    kinds.STDERR_BYTES: "stderr",
-    kinds.STDERR_FLUSH: "stderr",
+    STDOUT: "stdout",
+    STDOUT_BYTES: "stdout",
+    STDOUT_FLUSH: "stdout",
+    STDERR: "stderr",
+    STDERR_BYTES: "stderr",
+    STDERR_FLUSH: "stderr",
 }
+
+
+def encode(text: str) -> bytes:
+    """Return the bytes of a text."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def show(pieces: Iterable[Piece], worker_name: str | None = None) -> None:
@@ -33,7 +46,7 @@ def show(pieces: Iterable[Piece], worker_name: str | None = None) -> None:
     raised: list[Exception] = []
     for kind, several in groupby(pieces, itemgetter(0)):
         found = [data for _, data in several]
-        if kind not in (kinds.RECORD, kinds.WARNING):
+        if kind not in (RECORD, WARNING):
             found = [b"".join(found)]
         for data in found:
             try:
@@ -45,22 +58,22 @@ def show(pieces: Iterable[Piece], worker_name: str | None = None) -> None:
 
 
 def _show(kind: int, data: bytes, worker_name: str | None) -> None:
-    if kind == kinds.RECORD:
-        from parallel_core.observe.records import hand_over
+    if kind == RECORD:
+        from parallel_core.output.records import handle
 
-        hand_over(data, worker_name)
+        handle(data, worker_name)
         return
-    if kind == kinds.WARNING:
-        from parallel_core.observe.warned import warn_again
+    if kind == WARNING:
+        from parallel_core.output.task_warnings import warn_again
 
         warn_again(data)
         return
     stream: Any = getattr(sys, _STREAMS[kind], None)
     if stream is None:
         return
-    if kind in (kinds.STDOUT, kinds.STDERR):
-        _write(stream, decode(data))
-    elif kind in (kinds.STDOUT_BYTES, kinds.STDERR_BYTES):
+    if kind in (STDOUT, STDERR):
+        _write(stream, data.decode("utf-8", "surrogatepass"))
+    elif kind in (STDOUT_BYTES, STDERR_BYTES):
         _write_bytes(stream, data)
     else:
         stream.flush()
@@ -69,7 +82,7 @@ def _show(kind: int, data: bytes, worker_name: str | None) -> None:
 def _write(stream: Any, text: str) -> None:
     try:
         stream.write(text)
-    except UnicodeEncodeError:  # the task did not know for what it writes
+    except UnicodeEncodeError:  # the task does not know the encoding of this stream
         encoding = getattr(stream, "encoding", None) or "ascii"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 

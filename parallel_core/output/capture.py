@@ -1,4 +1,4 @@
-"""What is printed goes elsewhere: into the result of the very task, with its batch, nowhere.
+"""Text that goes elsewhere: into the result of its task, with the answers of its batch, nowhere.
 
 ::
 
@@ -6,20 +6,24 @@
                                      else what sys.stdout was before
 
 A proxy stands in the place of ``sys.stdout`` and ``sys.stderr`` while somebody redirects, in
-whatever thread, and the last one puts back what was there. Whose text it is says a context
-variable: threads run several tasks at a time. A thread that a task starts has a context of its own,
-in which nothing is set; in a worker process its text is the task's all the same, in the caller's
+whatever thread, and the last one puts back what was there. A context variable says whose text it
+is: threads run several tasks at a time. A thread that a task starts has a context of its own, in
+which nothing is set; in a worker process its text is the task's all the same, in the caller's
 process it could be anybody's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Protocol
+
+from parallel_core.context.item import ContextItem, Part, Place
 
 _NAMES = ("stdout", "stderr")
 
@@ -50,7 +54,7 @@ class Sink(Protocol):
     """Takes what is printed."""
 
     def take(self, name: str, text: str) -> bool:
-        """Take `text` that was written to ``sys.stdout`` or ``sys.stderr``; false: it does not."""
+        """Take `text` that was written to the stream of that name; false: refuse it."""
         ...
 
 
@@ -63,7 +67,7 @@ class Captured:
         self._texts: dict[str, list[str]] = {name: [] for name in _NAMES}
 
     def take(self, name: str, text: str) -> bool:
-        """Keep it."""
+        """Keep `text`."""
         self._texts[name].append(text)
         return True
 
@@ -78,7 +82,7 @@ class Discarded:
     __slots__ = ()
 
     def take(self, name: str, text: str) -> bool:
-        """Drop it."""
+        """Drop `text`."""
         return True
 
 
@@ -90,13 +94,13 @@ _lock = threading.RLock()  # a signal handler may make a call of its own
 
 
 def note_worker() -> None:
-    """Note that this process works for a caller: what any of its threads prints is a task's."""
+    """Note that this process is a worker: what any of its threads prints is a task's."""
     global _is_worker
     _is_worker = True
 
 
 def current_sink() -> Sink | None:
-    """Return who takes what is printed here and now, if not the streams as they were."""
+    """Return the sink of what is printed here and now; None: the streams as they were."""
     sink = _sink.get()
     if sink is None and _of_process:
         try:
@@ -160,7 +164,7 @@ def _put_back() -> None:
 
 
 def _forget_in_child() -> None:
-    """Nobody hears of what a forked child gives to a sink."""
+    """Drop the sinks: nobody reads what a forked child gives to one."""
     global _lock, _sink
     _lock = threading.RLock()  # the thread that had it is not here
     _sink = ContextVar("parallel_core_output", default=None)  # so in every context
@@ -172,17 +176,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Proxy:
-    """Stands for a stream, and is it for everybody whose text goes nowhere else.
-
-    Attributes
-    ----------
-    original : object
-        The stream; None where there is none.
-    """
+    """Stands for a stream, and passes on the text of everybody whose text goes nowhere else."""
 
     def __init__(self, name: str, original: Any) -> None:
         self._name = name
-        self.original = original
+        self.original = original  #: the stream; None where there is none
 
     def write(self, text: str) -> int:
         sink = current_sink()
@@ -215,7 +213,7 @@ class _Proxy:
 
 
 class _ProxyBytes:
-    """The bytes behind a proxy whose text is taken: what they say is taken as text."""
+    """The ``buffer`` of a proxy whose text a sink takes: bytes go there as text, too."""
 
     def __init__(self, proxy: _Proxy) -> None:
         self._proxy = proxy
@@ -230,3 +228,52 @@ class _ProxyBytes:
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._proxy.original.buffer, attribute)
+
+
+class CapturesOutput(ContextItem):
+    """Each task returns a `TaskOutput`."""
+
+    name = "output='capture'"
+    places = tuple(Place)
+
+    def begin(self, position: Callable[[], int], place: Place) -> Part:
+        """Return what does that to the tasks of a batch."""
+        return _Around(_capture)
+
+
+class DiscardsOutput(ContextItem):
+    """What tasks print is not shown."""
+
+    name = "output='discard'"
+    places = tuple(Place)
+
+    def begin(self, position: Callable[[], int], place: Place) -> Part:
+        """Return what does that to the tasks of a batch."""
+        return _Around(_discard)
+
+
+class _Around(Part):
+    """Calls each task through another function."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def bind(self, function: Callable[..., Any], position: int) -> Callable[..., Any]:
+        return functools.partial(self._call, function)
+
+
+def _capture(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    captured = Captured()
+    try:
+        with redirected(captured):
+            value = function(*args, **kwargs)
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # some have no room for attributes
+            error.task_output = captured.output(None)  # type: ignore[attr-defined]  # ours
+        raise
+    return captured.output(value)
+
+
+def _discard(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    with redirected(Discarded()):
+        return function(*args, **kwargs)

@@ -47,7 +47,7 @@ def relay_warnings(send: Callable[[bytes], bool]) -> None:
 def pack_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int
 ) -> bytes:
-    """Return the bytes of a warning: itself, and words where its class is not known."""
+    """Return the bytes of a warning, and of its text for where its class is not known."""
     from parallel_core.serialization.failure import pickle_exception
     from parallel_core.serialization.pickling import dumps
 
@@ -93,7 +93,7 @@ def _registry(module: str) -> dict[Any, Any]:
 
 
 def forget_warnings() -> None:
-    """Have every line of this process warn anew: what is repeated is for the caller to say."""
+    """Have every line of this process warn anew: the caller's filters decide what is repeated."""
     global _has_warned
     if _has_warned:
         _has_warned = False

@@ -16,14 +16,14 @@ from memmapping.modules import loaded
 if TYPE_CHECKING:
     import logging
 
-#: Takes a record, and whether some handler of this process has it, too; false: nobody will see it.
+#: Takes a record, and whether some handler of this process has it, too. False: nobody will see it.
 SendRecord = Callable[["logging.LogRecord", bool], bool]
 
 _PLAIN = (str, int, float, bool, type(None))
 
 
 def pack_record(record: logging.LogRecord, is_handled: bool) -> bytes:
-    """Return the bytes of `record`; whether some handler of this process has had it, too."""
+    """Return the bytes of `record`, and of whether a handler of this process has had it, too."""
     plain: dict[str, Any] = {}
     others: dict[str, tuple[bytes, str]] = {}
     for name, value in record.__dict__.items():
@@ -63,7 +63,7 @@ def _pack_value(value: Any) -> tuple[bytes, str]:
         return b"", words
 
 
-def hand_over(data: bytes, process_name: str | None) -> None:
+def handle(data: bytes, process_name: str | None) -> None:
     """Give a record to the logger of its name here, as if it had been made here.
 
     A record that a handler of the worker has had is not given to the caller's last resort, which
@@ -86,7 +86,7 @@ def hand_over(data: bytes, process_name: str | None) -> None:
 
 
 class _WithRelay(list["logging.Handler"]):
-    """The handlers of the root logger, and the relay, which only who hands out records gets to see.
+    """The handlers of the root logger, and the relay, which only `logging` itself gets to see.
 
     So a task that calls `logging.basicConfig` finds no handlers, as it would in the caller.
     """
@@ -110,7 +110,7 @@ def caller_handles() -> bool:
 
 
 def note_caller(handles: bool) -> None:
-    """Have what sets up logging where nobody has, as `logging.basicConfig` does, do as there."""
+    """Have `logging.basicConfig` find handlers here if the caller's root logger `handles`."""
     global _caller_handles
     if handles != _caller_handles:
         _caller_handles = handles
@@ -202,7 +202,7 @@ def handlers() -> list[logging.Handler]:
 
 
 def forget_handlers(dropped: list[logging.Handler]) -> None:
-    """Drop handlers that a process has from the caller, or has made as he did."""
+    """Drop handlers that a process has inherited from the caller, or has made as the caller did."""
     for logger in _loggers():
         for handler in logger.handlers[:]:
             if handler in dropped:

@@ -1,4 +1,4 @@
-"""What ``sys.stdout`` and ``sys.stderr`` are in a worker: text that goes to the caller.
+"""What ``sys.stdout`` and ``sys.stderr`` are in a worker of ours: text that goes to the caller.
 
 Whole lines leave at once; what has no end of line yet leaves when it is flushed, and before an
 answer. What C code and other programs write goes to the descriptors 1 and 2, as ever, and so does
@@ -13,52 +13,49 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parallel_core.observe import pieces as kinds
-from parallel_core.observe.pieces import encode
-from parallel_core.workers.output import OutputWriter
+from parallel_core.output import pieces
+from parallel_core.output.capture import note_worker
+from parallel_core.output.connection import OutputWriter
+from parallel_core.output.pieces import encode
+from parallel_core.output.records import pack_record, relay_records
+from parallel_core.output.task_warnings import relay_warnings
+
+if TYPE_CHECKING:
+    from logging import LogRecord
 
 _SLICE = 1 << 13  # characters at a time: no more bytes than one message has
-_MOST_PARTS = 1 << 10  # of a line that does not end
+_MAX_PARTS = 1 << 10  # of a line that does not end
 
 
 class WorkerStream(io.TextIOBase):
-    """A text file whose other end is the caller's.
-
-    Parameters
-    ----------
-    writer : OutputWriter
-        Takes what is written.
-    name : str
-        ``"stdout"`` or ``"stderr"``.
-    """
+    """A text file, ``"stdout"`` or ``"stderr"``, whose other end is the caller's."""
 
     def __init__(self, writer: OutputWriter, name: str) -> None:
         is_out = name == "stdout"
         self._writer = writer
-        self._kind = kinds.STDOUT if is_out else kinds.STDERR
-        self._flush_kind = kinds.STDOUT_FLUSH if is_out else kinds.STDERR_FLUSH
+        self._kind = pieces.STDOUT if is_out else pieces.STDERR
+        self._flush_kind = pieces.STDOUT_FLUSH if is_out else pieces.STDERR_FLUSH
         self._descriptor = 1 if is_out else 2
         self._parts: dict[int, deque[str]] = {}  # of each thread: no other writes into its lines
         self._is_flushed = True
         original: Any = getattr(sys, f"__{name}__", None)
         self._encoding = getattr(original, "encoding", None) or "utf-8"
         self._errors = getattr(original, "errors", None) or "backslashreplace"
-        bytes_kind = kinds.STDOUT_BYTES if is_out else kinds.STDERR_BYTES
-        self._buffer = _Bytes(self, bytes_kind)
+        self._buffer = _Bytes(self, pieces.STDOUT_BYTES if is_out else pieces.STDERR_BYTES)
         self.name = f"<{name}>"
         self.mode = "w"
         self.line_buffering = True
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """As the descriptor's own file has it; the text goes to the caller as it is."""
+    def encoding(self) -> str:  # type: ignore[override]  # an attribute in typeshed
+        """That of the descriptor's own file; the text goes to the caller as it is."""
         return self._encoding
 
     @property
-    def errors(self) -> str:  # type: ignore[override]
-        """Likewise."""
+    def errors(self) -> str:  # type: ignore[override]  # an attribute in typeshed
+        """How the descriptor's own file handles characters that it cannot encode."""
         return self._errors
 
     @property
@@ -94,11 +91,11 @@ class WorkerStream(io.TextIOBase):
         if parts is None:
             parts = self._parts.setdefault(get_ident(), deque())
         parts.append(text)
-        if "\n" in text or "\r" in text or len(parts) > _MOST_PARTS or len(text) > _SLICE:
+        if "\n" in text or "\r" in text or len(parts) > _MAX_PARTS or len(text) > _SLICE:
             self._send(parts)
         return len(text)
 
-    def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]
+    def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]  # bytes, too
         """Write them one after the other."""
         for line in lines:
             self.write(line)
@@ -115,7 +112,7 @@ class WorkerStream(io.TextIOBase):
         for thread, parts in list(self._parts.items()):
             if parts:
                 self._send(parts)
-            elif len(self._parts) > _MOST_PARTS and thread not in sys._current_frames():
+            elif len(self._parts) > _MAX_PARTS and thread not in sys._current_frames():
                 del self._parts[thread]
 
     def send_bytes(self, kind: int, data: bytes) -> None:
@@ -177,8 +174,12 @@ class _Bytes(io.BufferedIOBase):
         """Do nothing: it goes with its stream."""
 
 
-def replace_streams(writer: OutputWriter) -> Callable[[], None]:
-    """Have this process print through `writer`; return what finishes the lines that were begun."""
+def send_output(writer: OutputWriter) -> Callable[[], None]:
+    """Have this process, a worker, print, log and warn through `writer`.
+
+    Return what sends the lines that have no end yet.
+    """
+    note_worker()
     out, err = WorkerStream(writer, "stdout"), WorkerStream(writer, "stderr")
     sys.stdout, sys.stderr = out, err
     if hasattr(os, "register_at_fork"):
@@ -189,4 +190,13 @@ def replace_streams(writer: OutputWriter) -> Callable[[], None]:
         out.finish_lines()
         err.finish_lines()
 
+    def send_record(record: LogRecord, is_handled: bool) -> bool:
+        return writer.send(pieces.RECORD, pack_record(record, is_handled))
+
+    def send_warning(data: bytes) -> bool:
+        # Not where a task, or output=, has sent all text elsewhere: there belongs its text, too.
+        return type(sys.stderr) is WorkerStream and writer.send(pieces.WARNING, data)
+
+    relay_records(send_record)
+    relay_warnings(send_warning)
     return finish_lines
