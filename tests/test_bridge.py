@@ -19,7 +19,7 @@ from programs import Terminal, run
 
 import parallel_core
 from parallel_core import config, register_joblib, shutdown_workers
-from parallel_core.bridge import places
+from parallel_core.bridge import joblib_patch
 from parallel_core.bridge.slimming import _batch_without_callbacks, _without_callbacks
 from parallel_core.compat.joblib import install, uninstall
 from parallel_core.observe.events import observer_factories
@@ -427,7 +427,7 @@ def test_all_is_put_back() -> None:
 
 
 def test_who_was_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "_SHOWN", 1000)  # scikit-learn may have been imported, too
+    monkeypatch.setattr(joblib_patch, "_SHOWN", 1000)  # scikit-learn may have been imported, too
     early = types.ModuleType("early_bird")
     vars(early)["Own"] = type("Own", (joblib.Parallel,), {})
     monkeypatch.setitem(sys.modules, "early_bird", early)
