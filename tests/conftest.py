@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
@@ -9,17 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import parallel_core
 from parallel_core.backends.base import Session
 from parallel_core.backends.channel_session import ChannelSession
+from parallel_core.workers.pool import worker_pool
 from watching import descendants
 
 collect_ignore_glob = ["typing/*", "*_program.py"]  # for type checkers, and to be run
@@ -89,25 +91,97 @@ def freeze_modules() -> None:
         _modules_frozen = len(sys.modules)
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Fail a test that leaves a process, a shared memory entry, a descriptor or a thread."""
-    freeze_modules()
-    before = (
+class State(NamedTuple):
+    """What `left_behind` compares with."""
+
+    processes: set[int]
+    shared: set[str]
+    descriptors: dict[int, str]
+    threads: set[int | None]
+
+
+def state_now() -> State:
+    return State(
         set(descendants()),
         set(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else set(),
         descriptors(),
         {thread.ident for thread in threading.enumerate()},
     )
+
+
+#: What there was when no worker was kept, and the test that came next; None where none is kept.
+_before_kept: tuple[State, str] | None = None
+_next_item: pytest.Item | None = None
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Note which test comes next: fixtures are not told."""
+    global _next_item
+    _next_item = nextitem
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note whether a test has failed, so that nothing that it has used is used again."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+def takes_warm_workers(item: pytest.Item | None) -> bool:
+    return (
+        item is not None
+        and item.get_closest_marker("warm_workers") is not None
+        and item.get_closest_marker("fresh_workers") is None
+    )
+
+
+def keeps_workers(item: pytest.Item) -> bool:
+    """Whether the test that comes next in the same file takes the workers that `item` has used."""
+    return (
+        takes_warm_workers(item)
+        and takes_warm_workers(_next_item)
+        and _next_item is not None
+        and _next_item.path == item.path
+        and not item.stash.get(FAILED, False)
+    )
+
+
+def in_use() -> list[str]:
+    """Return in words which workers still belong to a call."""
+    demand = worker_pool()._demand
+    return [f"{kind.leased} workers in a call" for kind in demand.values() if kind.leased]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a process, a shared memory entry, a descriptor or a thread.
+
+    A test of `warm_workers` may leave idle workers to the next one in its file; the last of them
+    is then held to what there was before the first.
+    """
+    global _before_kept
+    freeze_modules()
+    before, since = _before_kept or (state_now(), request.node.name)
     yield
     gc.collect()
-    parallel_core.shutdown_workers()
-    gc.collect()  # loky's semaphores are unlinked with the objects that hold them
+    if keeps_workers(request.node):
+        _before_kept = before, since
+        look: Callable[[], list[str]] = in_use
+    else:
+        _before_kept = None
+        parallel_core.shutdown_workers()
+        gc.collect()  # loky's semaphores are unlinked with the objects that hold them
+        look = functools.partial(left_behind, *before)
     deadline = time.monotonic() + PATIENCE
-    while (found := left_behind(*before)) and time.monotonic() < deadline:
+    while (found := look()) and time.monotonic() < deadline:
         time.sleep(0.02)
         gc.collect()
-    assert not found, "left behind: " + "; ".join(found)
+    assert not found, f"left behind since {since} began: " + "; ".join(found)
 
 
 @pytest.fixture

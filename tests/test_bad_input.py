@@ -7,7 +7,6 @@ import decimal
 import fractions
 import functools
 import math
-import os
 import pickle
 import re
 import sys
@@ -19,6 +18,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bad_tasks import (
+    DoesNotLoad,
+    Holder,
+    Unpicklable,
+    broken_initializer,
+    leaves,
+    leaving_initializer,
+    needs_two,
+    plus_one,
+    raises,
+    returns_nested,
+    returns_unpicklable,
+    returns_what_does_not_load,
+)
 
 from parallel_core import (
     InitializerError,
@@ -35,6 +48,8 @@ from parallel_core import (
     register_parallel_backend,
     shutdown_workers,
 )
+
+pytestmark = pytest.mark.warm_workers
 
 core = pytest.mark.core
 BACKENDS = ["processes", "threading", "sequential", "multiprocessing", "loky"]
@@ -62,10 +77,6 @@ def works(backend: str | None = None) -> bool:
 def notes(error: BaseException) -> str:
     """Return the message of `error` with its notes."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
-
-
-def plus_one(x: Any) -> Any:
-    return x + 1
 
 
 # Parameters.
@@ -168,6 +179,7 @@ PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.fresh_workers
 @core
 @pytest.mark.parametrize(("parameters", "kind", "words"), PARAMETERS)
 def test_parameters(parameters: dict[str, Any], kind: type[Exception], words: str) -> None:
@@ -336,6 +348,7 @@ def test_odd_parameters_that_make_sense(parameters: dict[str, Any]) -> None:
 # What is called with.
 
 
+@pytest.mark.fresh_workers
 @every_backend
 def test_not_an_iterable(backend: str) -> None:
     things = [None, 3, 1.5, plus_one, abs, object(), Ellipsis, delayed(plus_one), lambda: []]
@@ -347,6 +360,7 @@ def test_not_an_iterable(backend: str) -> None:
     assert parallel([delayed(abs)(-1)]) == [1]
 
 
+@pytest.mark.fresh_workers
 @every_backend
 @pytest.mark.parametrize("thing", [list, dict])
 def test_a_class_is_no_iterable(backend: str, thing: type) -> None:
@@ -505,37 +519,6 @@ def test_wrong_arguments_for_the_function(backend: str) -> None:
 # What does not pickle.
 
 
-class Holder:
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-
-class Unpicklable:
-    def __reduce__(self) -> Any:
-        raise ArithmeticError("not me")
-
-
-class DoesNotLoad:
-    def __reduce__(self) -> Any:
-        return fail_to_load, (os.getpid(),)
-
-
-def fail_to_load(pid: int) -> Any:
-    raise ArithmeticError("nor back")
-
-
-def returns_unpicklable(i: int) -> Any:
-    return Unpicklable() if i == 3 else i
-
-
-def returns_nested(i: int) -> Any:
-    return {"deep": [1, Holder(lock=threading.Lock())]} if i == 3 else i
-
-
-def returns_what_does_not_load(i: int) -> Any:
-    return DoesNotLoad() if i == 3 else i
-
-
 def a_generator() -> Iterator[int]:
     yield 1
 
@@ -632,18 +615,6 @@ def test_what_does_not_pickle_is_fine_without_processes(backend: str) -> None:
 # Tasks that leave.
 
 
-def leaves(i: int, code: Any) -> int:
-    if i == 3:
-        sys.exit(code)
-    return i
-
-
-def raises(i: int, error: BaseException) -> int:
-    if i == 3:
-        raise error
-    return i
-
-
 @every_backend
 @pytest.mark.parametrize("code", [None, 3, "bye"])
 def test_a_task_that_calls_sys_exit(backend: str, code: Any) -> None:
@@ -669,18 +640,6 @@ def test_exceptions_that_mean_something_to_loops(backend: str, error: BaseExcept
 
 
 # Initializers.
-
-
-def broken_initializer(*args: Any) -> None:
-    raise FileNotFoundError(2, "no settings", "here.toml")
-
-
-def leaving_initializer() -> None:
-    sys.exit(4)
-
-
-def needs_two(a: int, b: int) -> None:
-    del a, b
 
 
 @every_backend
