@@ -628,3 +628,32 @@ def test_large_buffers_on_both_sides_of_what_only_cloudpickle_takes() -> None:
     left, right = (OverBuffer(bytearray(text * (2 << 20))) for text in (b"l", b"r"))
     task = delayed(first_bytes)(left, lambda: 1, right)
     assert Parallel(n_jobs=2)([task, task]) == [(b"l", 1, b"r")] * 2
+
+
+# --- short lists of numbers, which are copied -----------------------------------------------------
+
+
+def test_a_short_list_that_is_passed_twice_is_one_list_in_the_task() -> None:
+    def work(one: list[int], two: list[int]) -> tuple[bool, list[int]]:
+        one.append(0)
+        return one is two, two
+
+    held = [1, 2]
+    tasks = [delayed(work)(held, held), delayed(work)(held, [1, 2])] * 3
+    results = Parallel(2, batch_size=6)(tasks)
+    assert results == [(True, [1, 2, 0]), (False, [1, 2])] * 3 and held == [1, 2]
+
+
+def test_tasks_share_no_short_list_with_each_other_or_with_results() -> None:
+    def work(given: list[float]) -> list[float]:
+        import sys
+
+        kept: list[list[float]] = sys.__dict__.setdefault("kept_lists", [])
+        for one in kept:
+            one.append(-1.0)  # the results of earlier tasks, and what they were given
+        kept.append(given)
+        return given
+
+    held = [0.5]
+    tasks = (delayed(work)(held) for _ in range(6))
+    assert Parallel(2, batch_size=3)(tasks) == [[0.5]] * 6 and held == [0.5]

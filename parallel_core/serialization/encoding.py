@@ -1,8 +1,9 @@
 """Arguments are taken at the moment when the task is yielded.
 
-Values that cannot change (`SCALARS`, and numpy's scalars) ride in the batch as they are. When
-any argument of a task is something else, the task's arguments are pickled there and then, alone,
-so that nothing the generator does later reaches them and no two tasks share an object in a worker.
+Values that cannot change (`SCALARS`, and numpy's scalars) ride in the batch as they are, and so
+does a copy of a short list of them. When any argument of a task is something else, the task's
+arguments are pickled there and then, alone, so that nothing the generator does later reaches them
+and no two tasks share an object in a worker.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ Slimmed = tuple[Any, dict[str, Any], bytes]
 #: For callable objects of some types: what returns this form of a task, where there is one.
 slimmers: dict[type, Callable[[Any, dict[str, Any]], Slimmed | None]] = {}
 
+_FLAT = 64  # items of a list that is copied; looking at more takes as long as pickling them
+_FLAT_NBYTES = 1 << 12  # of text and bytes in it
 _LEARNED = 1000  # types remembered; a program may make more
 
 #: The scalars whose size needs no counting.
@@ -140,6 +143,8 @@ class BatchBuilder:
     def add_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Encode a task of the current `function`, which has just been watched."""
         nbytes = -1 if kwargs else plain_size(args)
+        if nbytes < 0 and not kwargs and (flat := flat_copy(args)) is not None:
+            args, nbytes = flat
         if nbytes < 0:
             if self.arity != PICKLED or self._run_token != self.token or not self._runs:
                 self._open(self.token, PICKLED)
@@ -336,7 +341,7 @@ _immutable = set(SCALARS)
 _mutable: set[type] = {list, dict, tuple, set}
 
 
-def plain_size(args: tuple[Any, ...]) -> int:
+def plain_size(args: tuple[Any, ...] | list[Any]) -> int:
     """Return the bytes in `args` when none of them can change, else -1."""
     size = 0
     for value in args:
@@ -346,6 +351,40 @@ def plain_size(args: tuple[Any, ...]) -> int:
         if kind is str or kind is bytes:
             size += len(value)
     return size
+
+
+def is_flat(value: Any) -> bool:
+    """Whether a list or tuple is short, and holds only what cannot change."""
+    if len(value) > _FLAT:
+        return False
+    return SMALL.issuperset(map(type, value)) or 0 <= plain_size(value) <= _FLAT_NBYTES
+
+
+def flat_copy(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], int] | None:
+    """Return a copy of `args` that nobody else can change, and its bytes; None if it takes more.
+
+    Besides what cannot change it may hold flat tuples and one flat list.
+    """
+    copies = []
+    nbytes = lists = 0
+    for value in args:
+        kind = type(value)
+        if kind is list or kind is tuple:
+            if not is_flat(value):
+                return None
+            nbytes += 8 * len(value)
+            if kind is list:
+                lists += 1
+                copies.append(value.copy())
+                continue
+        elif (size := plain_size((value,))) >= 0:
+            nbytes += size
+        else:
+            return None
+        copies.append(value)
+    if lists > 1:  # they may be one, and the task has to see them as one
+        return None
+    return tuple(copies), nbytes
 
 
 def _learn(kind: type) -> bool:

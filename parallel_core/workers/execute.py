@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from itertools import repeat
 from time import monotonic
 from typing import Any
@@ -21,7 +22,7 @@ from parallel_core.errors import SerializationError
 from parallel_core.serialization.batch import NO_TOKEN, Run, loads_task, run_length
 from parallel_core.serialization.buffers import Buffer, Shelf
 from parallel_core.serialization.capture import SCALARS
-from parallel_core.serialization.encoding import SMALL, is_scalar
+from parallel_core.serialization.encoding import SMALL, is_flat, is_scalar
 from parallel_core.serialization.failure import pack
 from parallel_core.serialization.opened import abandon_opened, close_opened, opened
 from parallel_core.serialization.pickling import explain
@@ -402,6 +403,9 @@ class Execution:
         flat = kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value))
         if flat and not is_large(value):
             self._values.append(value)
+            return
+        if (kind is list or kind is tuple) and is_flat(value):
+            self._values.append(copy(value))
             return
         self._board.words[PHASE] = _PICKLING
         pickler = self._pickler or self._make_pickler()
