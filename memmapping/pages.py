@@ -9,6 +9,10 @@ as well, for whoever may open it.
 No other way of watching was found that is as sure. Soft-dirty bits [3]_ are cleared for the whole
 process at once, whoever else relies on them, and kernels from 5.19 on had faults that lost some.
 That a page is mapped by one process only says nothing after a fork that happened in between.
+`mprotect` with a handler of SIGSEGV makes system calls fail that write into the array. If the copy
+were mapped over the array, written pages would show in ``/proc/self/pagemap`` as anonymous, but a
+write of another thread at that moment would be lost. Hashes take longer than `memcmp`, and can be
+wrong.
 
 What it can tell is what *this process* wrote. So only private anonymous memory is watched, which
 nobody else can write; and memory that a device writes to by itself (registered for DMA before it

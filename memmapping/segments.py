@@ -4,6 +4,11 @@ A segment is made by ``O_TMPFILE`` where the file system can do that, else under
 cannot be guessed and that is removed at once. So there is nothing to clean up: when the last
 process that has it open ends, however it ends, the memory is free. Others open it as
 ``/proc/<owner>/fd/<number>`` (`proc(5)`), and check that it is the file that was meant.
+
+Three other ways were weighed. A file with a name needs somebody to remove it, and that process can
+be killed. A descriptor can be passed over a socket of ours, but not through loky or an executor,
+and not in a pickle within a pickle. `memfd_create` knows neither folders nor the limit of
+``/dev/shm``, and the kernel never grants a lease on what it makes.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@
     in joblib's place                          under joblib
 
     library ─▶ joblib.Parallel                 library ─▶ joblib.Parallel, joblib's loop
-                    ║ places                                 │ submit, get
+                    ║ patch                                  │ submit, get
                     ▼                                        ▼
                our Parallel                             backend ─▶ workers of ours
 
-- `places`: `install` and `uninstall` put our names into joblib's modules and back.
+- `joblib_patch`: `install` and `uninstall` put our names into joblib's modules and back.
 - `bars`: progress bars that are hung into joblib's callback are told of our completions.
-- `forms`: what scikit-learn puts into every task goes to each worker once.
+- `slimming`: what scikit-learn puts into every task goes to each worker once.
 - `backend`: `register_joblib` gives joblib a backend over our workers.
 
 joblib is imported only when one of them is asked for.

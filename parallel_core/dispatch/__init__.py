@@ -22,8 +22,7 @@ The loop runs in whoever wants the next result, and pulls the iterable there. No
 - `delivery`: puts results in order, or not; `placeholders`: what stands where there is none.
 - `policy`: what becomes of a task that failed; `call_errors`: what an error carries that ends a
   call.
-- `reduction`: takes in what was folded already, where a call returns one value.
 - `deadline`: the time limit of a call; `memory`: holding back while too little is free;
   `interruption`: ending a call from another thread.
-- `live`: tasks that come while the call runs, from an executor.
+- `task_queue`: tasks that come while the call runs, from an executor.
 """

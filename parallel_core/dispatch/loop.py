@@ -317,6 +317,9 @@ class BatchLoop:
 
     def _steal(self) -> bool:
         """Have a busy worker give what it has not started to an idle one; return if it does."""
+        # What is not worth it now may be worth it soon, when a task that was thought to be quick
+        # has not ended. So the session says when to look again: when the waiting tasks should be
+        # done.
         self._steal_again = NEVER
         running = self.dispatched - self.outcomes.completed + self.outcomes.resolved
         if self._backlog or running < 2 or not self._session.has_capacity(1):

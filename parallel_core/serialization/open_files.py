@@ -14,6 +14,11 @@ same *open file description*, so that what several tasks write follows one anoth
 
 Whatever the caller does with a file after the yield, a duplicate of its descriptor stays open in
 `Held`, which the batch has among its `uses` until it is done.
+
+Other ways were weighed. `pidfd_getfd` needs the right to trace the parent. Pipes can be opened
+through ``/proc``, but sockets and pseudo terminals cannot. A second socket for each worker is two
+descriptors more, paid for at each start. If a worker asked for a descriptor when a task needs it,
+the parent would have to answer while the caller rests.
 """
 
 from __future__ import annotations

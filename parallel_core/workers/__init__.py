@@ -18,11 +18,11 @@
 
 - `pool`: workers are leased to a call and go back warm, keyed by what was set up in them;
   `reloads`: and by which modules were reloaded; `group`: those leased together.
-- `start`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
+- `starting`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
   `interpreter`: the former, which tells afterwards how much memory it had; `context_child`: the
   first that the latter runs.
 - `forkserver`, `forkserver_main`: a process that has imported modules and forks workers on request;
-  `link`: what the two say to each other; `preload`: the import, and how it fails.
+  `forkserver_channel`: what the two say to each other; `preload`: the import, and how it fails.
 - `worker`: the parent's handle on one worker, and how it ends.
 - `main`, `execute`: what runs in the child; `folding`: the same where results are folded; `memory`:
   how much it holds; `forks`: what it forks is cut off.
@@ -30,7 +30,8 @@
   `thread_pools`: of those here, while threads of this process run tasks.
 - `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
   `messages`: what is said.
-- `taking`: taking back what a worker has not started, with a `barrier`; `bell`: rung by any thread.
+- `stealing`: taking back what a worker has not started, with a `barrier`; `bell`: rung by any
+  thread.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """

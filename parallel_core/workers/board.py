@@ -8,7 +8,7 @@
 
 Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the
 time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the
-batch ends there. The parent lowers ``LIMIT`` to cancel or to take tasks back (see `taking`), and
+batch ends there. The parent lowers ``LIMIT`` to cancel or to take tasks back (see `stealing`), and
 raises it again only when every batch that it had sent has been answered, so a limit never meets a
 task that it was not meant for. ``FENCED`` says whether the worker takes part in memory barriers (a
 `Fence`), ``HAS_OUTPUT`` that it has sent output (an `OutputNotice`) since the parent cleared it.
