@@ -22,7 +22,7 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed ## real work, spread over the cores and checked
-	$(BIN)/parallel-core demo $(ARGS)
+	$(BIN)/python examples/standard_library.py $(ARGS)
 
 test: $(VENV)/.installed-test ## the whole suite, and the examples in the docstrings
 	$(BIN)/pytest -q -n 3 --dist worksteal --doctest-modules parallel_core memmapping tests $(ARGS)
@@ -44,7 +44,7 @@ clean: ## remove the environment and everything that was built
 	@if [ -f '$(VENV)/pyvenv.cfg' ]; then rm -rf '$(VENV)'; fi
 	rm -rf build dist *.egg-info doc/_build
 	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
-	@for folder in parallel_core memmapping tests benchmarks doc; do \
+	@for folder in parallel_core memmapping examples tests benchmarks doc; do \
 	    if [ -d $$folder ]; then find $$folder -name __pycache__ -type d -prune -exec rm -rf {} +; fi; \
 	done
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +19,8 @@ import pytest
 import parallel_core
 from memmapping.sizes import format_nbytes
 from parallel_core.cli import main
-from parallel_core.cli.source import Feed, LineSource
+from parallel_core.cli.source import LineSource, LineTasks
+from watching import wait_until
 
 HOME = Path(parallel_core.__file__).parents[1]
 LIMIT = 50  # seconds after which a test gives up; nothing takes nearly as long
@@ -426,26 +428,58 @@ def test_line_numbers_go_on_after_a_pause_of_the_input(folder: Path) -> None:
     assert process.returncode == 3
 
 
-def test_a_pause_of_the_input_ends_a_round_only_while_results_are_owed(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    source = LineSource(f"/dev/fd/{reading}") if os.path.exists("/dev/fd") else None
-    if source is None:
+def test_lines_are_there_as_they_come_and_the_dispatch_is_woken() -> None:
+    if not os.path.exists("/dev/fd"):
         pytest.skip("no /dev/fd")
-    feed = Feed(source, lambda number, line: (number, line))
+    reading, writing = os.pipe()
+    source = LineSource(f"/dev/fd/{reading}")
+    tasks = LineTasks(source, lambda number, line: (number, line))
+    woken = threading.Event()
+    tasks.wake_by(woken.set)
+    assert (tasks.is_empty(), tasks.is_over(), next(tasks, None)) == (True, False, None)
     os.write(writing, b"a\nb\nc")
-    first = feed.round()
-    assert [next(first), next(first)] == [(1, b"a"), (2, b"b")]
-    assert next(first, None) is None, "two results are owed: the round must end"
-    feed.deliver()
-    feed.deliver()
+    assert woken.wait(LIMIT)
+    assert (tasks.count(), next(tasks), next(tasks)) == (2, (1, b"a"), (2, b"b"))
+    assert next(tasks, None) is None, "a line that has no end yet is none"
+    woken.clear()
     os.write(writing, b"d\n")
-    second = feed.round()
-    assert next(second) == (3, b"cd")
-    feed.deliver()
+    assert woken.wait(LIMIT)
+    assert next(tasks) == (3, b"cd"), "to have nothing now is not the end"
+    assert not tasks.is_over()
     os.close(writing)
-    assert next(second, None) is None, "nothing is owed, but the input has ended"
+    wait_until(tasks.is_over, "the input has ended")
+    assert next(tasks, None) is None
     os.close(reading)
     source.close()
+
+
+def test_no_more_is_read_than_is_wanted_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lines").write_bytes(numbers(1, 1_000_000))
+    with open(tmp_path / "lines") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        source = LineSource("-")
+        tasks = LineTasks(source, lambda number, line: line)
+        tasks.wake_by(lambda: None)
+        wait_until(lambda: os.lseek(stdin.fileno(), 0, os.SEEK_CUR) >= 1 << 20, "it is read ahead")
+        assert tasks.count() < 20_000
+        assert next(tasks) == b"1"
+        assert os.lseek(stdin.fileno(), 0, os.SEEK_CUR) < 2 << 20
+        source.close()
+
+
+@pytest.mark.parametrize("order", [[], ["--unordered"]])
+def test_who_waits_for_an_answer_gets_it_with_a_journal_too(folder: Path, order: list[str]) -> None:
+    arguments = ["functions:upper", "--jobs", "2", "--journal", "kept", *order]
+    for words in ([b"one", b"two"], [b"one", b"two", b"three"]):
+        with start(folder, "map", *arguments) as process:
+            for word in words:
+                give(process, word + b"\n")
+                assert next_line(process.stdout) == word.upper() + b"\n"
+            out, err = process.communicate(timeout=LIMIT)
+        assert (out, process.returncode) == (b"", 0)
+    assert err == b"parallel-core map: 2 of 3 results were taken over from kept\n"
 
 
 # --- failing lines ---------------------------------------------------------------------

@@ -160,7 +160,7 @@ class Call:
             context_items=self._context_items(backend, seeded, settings),
             emit=self._emit,
             call=self._number,
-            is_live=isinstance(self._tasks, TaskQueue),
+            is_live=isinstance(self._tasks, TaskQueue) and self._tasks.answers_each,
         )
         tasks, self._tasks = self._tasks, ()
         if session is None:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from parallel_core.cli.target import load_function
 
-TEXT = "text"
 JSON = "json"
 
 _NOT_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
@@ -22,12 +21,9 @@ _NOT_RUN = (CoroutineType, GeneratorType, AsyncGeneratorType)
 class Failure(NamedTuple):
     """A line whose call raised: everything that a report needs, as text."""
 
-    line: int
-    """The number of the line, from 1."""
-    error: str
-    """The type and the message of the exception, on one line."""
-    traceback: str
-    """The traceback as Python prints it, from the called function on."""
+    line: int  #: its number, from 1
+    error: str  #: the type and the message of the exception, on one line
+    traceback: str  #: as Python prints it, from the called function on
 
     @staticmethod
     def of(line: int, error: BaseException) -> Failure:
@@ -48,29 +44,10 @@ class LineFailed(Exception):
 
 
 def apply_or_raise(target: str, form: str, number: int, line: bytes) -> bytes:
-    """Apply a function to a line.
+    """Return what to write for a line, newline included; whatever goes wrong is a `LineFailed`.
 
-    Parameters
-    ----------
-    target : str
-        The name of the function, as `load_function` takes it.
-    form : {"text", "json"}
-        How the line becomes an argument, and the result a line.
-    number : int
-        The number of the line, from 1.
-    line : bytes
-        The line, without its newline.
-
-    Returns
-    -------
-    bytes
-        What is to be written, newline included.
-
-    Raises
-    ------
-    LineFailed
-        Whatever went wrong. ``SystemExit`` is a failure like another: a function that
-        calls ``sys.exit`` on a bad line means that line.
+    ``SystemExit`` is a failure like another: a function that calls ``sys.exit`` on a bad line means
+    that line.
     """
     try:
         function = load_function(target)
@@ -84,20 +61,12 @@ def apply_or_raise(target: str, form: str, number: int, line: bytes) -> bytes:
 
 
 class JournalledLines:
-    """Applies a function as `apply_or_raise` does, and is another one when its code is another.
-
-    Parameters
-    ----------
-    target, form : str
-        As there.
-    code : bytes
-        The digest of the function: a part of what a journal knows tasks by.
-    """
+    """Applies a function as `apply_or_raise` does, and is another one when its code is another."""
 
     def __init__(self, target: str, form: str, code: bytes) -> None:
         self.target = target
         self.form = form
-        self.code = code
+        self.code = code  # the digest of the function: a journal knows tasks by it, too
 
     def __repr__(self) -> str:
         return f"<{self.target} of {self.form} lines>"

@@ -1,52 +1,207 @@
-"""Types of arguments that several commands take, for argparse; each says what it wants."""
+"""What the shell gives and gets: arguments, exit codes, messages on stderr."""
 
 from __future__ import annotations
 
+import argparse
+import enum
+import sys
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
 
-def jobs(text: str) -> int:
-    """Return a number of workers, as ``n_jobs`` takes it."""
+TEXT = "text"
+JSON = "json"
+
+STOP = "stop"
+SKIP = "skip"
+REPORT = "report"
+
+_MAP_DESCRIPTION = """\
+Apply a function to each line of FILE, on several cores, and print the results as they
+complete, in the order of the lines. The input is read as it comes and never as a whole.
+
+The function is called with one argument: the line as a string, without its newline ("\\n"
+or "\\r\\n"), or with --json what the line holds. Modules of the current directory can be
+imported, as with "python -m"; after the colon, attributes may follow: pkg.mod:Class.method.
+"""
+
+_MAP_EPILOG = """\
+output:
+  Each result is printed as str() gives it, and a newline. None prints an empty line; a
+  string of several lines prints as several lines. With --json each result is one line of
+  JSON; a result that JSON cannot hold (a set, a NaN) is a failure of its line.
+  Text is UTF-8 both ways, and bytes that are not UTF-8 pass through as they are.
+  What the function itself prints goes to stderr: stdout has the results alone.
+
+failures:
+  stop     the first failure ends the run; stderr names its line and its error
+  skip     failing lines give no output; stderr tells at the end how many there were
+  report   as skip, and stderr names each failing line and its error as it occurs
+  A line whose worker died, or that took longer than --timeout, has failed as well.
+
+journal:
+  With --journal, the results of finished lines are kept in a file as they come. The same
+  command, started again after a crash, computes only what is missing, and stderr tells how
+  much it took over. Failed lines are tried again. A journal of another function, whose code
+  counts, or of other lines is refused.
+
+exit codes:
+  0    all went well
+  1    a task failed and ended the run, or the output could not be written
+  2    the command is wrong: bad option, no such function, FILE cannot be read, or the journal
+       does not fit
+  3    all lines were tried, and some failed (skip and report)
+  130  ended by Ctrl-C
+  141  the reader of the output went away, as in "| head"
+
+examples:
+  parallel-core map os.path:getsize files.txt
+  cat records.jsonl | parallel-core map --json --jobs 4 mymodule:enrich > enriched.jsonl
+"""
+
+
+class ExitCode(enum.IntEnum):
+    """What the shell is told. The texts of ``--help`` list these figures."""
+
+    DONE = 0
+    FAILED = 1  #: a task failed, and that ended the run
+    USAGE = 2  #: the command could not be run as asked, or its input could not be read
+    SOME_FAILED = 3  #: the run went through to its end, but some lines failed
+    INTERRUPTED = 130  #: Ctrl-C: 128 + SIGINT
+    READER_CLOSED = 141  #: the reader of stdout has gone, as in ``| head``: 128 + SIGPIPE
+
+
+class ReaderClosed(Exception):
+    """Nobody reads our output any more: told apart from broken pipes inside of the engine."""
+
+
+class MapOptions(NamedTuple):
+    """The arguments of ``parallel-core map``."""
+
+    target: str
+    file: str
+    form: str
+    jobs: int
+    backend: str | None
+    prefer: str | None
+    batch_size: int | str
+    return_as: str
+    on_error: str
+    retries: int
+    timeout: float | None
+    journal: str | None
+    traceback: bool
+
+
+class InfoOptions(NamedTuple):
+    """The arguments of ``parallel-core info``."""
+
+    form: str
+
+
+def complain(command: str, message: str) -> None:
+    """Write `message` to stderr, with the name of the command before it."""
+    if sys.stderr is not None:
+        print(f"parallel-core {command}: {message}", file=sys.stderr, flush=True)
+
+
+def parse(arguments: list[str]) -> MapOptions | InfoOptions:
+    """Return what the arguments say; raise SystemExit, with the usage of the command, if wrong."""
+    from parallel_core._version import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="parallel-core",
+        description="Run Python functions over all cores.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"parallel-core {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for_map = commands.add_parser(
+        "map",
+        help="apply a function to each line of a file or of standard input",
+        description=_MAP_DESCRIPTION,
+        epilog=_MAP_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_map_arguments(for_map)
+    text = "print versions, cores, the start method of workers, and where arrays would go"
+    for_info = commands.add_parser("info", help=text, description=text, allow_abbrev=False)
+    _add_json(for_info, "the same as one JSON object; sizes are in bytes")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # argparse itself would show the usage of all commands
+        commands.choices[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    named = vars(options)
+    return MapOptions(**named) if named.pop("command") == "map" else InfoOptions(**named)
+
+
+def _add_map_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("target", metavar="package.module:function", help="the function to call with each line")
+    text = 'the input; "-", the default, is stdin'
+    add("file", metavar="FILE", nargs="?", default="-", help=text)
+    _add_json(parser, "each line is JSON, and so is each result")
+    text = "workers; negative: count back from all cores, -1 (the default) being all of them"
+    add("-j", "--jobs", type=_jobs, default=-1, metavar="N", help=text)
+    add("--backend", metavar="NAME", help="where tasks run, such as threading")
+    text = "the kind of workers, without --backend"
+    add("--prefer", choices=("processes", "threads"), help=text)
+    text = 'lines handed to a worker at once; "auto", the default, goes by their duration'
+    add("--batch-size", type=_batch_size, default="auto", metavar="N", help=text)
+    add(
+        "--unordered",
+        dest="return_as",
+        action="store_const",
+        const="generator_unordered",
+        default="generator",
+        help="print each result as soon as it is there, in whatever order",
+    )
+    text = "what a failing line does, see below (default: stop)"
+    add("--on-error", choices=(STOP, SKIP, REPORT), default=STOP, help=text)
+    text = "how many times to try a line again whose worker died (default: 0)"
+    add("--retries", type=_whole_from(0), default=0, metavar="N", help=text)
+    text = "how long a line may take; with more than one job"
+    add("--timeout", type=_seconds, metavar="SECONDS", help=text)
+    text = "keep results in FILE, and go on from there, see below"
+    add("--journal", metavar="FILE", help=text)
+    add("--traceback", action="store_true", help="show the traceback of each error that is named")
+
+
+def _add_json(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--json", dest="form", action="store_const", const=JSON, default=TEXT, help=text
+    )
+
+
+def _jobs(text: str) -> int:
     number = _whole(text)
     if number is None:
-        raise _bad(f"a whole number is needed, not {text!r}")
+        _refuse(f"a whole number is needed, not {text!r}")
     if number == 0:
-        raise _bad("0 workers can do nothing; -1 means all cores")
+        _refuse("0 workers can do nothing; -1 means all cores")
     return number
 
 
-def positive(text: str) -> int:
-    """Return a number from 1 on."""
-    number = _whole(text)
-    if number is None or number < 1:
-        raise _bad(f"a number from 1 on is needed, not {text!r}")
-    return number
+def _whole_from(least: int, instead: str = "") -> Callable[[str], int]:
+    def check(text: str) -> int:
+        number = _whole(text)
+        if number is None or number < least:
+            _refuse(f"{instead}a number from {least} on is needed, not {text!r}")
+        return number
+
+    return check
 
 
-def count(text: str) -> int:
-    """Return a number from 0 on."""
-    number = _whole(text)
-    if number is None or number < 0:
-        raise _bad(f"a number from 0 on is needed, not {text!r}")
-    return number
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else _whole_from(1, '"auto" or ')(text)
 
 
-def seconds(text: str) -> float:
-    """Return a time that is more than nothing."""
+def _seconds(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise _bad(f"a positive number of seconds is needed, not {text!r}")
-    return number
-
-
-def batch_size(text: str) -> int | str:
-    """Return a number of tasks from 1 on, or ``"auto"``."""
-    if text == "auto":
-        return text
-    number = _whole(text)
-    if number is None or number < 1:
-        raise _bad(f'"auto" or a number from 1 on is needed, not {text!r}')
+        _refuse(f"a positive number of seconds is needed, not {text!r}")
     return number
 
 
@@ -57,7 +212,5 @@ def _whole(text: str) -> int | None:
         return None
 
 
-def _bad(message: str) -> Exception:
-    import argparse
-
-    return argparse.ArgumentTypeError(message)
+def _refuse(message: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(message)

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from memmapping.sizes import format_nbytes
-from parallel_core.cli.exits import ExitCode
-
-if TYPE_CHECKING:
-    import argparse
+from parallel_core.cli.arguments import JSON, ExitCode, InfoOptions
 
 _COMPANIONS = ("loky", "cloudpickle", "numpy", "threadpoolctl")
-
-
-class InfoOptions(NamedTuple):
-    """What the command line asks for."""
-
-    form: str
 
 
 class Folder(NamedTuple):
@@ -47,24 +38,10 @@ class Facts(NamedTuple):
         return next((folder for folder in self.folders if folder.problem is None), None)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the options of this command to the command line."""
-    text = "print versions, cores, the start method of workers, and where arrays would go"
-    parser = commands.add_parser("info", help=text, description=text, allow_abbrev=False)
-    parser.add_argument(
-        "--json",
-        dest="form",
-        action="store_const",
-        const="json",
-        default="text",
-        help="the same as one JSON object; sizes are in bytes",
-    )
-
-
 def run(options: InfoOptions) -> int:
     """Run ``parallel-core info`` and return its exit code."""
     facts = gather()
-    print(_as_json(facts) if options.form == "json" else _as_text(facts))
+    print(_as_json(facts) if options.form == JSON else _as_text(facts))
     return ExitCode.DONE
 
 

@@ -1,53 +1,38 @@
-"""The input of ``parallel-core map``: lines as they come, in rounds.
+"""The input of ``parallel-core map``: lines as they come, as tasks of a call that runs already.
 
-`Parallel` pulls tasks in the thread that wants the next result. While such a pull waits
-for input, nobody hands results on: behind a slow producer, or one that waits for our
-answer before it goes on, finished results would lie there. So a `Feed` waits without limit
-only while no result is owed; otherwise it waits for at most `PATIENCE` between two
-results, and then ends the *round*: `Parallel` sees the end of its tasks, and hands out
-what there is. The next line starts the next round, on the same warm workers.
+::
 
-States of a feed: *owing* (pulled more than delivered) or *square*. Invariant: in a round,
-the time that results are kept back by waiting for input is at most `PATIENCE`.
+    descriptor ──read, split──▶ lists of lines ──a thread──▶ queue ──▶ LineTasks ◀── the dispatch
+                                                 (bounded)       └── wakes ────────────┘
+
+A producer may pause, or wait for our answer before it goes on. The dispatch must then hand out what
+is done, so it never waits in here. But where tasks run in the calling thread itself, one by one,
+nothing is ever done and not handed out: there is no thread then, and the next line is waited for.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import queue
 import select
 import sys
-import time
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any
 
-PATIENCE = 0.05
-"""Seconds that results may be kept back in the hope of more input.
+from parallel_core.dispatch.task_queue import TaskQueue
 
-Long beside the gaps in what a busy program writes to a pipe (each end of a round lets the
-workers run empty), short beside what a person notices.
-"""
-_CHUNK = 1 << 16
-
-T = TypeVar("T")
+_CHUNK = 1 << 16  # bytes that are read at once
+_MAX_CHUNKS = 16  # read ahead
+_PLENTY = 1 << 12  # lines: more at a time need not be known
 
 
 class LineSource:
-    """The lines of a descriptor; knows whether the next one is there yet.
+    """The lines of a file, or with the name ``"-"`` of standard input.
 
-    Reads at most `_CHUNK` bytes beyond the line that is asked for, and never waits for more
-    than that line. A failure to read ends the lines, and is told by `problem`: the lines
-    before it count.
-
-    Parameters
-    ----------
-    name : str
-        The path of a file, or ``"-"`` for standard input.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be opened.
+    A failure to read ends the lines, and is told by `problem`: the lines before it count.
     """
 
     def __init__(self, name: str) -> None:
@@ -59,108 +44,103 @@ class LineSource:
         else:
             self.name = name
             self._file = open(name, "rb", buffering=0)
-        self._descriptor = self._file.fileno()
-        self._lines: deque[bytes] = deque()
-        self._unfinished: list[bytes] = []
-        self._at_end = False
         self.problem: str | None = None
 
     def close(self) -> None:
         """Close the file, but not standard input."""
         self._file.close()
 
-    def wait(self, seconds: float | None) -> bool:
-        """Wait until a line is there.
+    def chunks(self) -> Iterator[list[bytes]]:
+        """Yield lists of lines without their newlines, each as soon as it can be read."""
+        unfinished: list[bytes] = []
+        while chunk := self._read():
+            if b"\n" not in chunk:
+                unfinished.append(chunk)
+                continue
+            lines = b"".join((*unfinished, chunk)).split(b"\n")
+            unfinished = [lines.pop()]
+            if b"\r" in chunk or lines[0].endswith(b"\r"):
+                lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
+            yield lines
+        rest = b"".join(unfinished)
+        if rest:
+            yield [rest]
 
-        Parameters
-        ----------
-        seconds : float or None
-            How long to wait at most; ``None`` for as long as it takes.
-
-        Returns
-        -------
-        bool
-            True when there is a line to take, False when the time or the input is over.
-
-        """
-        if self._lines:
-            return True
-        until = None if seconds is None else time.monotonic() + seconds
-        while not self._lines and not self._at_end:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            if not self._readable(left):
-                return False
-            self._read()
-        return bool(self._lines)
-
-    def take(self) -> bytes:
-        """Return the next line, without its newline; only after `wait` said that it is there."""
-        return self._lines.popleft()
-
-    def _readable(self, seconds: float | None) -> bool:
-        if os.name == "nt":  # select knows only sockets there: wait for as long as it takes
-            return True
-        return bool(select.select([self._descriptor], [], [], seconds)[0])
-
-    def _read(self) -> None:
-        try:
-            chunk = os.read(self._descriptor, _CHUNK)
-        except BlockingIOError:  # someone made it non-blocking, and someone else was faster
-            return
-        except OSError as error:
-            self.problem = error.strerror or str(error)
-            chunk = b""
-        if not chunk:
-            self._at_end = True
-            rest = b"".join(self._unfinished)
-            self._unfinished.clear()
-            if rest:
-                self._lines.append(rest)
-            return
-        if b"\n" not in chunk:
-            self._unfinished.append(chunk)
-            return
-        lines = b"".join((*self._unfinished, chunk)).split(b"\n")
-        self._unfinished = [lines.pop()]
-        if b"\r" in chunk or lines[0].endswith(b"\r"):
-            lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
-        self._lines.extend(lines)
+    def _read(self) -> bytes:
+        """Return what comes next; nothing at the end."""
+        while True:
+            try:
+                descriptor = self._file.fileno()
+                return os.read(descriptor, _CHUNK)
+            except BlockingIOError:  # another program has made it non-blocking
+                select.select([descriptor], [], [])
+            except OSError as error:
+                self.problem = error.strerror or str(error)
+                return b""
+            except ValueError:  # the run is over, and the file is closed
+                return b""
 
 
-class Feed(Generic[T]):
-    """Makes tasks of lines, a round at a time.
+class LineTasks(TaskQueue):
+    """A task for each line: what `task` returns for its number, from 1, and the line."""
 
-    Parameters
-    ----------
-    source : LineSource
-        Where the lines come from.
-    task : callable
-        Called with the number of a line, from 1, and the line; makes a task of them.
-    """
+    answers_each = False
 
-    def __init__(self, source: LineSource, task: Callable[[int, bytes], T]) -> None:
-        self._source = source
+    def __init__(self, source: LineSource, task: Callable[[int, bytes], Any]) -> None:
+        super().__init__()
+        self._chunks = source.chunks()
         self._task = task
-        self._patience = PATIENCE
+        self._reader: threading.Thread | None = None
+        self._read: queue.Queue[list[bytes]] = queue.Queue(_MAX_CHUNKS)
+        self._is_read = False  # everything is in the queue
+        self._lines: deque[bytes] = deque()
         self.pulled = 0
-        self.delivered = 0
 
-    def round(self) -> Iterator[T]:
-        """Yield tasks until the input ends, or pauses while results are owed."""
-        source = self._source
-        while source.wait(0.0) or self._wait():
-            self.pulled += 1
-            yield self._task(self.pulled, source.take())
+    def wake_by(self, wake: Callable[[], None] | None) -> None:
+        """Have `wake` called when there are lines; read them in a thread from now on."""
+        super().wake_by(wake)
+        if self._reader is None:
+            name = "parallel-core-input"
+            self._reader = threading.Thread(target=self._read_ahead, name=name, daemon=True)
+            self._reader.start()
 
-    def deliver(self) -> None:
-        """Note that a result has been handed on."""
-        self.delivered += 1
-        self._patience = PATIENCE
+    def _read_ahead(self) -> None:
+        for lines in self._chunks:
+            self._read.put(lines)
+            self.ring()
+        self._is_read = True
+        self.ring()
 
-    def _wait(self) -> bool:
-        if self.pulled == self.delivered:
-            return self._source.wait(None)
-        start = time.monotonic()
-        came = self._source.wait(self._patience)
-        self._patience = max(0.0, self._patience - (time.monotonic() - start))
-        return came
+    def rest_until(self, now: float, is_idle: bool) -> float:
+        """Never rest: the call ends with the input."""
+        return math.inf
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing now."""
+        return not (self._lines or self._refill())
+
+    def count(self) -> int:
+        """Return about how many there are now."""
+        while len(self._lines) < _PLENTY and self._refill():
+            pass
+        return len(self._lines)
+
+    def is_over(self) -> bool:
+        """Whether there is nothing, and never will be."""
+        return self._is_read and self.is_empty()
+
+    def __next__(self) -> Any:
+        while not self._lines:
+            if not self._refill():
+                if self._reader is not None:
+                    raise StopIteration
+                self._lines.extend(next(self._chunks))
+        self.pulled += 1
+        return self._task(self.pulled, self._lines.popleft())
+
+    def _refill(self) -> bool:
+        try:
+            self._lines.extend(self._read.get_nowait())
+        except queue.Empty:
+            return False
+        return True

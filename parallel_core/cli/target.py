@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-_MOST_NAMES = 8
+_MAX_NAMES = 8
 
 
 class TargetError(Exception):
@@ -31,19 +31,9 @@ def add_current_directory() -> None:
 
 @functools.cache
 def load_function(target: str) -> Callable[[Any], Any]:
-    """Import and return the function that `target` names.
+    """Import and return the function that ``package.module:attribute.attribute`` names.
 
-    Parameters
-    ----------
-    target : str
-        ``package.module:function``, or with more attributes after the colon:
-        ``package.module:Class.method``.
-
-    Raises
-    ------
-    TargetError
-        When there is no such module or attribute, when it cannot be called, or when its
-        import fails. The message names what exists instead.
+    A `TargetError` says what is not there, or cannot be called or imported, and what is there.
     """
     module_name, colon, path = target.partition(":")
     if not colon or not path or not module_name.strip("."):
@@ -152,5 +142,5 @@ def _instead(name: str, names: Iterable[str], own: list[str], where: str) -> str
         return f"; did you mean {' or '.join(close)}?"
     if not own:
         return ""
-    shown = ", ".join(own[:_MOST_NAMES]) + (", ..." if len(own) > _MOST_NAMES else "")
+    shown = ", ".join(own[:_MAX_NAMES]) + (", ..." if len(own) > _MAX_NAMES else "")
     return f"; {where} has: {shown}"

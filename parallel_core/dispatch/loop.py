@@ -101,11 +101,12 @@ class BatchLoop:
         self._settings = settings
         self._clock = session.clock
         self._live = tasks if isinstance(tasks, TaskQueue) else None
+        self._answers_each = self._live is not None and self._live.answers_each
         # An engine that cannot say which task runs gets single tasks where there is a time limit.
         self._one_task_per_batch = limits.timeout is not None and not session.reports_running_task
         self._sizer = BatchSizer(
             1 if self._one_task_per_batch else limits.batch_size,
-            aim_seconds if self._live is None else min(aim_seconds, _LIVE_AIM),
+            min(aim_seconds, _LIVE_AIM) if self._answers_each else aim_seconds,
             limits.max_tasks,
             session.n_workers,
             known_length(tasks),
@@ -114,8 +115,10 @@ class BatchLoop:
         )
         builds_held = session.runs_here or (session.holds_tasks and outcomes.folded is None)
         builder = HeldBuilder(definitions) if builds_held else BatchBuilder(definitions)
-        self._source = TaskSource(outcomes.look_up(tasks), builder, self._sizer, self._clock)
-        self._is_windowed = self._live is None and not outcomes.is_list
+        self._source = TaskSource(
+            outcomes.look_up(tasks), builder, self._sizer, self._clock, self._live
+        )
+        self._is_windowed = not (self._answers_each or outcomes.is_list)
         self._window = Window(limits, self._is_windowed)
         self._deepest_queue = 1 if self._one_task_per_batch else 2  # batches at one worker
         if self._is_windowed and limits.pre_dispatch and not self._one_task_per_batch:
@@ -195,7 +198,7 @@ class BatchLoop:
         terms = CallTerms(
             call=definitions.call,
             carries_on=outcomes.policy.carries_on,
-            answers_each=self._live is not None,
+            answers_each=self._answers_each,
             is_timed=self._limits.timeout is not None,
             emit=outcomes.emit,
             number=outcomes.call,

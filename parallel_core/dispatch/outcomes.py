@@ -24,6 +24,7 @@ from parallel_core.dispatch.call_errors import PartialResults, Replay
 from parallel_core.dispatch.delivery import ListDelivery, delivery_for
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.dispatch.policy import Action, Policy, Verdict
+from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.observe.events import (
     BatchAnswered,
     Emit,
@@ -130,7 +131,11 @@ class Outcomes:
 
     def look_up(self, tasks: Iterable[Any]) -> Iterable[Any]:
         """Return `tasks`, with those resolved whose results the journal has."""
-        return tasks if self.journal is None else self.journal.look_up(tasks)
+        if self.journal is None:
+            return tasks
+        if isinstance(tasks, TaskQueue):  # there may be more after there were none
+            return map(self.journal.finder(), tasks)
+        return self.journal.look_up(tasks)
 
     def add(self, first: int, values: list[Any]) -> None:
         """Take in the results of consecutive tasks, from position `first` on."""

@@ -59,6 +59,8 @@ class TaskSource:
         Says how many make a batch; it is told what pulling them took.
     clock : callable, optional
         Returns seconds.
+    live : TaskQueue, optional
+        Where the tasks come from, if more may come after there were none.
 
     Attributes
     ----------
@@ -78,10 +80,11 @@ class TaskSource:
         builder: BatchBuilder,
         sizer: BatchSizer,
         clock: Callable[[], float] = perf_counter,
+        live: TaskQueue | None = None,
     ) -> None:
         self._iterator = iter(iterable)
         self.may_block = type(iterable) not in (list, tuple)
-        self._live = iterable if isinstance(iterable, TaskQueue) else None
+        self._live = live
         self._builder = builder
         self._sizer = sizer
         self._clock = clock

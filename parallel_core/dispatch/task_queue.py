@@ -31,6 +31,10 @@ class TaskQueue:
         Whether this call is over, because nothing will come, or nothing has come for a while.
     """
 
+    #: Whether each result has a future of its own, which can be cancelled before its task is sent.
+    #: If not, results come as `ReturnAs` says, and no more are ahead than for a generator.
+    answers_each = True
+
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()  # takes `put` at any moment
         self._wake: Callable[[], None] | None = None
@@ -56,14 +60,15 @@ class TaskQueue:
     def put(self, item: Any) -> None:
         """Add something that `accept` makes a task of."""
         self._queue.put(item)
-        self._ring()
+        self.ring()
 
     def close(self) -> None:
         """Say that no more will be put in."""
         self._is_closed = True
-        self._ring()
+        self.ring()
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Wake the dispatch."""
         wake = self._wake
         if wake is not None:
             wake()

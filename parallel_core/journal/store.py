@@ -7,13 +7,13 @@ error, not a miss: to go on would leave results of two calls in one file.
 from __future__ import annotations
 
 import ctypes
-import enum
+import itertools
 import json
 import os
 import pickle
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import GeneratorType, TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -37,17 +37,10 @@ from parallel_core.tasks.known import KnownResult
 #: Bytes of a pickled result that SQLite still takes; its limit is for a whole row.
 LARGEST = 1_000_000_000 - 1000
 
-_MOST_DESCRIBED = 1000  # functions; a generator may yield a new lambda each time
-_MOST_TASKS = 1 << 32  # of a call: where the positions of the next one begin
+_MAX_DESCRIBED = 1000  # functions; a generator may yield a new lambda each time
+_MAX_TASKS = 1 << 32  # of a call: where the positions of the next one begin
 
 _open_journals: WeakSet[Journal]
-
-
-class Calls(enum.Enum):
-    """How the tasks of several calls are told apart."""
-
-    APART = "each call has positions of its own: it is the first, the second, ... with this journal"
-    JOINED = "the tasks of a call follow those of the calls before"
 
 
 class Journal:
@@ -61,8 +54,6 @@ class Journal:
         The digest of what the tasks' random numbers begin with.
     own : frozenset of str
         See `open`.
-    calls : Calls
-        See `open`.
 
     Attributes
     ----------
@@ -73,7 +64,8 @@ class Journal:
 
     Notes
     -----
-    Several calls may use it, one after the other; see `Calls`.
+    Several calls may use it, one after the other. Each has positions of its own: it is the first,
+    the second, ... with this journal.
 
     Results are pickled. Open only files that you trust: unpickling can run any code.
 
@@ -95,7 +87,6 @@ class Journal:
         file: JournalFile,
         seed: bytes | None = None,
         own: frozenset[str] = frozenset(),
-        calls: Calls = Calls.APART,
     ) -> None:
         self._file: JournalFile | None = file
         self._path = file.path
@@ -107,9 +98,7 @@ class Journal:
         self._noted: set[bytes] = set()  # functions that are described in the file, or will be
         self._descriptions: list[tuple[bytes, str]] = []
         self._is_looking = False
-        self._calls = calls
         self._base = 0  # where the positions of this call begin
-        self._next = 0  # where they will end
         self.taken_over = 0
         self.recorded = 0
         _open_journals.add(self)
@@ -120,7 +109,6 @@ class Journal:
         path: str | os.PathLike[str],
         seed: object = None,
         own: frozenset[str] = frozenset(),
-        calls: Calls = Calls.APART,
     ) -> Journal:
         """Make the journal `path`, or take it up.
 
@@ -133,8 +121,6 @@ class Journal:
 
         own : frozenset of str
             Globals that an initializer sets in each worker: their values do not count.
-        calls : Calls
-            How the tasks of several calls are told apart.
 
         Returns
         -------
@@ -148,7 +134,7 @@ class Journal:
             open elsewhere, or cannot be read and written. It has not been changed then.
         """
         seed_digest = None if seed is None else digest(seed, "the seed")
-        return cls(JournalFile(os.fsdecode(path)), seed_digest, own, calls)
+        return cls(JournalFile(os.fsdecode(path)), seed_digest, own)
 
     def look_up(self, tasks: Iterable[Any]) -> Generator[Any, None, None]:
         """Yield each task, or, where its result is known, that as `KnownResult`.
@@ -172,7 +158,7 @@ class Journal:
             raise JournalError(f"the journal {self._path!r} is in use by another call")
         self._is_looking = True
         try:
-            yield from self._items(iterator)
+            yield from map(self.finder(), iterator)
         except GeneratorExit:
             _close(iterator)
             raise
@@ -185,7 +171,8 @@ class Journal:
         finally:
             self._is_looking = False
 
-    def _items(self, iterator: Iterator[Any]) -> Iterator[Any]:
+    def finder(self) -> Callable[[Any], Any]:
+        """Return what `look_up` does to each task of one call, in their order."""
         rows = Rows(self._execute)
         end = rows.end
         pending = self._pending = {}
@@ -193,15 +180,17 @@ class Journal:
         last: object = pending  # no function
         known: DigestedFunction | None = None
         has_warned = False
-        for position, item in enumerate(iterator, self._base):
-            self._next = position + 1
+        positions = itertools.count(self._base)
+
+        def look_up(item: Any) -> Any:
+            nonlocal last, known, has_warned
+            position = next(positions)
             try:
                 function, args, kwargs = item if type(item) is tuple else check_task(item, position)
                 if type(args) is not tuple or type(kwargs) is not dict or not callable(function):
                     function, args, kwargs = check_task(item, position)
             except (InvalidTaskError, ValueError):
-                yield item
-                continue
+                return item
             try:
                 if function is not last or known is None or not known.holds():
                     known = find(function)
@@ -213,11 +202,8 @@ class Journal:
             data = None if row is None else self._data(rows, position, row)
             if row is not None and data is not None:
                 self._check(position, row, known, key, (function, args, kwargs))
-                result = KnownResult(self._load(position, data))
                 self.taken_over += 1
-                yield result
-                del result
-                continue
+                return KnownResult(self._load(position, data))
             if row is not None and not has_warned:
                 has_warned = True
                 warn_caller(
@@ -225,10 +211,12 @@ class Journal:
                     "is not what was written. It is computed again, and so is any other like it",
                     RuntimeWarning,
                 )
-            if known.digest not in self._noted and len(self._noted) < _MOST_DESCRIBED:
+            if known.digest not in self._noted and len(self._noted) < _MAX_DESCRIBED:
                 self._note(known, function)
             pending[position] = known.digest, key, function
-            yield item
+            return item
+
+        return look_up
 
     def _note(self, known: DigestedFunction, function: object) -> None:
         """Have a function described in the file; warn of what will be another the next time."""
@@ -245,11 +233,7 @@ class Journal:
 
     def end_call(self) -> None:
         """Let another call begin."""
-        if self._calls is Calls.JOINED:
-            self._base = self._next
-        else:
-            self._base += _MOST_TASKS
-            self._next = self._base
+        self._base += _MAX_TASKS
 
     def _check(
         self, position: int, row: Row, known: DigestedFunction, key: bytes, task: Any
@@ -414,7 +398,7 @@ class Journal:
 
 def _describe(position: int, call: str | None = None) -> str:
     """Return the words for a task of the journal."""
-    number, position = divmod(position, _MOST_TASKS)
+    number, position = divmod(position, _MAX_TASKS)
     words = f"task {position}" if call is None else describe_task(position, call)
     return words if number == 0 else f"{words} (call {number + 1} with this journal)"
 
