@@ -122,7 +122,7 @@ def _join_late(page: memoryview, board: Board) -> None:
     Execution(0, 0, received, board, answers.append).run([(0, 1, [0])])
     board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
     Execution(1, 1, received, board, answers.append).run([(0, 1, list(range(1, TASKS)))])
-    page[RAN] = sum(len(answer[3]) for answer in answers)
+    page[RAN] = sum(len(answer.values) for answer in answers)
     page[ANSWERED] = 1
 
 
@@ -157,7 +157,7 @@ def _work(page: memoryview, board: Board) -> None:
         answers.clear()
         Execution(done, base, received, board, answers.append).run([(0, 1, list(range(TASKS)))])
         base += TASKS
-        page[RAN] = sum(len(answer[3]) for answer in answers)
+        page[RAN] = sum(len(answer.values) for answer in answers)
         page[ANSWERED] = done
 
 

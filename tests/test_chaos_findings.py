@@ -21,6 +21,7 @@ from parallel_core.errors import WorkerDiedError
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.definitions import Definitions
 from parallel_core.serialization.encoding import BatchBuilder
+from parallel_core.workers.messages import AfterFailure
 from waiting_tasks import die_from_the_third_on, die_once
 from watching import running, some, wait_until
 
@@ -95,7 +96,7 @@ def test_a_worker_that_is_gone_when_it_is_told_of_a_closed_object() -> None:
         return builder.finish(1)
 
     try:
-        session.begin(CallTerms(definitions.call, carries_on=True))
+        session.begin(CallTerms(definitions.call, after_failure=AfterFailure.CARRY_ON))
         session.submit(batch(0))
         (worker,) = session._workers
         os.kill(worker.pid, signal.SIGKILL)

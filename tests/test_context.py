@@ -34,7 +34,7 @@ from parallel_core import (
     unregister_context,
 )
 from parallel_core.config import current_settings
-from parallel_core.workers import messages
+from parallel_core.workers.messages import RunBatch, from_wire
 from watching import HOME, LIMIT, engines
 
 core = pytest.mark.core
@@ -313,8 +313,9 @@ def test_a_worker_is_told_once_a_call_and_not_again_what_it_knows(
     send = parallel_core.workers.channel.Channel.send
 
     def watched(self: Any, message: Any) -> Any:
-        if message[0] == messages.BATCH:
-            told.append(message[-1])
+        said = from_wire(message)
+        if isinstance(said, RunBatch):
+            told.append(said.context)
         return send(self, message)
 
     monkeypatch.setattr(parallel_core.workers.channel.Channel, "send", watched)

@@ -30,6 +30,7 @@ from parallel_core.tasks.description import describe_call, function_name, short_
 from parallel_core.workers.board import NO_LIMIT, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution
+from parallel_core.workers.messages import Answer, FailureKind
 from parallel_core.workers.pool import worker_pool
 from watching import HOME, LIMIT, running, some, wait_until
 
@@ -1065,7 +1066,7 @@ class Bench:
             },
             (),
         )
-        self.answers: list[Any] = []
+        self.answers: list[Answer] = []
 
     def run(self, number: int = 0, base: int = 0) -> Any:
         Execution(number, base, self.received, self.board, self.answers.append).run(self.batch.runs)
@@ -1073,11 +1074,10 @@ class Bench:
 
     def values(self) -> list[Any]:
         found = []
-        for _, _, first, values, pickled, *_ in self.answers:
-            assert first == len(found)
-            if pickled is not None:
-                assert not list(decode(values, pickled))
-            found += values
+        for answer in self.answers:
+            assert answer.first == len(found)
+            assert not list(decode(answer))
+            found += answer.values
         return found
 
     def close(self) -> None:
@@ -1115,7 +1115,7 @@ def test_a_limit_cuts_a_batch(bench: Callable[[list[Any]], Bench], form: str, li
     one = bench(tasks)
     one.seen_by_parent.words[8] = 100 + limit
     answer = one.run(base=100)
-    assert answer[6] is True and answer[7] is None
+    assert answer.finished and answer.failure is None
     expected = [function(*args, **kwargs) for function, args, kwargs in tasks][:limit]
     assert one.values() == expected
     started, _, phase = one.seen_by_parent.running()
@@ -1143,10 +1143,10 @@ def test_a_cancelled_batch_says_so_and_the_next_one_runs(
 ) -> None:
     one = bench([delayed(abs)(-n) for n in range(5)])
     one.seen_by_parent.cancel()
-    assert one.run(0, 0)[3] == []
+    assert one.run(0, 0).values == []
     one.seen_by_parent.allow()
-    assert one.run(1, 5)[3] == [0, 1, 2, 3, 4]
-    assert one.answers[-1][1] == 1
+    assert one.run(1, 5).values == [0, 1, 2, 3, 4]
+    assert one.answers[-1].number == 1
 
 
 def test_a_cancel_from_another_process_takes_effect_between_two_tasks(tmp_path: Path) -> None:
@@ -1175,11 +1175,11 @@ def test_failures_name_their_index_and_keep_what_was_done(
     bench: Callable[[list[Any]], Bench],
 ) -> None:
     one = bench([delayed(int)(text) for text in ("1", "2", "x", "4")])
-    answer = one.run()
+    failure = one.run().failure
     assert one.values() == [1, 2]
-    assert answer[7][0] == 2
-    assert answer[7][1] == Phase.RUNNING
+    assert failure.task == 2
+    assert failure.kind is FailureKind.TASK
     one = bench([delayed(len)(value) for value in ([1], [2], 5, [4])])
-    answer = one.run()
+    failure = one.run().failure
     assert one.values() == [1, 1]
-    assert answer[7][0] == 2
+    assert failure.task == 2

@@ -24,6 +24,7 @@ from parallel_core.backends.base import (
 from parallel_core.backends.losses import given_back
 from parallel_core.backends.shares import WORTH_SECONDS, tasks_to_leave
 from parallel_core.serialization.batch import Batch
+from parallel_core.workers.messages import AfterFailure
 from parallel_core.workers.worker import ExitInfo, TimedOutTask
 
 _UNPROVEN = 1000  # as a `ChannelSession` chooses workers
@@ -90,7 +91,7 @@ class SimulatedSession(Session):
 
     def begin(self, terms: CallTerms) -> None:
         assert terms.folding is None, "nothing is folded here"
-        self._carry_on = terms.carries_on
+        self._carry_on = terms.after_failure is AfterFailure.CARRY_ON
         for worker in self._workers.values():
             worker.has_answered = False
 

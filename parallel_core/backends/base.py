@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core import config
 from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.serialization.batch import Batch
+from parallel_core.workers.messages import AfterFailure
 
 if TYPE_CHECKING:
     from parallel_core.config import Settings
@@ -104,6 +105,9 @@ class Completion:
         was to hold inside the tasks.
     worker : int or None
         Slot of the worker; None where the engine does not tell.
+    notes : tuple of tuple of str and object
+        What context items learned where the tasks ran: the name of the item, and that. It comes
+        with the last completion of a batch.
     """
 
     __slots__ = (
@@ -114,6 +118,7 @@ class Completion:
         "first",
         "folded",
         "nbytes",
+        "notes",
         "seconds",
         "unrun",
         "values",
@@ -141,6 +146,7 @@ class Completion:
         self.nbytes = 0
         self.fatal: BaseException | None = None
         self.worker: int | None = None
+        self.notes: tuple[tuple[str, object], ...] = ()
 
     @property
     def tasks(self) -> int:
@@ -175,8 +181,8 @@ class CallTerms(NamedTuple):
     ----------
     call : str
         Names the definitions of the call.
-    carries_on : bool
-        Whether a batch goes on after a task that failed.
+    after_failure : AfterFailure
+        What becomes of a batch after a task of it that failed.
     answers_each : bool
         Whether each task is to be answered before the next one of its batch begins.
     is_timed : bool
@@ -196,7 +202,7 @@ class CallTerms(NamedTuple):
     """
 
     call: str = ""
-    carries_on: bool = False
+    after_failure: AfterFailure = AfterFailure.STOP
     answers_each: bool = False
     is_timed: bool = False
     folding: Folding | None = None

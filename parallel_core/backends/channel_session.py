@@ -9,7 +9,6 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from typing import Any
 
 from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.answers import initializer_error, read_answer
@@ -27,10 +26,19 @@ from parallel_core.backends.shares import WORTH_SECONDS, tasks_to_leave
 from parallel_core.errors import warn_caller
 from parallel_core.observe.events import WorkerEnded, WorkerStarted
 from parallel_core.serialization.batch import Batch
-from parallel_core.workers import messages
 from parallel_core.workers.bell import Bell
 from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
+from parallel_core.workers.messages import (
+    AfterFailure,
+    Answer,
+    Born,
+    Expecting,
+    Message,
+    Ready,
+    Unusable,
+    from_wire,
+)
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.setup import ProcessState, WorkerKey, process_state
@@ -87,7 +95,6 @@ class ChannelSession(Session):
         self._spawn = spawn
         self._lifespan = lifespan
         self._terms = CallTerms()
-        self._after_failure = 0
         self._spins = True
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._failed_starts = 0  # workers that ended before they were ready, since one last was
@@ -105,7 +112,6 @@ class ChannelSession(Session):
     def begin(self, terms: CallTerms) -> None:
         """Start a call."""
         self._terms = terms
-        self._after_failure = messages.EACH if terms.answers_each else int(terms.carries_on)
         self._news = []
         self._unshown, self._is_deaf = None, False
         for worker in self._workers:
@@ -167,9 +173,14 @@ class ChannelSession(Session):
             if batch.uses:
                 self._pool.listen()
             try:
-                terms, after_failure = self._terms, self._after_failure
+                terms = self._terms
                 waits = worker.submit(
-                    batch, terms.call, after_failure, terms.folding, terms.context
+                    batch,
+                    terms.call,
+                    terms.after_failure,
+                    terms.answers_each,
+                    terms.folding,
+                    terms.context,
                 )
             except ChannelClosed:
                 if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
@@ -365,14 +376,14 @@ class ChannelSession(Session):
             self._workers = []
 
     def _discard_answers(self, worker: Worker) -> None:
-        for message in worker.channel.receive() or ():
-            if message[0] == messages.UNUSABLE:
-                self._fatal = initializer_error(message[1], message[2])
-            elif message[0] == messages.EXPECTING:
+        for message in map(from_wire, worker.channel.receive() or ()):
+            if isinstance(message, Unusable):
+                self._fatal = initializer_error(message)
+            elif isinstance(message, Expecting):
                 worker.channel.let_pass()
-            elif message[0] != messages.BORN:  # READY may have been lost to the interrupt
+            elif not isinstance(message, Born):  # Ready may have been lost to the interrupt
                 worker.ready = True
-                if message[0] != messages.READY and message[6]:
+                if isinstance(message, Answer) and message.finished:
                     worker.sent.popleft()
 
     def _flush(self, worker: Worker) -> None:
@@ -401,31 +412,28 @@ class ChannelSession(Session):
                 self._closed.append((time.monotonic() + _CLOSED_SECONDS, worker))
             return False
         for message in received or ():
-            self._take(worker, message)
+            self._take(worker, from_wire(message))
         return received is not None
 
-    def _take(self, worker: Worker, message: Any) -> None:
-        kind = message[0]
+    def _take(self, worker: Worker, message: Message) -> None:
         if worker.has_output:
             self._read_output(worker)
-        if kind == messages.READY:
+        if isinstance(message, Answer):
+            self._take_answer(worker, message)
+        elif isinstance(message, Ready):
             worker.ready = True
             self._failed_starts = 0
-        elif kind == messages.BORN:
-            pass
-        elif kind == messages.EXPECTING:
+        elif isinstance(message, Expecting):
             worker.channel.let_pass()
             self._flush(worker)
-        elif kind == messages.UNUSABLE:
-            self._fatal = initializer_error(message[1], message[2])
-        else:
-            self._take_answer(worker, message)
+        elif isinstance(message, Unusable):
+            self._fatal = initializer_error(message)
 
-    def _take_answer(self, worker: Worker, message: Any) -> None:
+    def _take_answer(self, worker: Worker, answer: Answer) -> None:
         sent = worker.sent[0]
         batch = sent.batch
-        assert sent.number == message[1], "answers come in the order of the batches"
-        completion = read_answer(batch, message)
+        assert sent.number == answer.number, "answers come in the order of the batches"
+        completion = read_answer(batch, answer)
         completion.worker = worker.slot
         sent.answered = completion.first - batch.start + completion.tasks
         if worker.timed_out is not None:
@@ -433,7 +441,9 @@ class ChannelSession(Session):
         self._news.append(completion)
         if not completion.finished:
             return
-        if sent.answered < batch.size and (self._after_failure or not completion.failures):
+        if sent.answered < batch.size and (
+            self._terms.after_failure is AfterFailure.CARRY_ON or not completion.failures
+        ):
             completion.unrun = [batch.part(sent.answered, batch.size)]
         worker.sent.popleft()
         worker.has_answered = True

@@ -18,6 +18,7 @@ from typing import Any
 from parallel_core.serialization.buffers import HERE, Buffer, Description
 from parallel_core.serialization.results import BESIDE, LocalSink, Parcel, ParcelPickler
 from parallel_core.workers.execute import Parcels
+from parallel_core.workers.messages import Answer, Message, from_wire, to_wire
 
 #: The pickle of whatever stands beside it.
 _FLAT = pickle.dumps(HERE, 5, buffer_callback=lambda _: False)
@@ -48,18 +49,14 @@ class BatchResult:
         """How large it is, about."""
         return sum(_size(obj) for _, obj in self.beside) + len(self.head)
 
-    def answers(self) -> list[Any]:
-        """Return the answers; where something cannot be restored, the exception is in its place."""
-        found: list[Any] = pickle.loads(self.head, buffers=map(_restore, self.beside))
-        return found
 
-
-def read_result(result: bytes | BatchResult) -> list[Any]:
-    """Return the answers in what a batch has returned."""
+def read_result(result: bytes | BatchResult) -> list[Message]:
+    """Return what a batch has returned; what cannot be restored is there as the exception."""
     if isinstance(result, BatchResult):
-        return result.answers()
-    answers: list[Any] = pickle.loads(result)
-    return answers
+        said = pickle.loads(result.head, buffers=map(_restore, result.beside))
+    else:
+        said = pickle.loads(result)
+    return list(map(from_wire, said))
 
 
 def size_of_result(result: bytes | BatchResult) -> int:
@@ -80,22 +77,21 @@ class Collector:
     ----------
     parcels : Parcels
         How answers with something beside them come here.
-    answers : list
-        Those that have come.
+    said : list of Message
+        Those, and what else there is to say.
     """
 
     def __init__(self, is_pool: bool) -> None:
         self._is_pickled_at_once = is_pool
         pickler = LocalBesidePickler if is_pool else BesidePickler
-        self.parcels = Parcels(self.add, None, pickler)
+        self.parcels = Parcels(self.add, None, pickler, is_together=True)
         self._beside: list[tuple[Description | None, Any]] = []
-        self.answers: list[Any] = []
+        self.said: list[Message] = []
 
-    def add(self, answer: Any, buffers: list[Buffer]) -> None:
+    def add(self, answer: Answer, buffers: list[Buffer]) -> None:
         """Take an answer, and what is beside it as it is now."""
-        finished = answer[6]
-        as_it_lies = finished and self._is_pickled_at_once
-        self.answers.append(answer)
+        as_it_lies = answer.finished and self._is_pickled_at_once
+        self.said.append(answer)
         for buffer in buffers:
             if isinstance(buffer, _Whole):
                 self._beside.append((None, buffer.obj))
@@ -104,9 +100,10 @@ class Collector:
 
     def result(self) -> bytes | BatchResult:
         """Return what to return from the batch."""
+        said = list(map(to_wire, self.said))
         if not self._beside:
-            return pickle.dumps(self.answers, 5)
-        head = pickle.dumps(self.answers, 5, buffer_callback=lambda buffer: buffer is not HERE)
+            return pickle.dumps(said, 5)
+        head = pickle.dumps(said, 5, buffer_callback=lambda buffer: buffer is not HERE)
         return BatchResult(head, self._beside)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 import os
 import pickle
 import threading
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 from memmapping.modules import loaded
 from parallel_core import config
@@ -27,9 +26,9 @@ from parallel_core.serialization.failure import pack
 from parallel_core.serialization.pickling import dumps
 from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.workers.board import PrivateBoard
-from parallel_core.workers.execute import Execution
+from parallel_core.workers.execute import execution_of
 from parallel_core.workers.lifeline import Lifeline, hold_on
-from parallel_core.workers.messages import OUTPUT, UNUSABLE
+from parallel_core.workers.messages import AfterFailure, Output, RunBatch, Unusable, to_wire
 from parallel_core.workers.setup import run_initializer
 from parallel_core.workers.system import hear_interrupts, leave_threads
 from parallel_core.workers.threads import ThreadLimit, follow
@@ -52,6 +51,30 @@ _state: dict[str, Any] = {}
 _boards: list[PrivateBoard] = []
 #: What this worker was told of threads.
 _threads: ThreadLimit | None = None
+
+
+class Order(NamedTuple):
+    """What the worker of an engine is told with each batch."""
+
+    home: tuple[int, bytes]  #: whereabouts of the caller
+    handles: bool  #: whether the root logger of the caller has handlers
+    is_pool: bool  #: whether this is a process of a pool on the caller's machine
+    lifeline: Lifeline | None
+    hooks: tuple[str, ...]  #: see `config.worker_hooks`
+    level: int  #: nesting level of the tasks
+    threads: ThreadLimit | None
+    batch: RunBatch
+
+    def dumps(self) -> bytes:
+        """Return what `read` reads: plain tuples, as on the wire."""
+        *fields, batch = self
+        return pickle.dumps((*fields, tuple(batch)), 5)
+
+    @classmethod
+    def read(cls, data: bytes) -> Order:
+        """Return the order that was pickled by `dumps`."""
+        order = cls._make(pickle.loads(data))
+        return order._replace(batch=RunBatch._make(order.batch))
 
 
 def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
@@ -90,64 +113,62 @@ def run_batch(data: bytes, nested: bytes | None = None) -> bytes | BatchResult:
     `nested` is a pickle of the backend for calls within the tasks, and of their number of jobs.
     """
     if _initializer_errors:
-        return pickle.dumps([(UNUSABLE, *_initializer_errors[0])], 5)
+        return pickle.dumps([to_wire(Unusable(*_initializer_errors[0]))], 5)
     return contextvars.copy_context().run(_run_batch, data, nested)
 
 
 def _run_batch(data: bytes, nested: bytes | None) -> bytes | BatchResult:
-    home, logs, is_pool, told = pickle.loads(data)
-    collector = Collector(is_pool)
-    if home == process_identity():
-        _run(told, nested, collector)
+    order = Order.read(data)
+    collector = Collector(order.is_pool)
+    if order.home == process_identity():
+        _run(order, nested, collector)
         return collector.result()
     begin_output(StartedBy.ENGINE)
-    note_caller(logs)
+    note_caller(order.handles)
     with batch_output() as output:
-        _run(told, nested, collector)
+        _run(order, nested, collector)
     if output.pieces:
-        collector.answers.insert(0, (OUTPUT, output.pieces))
+        collector.said.insert(0, Output(output.pieces))
     return collector.result()
 
 
-def _run(told: Any, nested: bytes | None, collector: Collector) -> None:
-    lifeline, hooks, call, level, threads, runs, sent, carry_on, fold, start, context = told
-    hold_on(lifeline)
-    config.run_hooks(hooks)
-    config.enter_task(level)
+def _run(order: Order, nested: bytes | None, collector: Collector) -> None:
+    batch, threads = order.batch, order.threads
+    hold_on(order.lifeline)
+    config.run_hooks(order.hooks)
+    config.enter_task(order.level)
     if nested is not None:
         backend, n_jobs = pickle.loads(nested)
         config.push_settings({"backend": backend, "n_jobs": n_jobs}, {})
     if threads is not None:
         _follow(threads)
-    where = (call, threading.get_ident())
+    where = (batch.call, threading.get_ident())
     definitions = _received.get(where)
     if definitions is None:
-        definitions = _received[where] = ReceivedDefinitions(call, _state)
+        definitions = _received[where] = ReceivedDefinitions(batch.call, _state)
         while len(_received) > _CALLS + threading.active_count():
             _received.popitem(last=False)[1].close()
-    definitions.receive(sent, ())
+    definitions.receive(batch.definitions or {}, batch.forget)
     references = loaded("memmapping.references")
     if references is not None:  # one mapping of each array for all tasks of the batch
         references.keeper.begin()
     try:
-        make: Any = functools.partial(Execution, parcels=collector.parcels)
-        if fold is not None:
-            from parallel_core.workers.folding import FoldingExecution
-
-            make = functools.partial(FoldingExecution, fold)
-        batch_context = (
-            ReceivedBatchContext(PickledContext(context, Place.FOREIGN_PROCESS))
-            if context
-            else None
-        )
+        batch_context = None
+        if batch.context:
+            pickled = PickledContext(batch.context, Place.FOREIGN_PROCESS)
+            batch_context = ReceivedBatchContext(pickled)
         board = PrivateBoard()
         _boards.append(board)
         try:
-            send = collector.answers.append
-            execution = make(
-                0, 0, definitions, board, send, start=start, batch_context=batch_context
+            execution = execution_of(
+                batch,
+                definitions,
+                board,
+                collector.said.append,
+                collector.parcels,
+                batch_context=batch_context,
             )
-            execution.run(runs, carry_on)
+            execution.run(batch.runs, AfterFailure(batch.after_failure), batch.answers_each)
         finally:
             _boards.remove(board)
     finally:

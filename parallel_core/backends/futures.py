@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
 import queue
 import threading
 import time
@@ -37,6 +36,7 @@ from parallel_core.backends.base import (
 from parallel_core.backends.executor_results import BatchResult, read_result, size_of_result
 from parallel_core.backends.executor_size import executor_size, tell_size_is_unknown
 from parallel_core.backends.executor_worker import (
+    Order,
     run_batch,
     run_batch_within,
     surrounding_engines,
@@ -46,7 +46,7 @@ from parallel_core.output.pieces import Piece, show
 from parallel_core.output.records import caller_handles
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
-from parallel_core.workers.messages import OUTPUT, UNUSABLE
+from parallel_core.workers.messages import Answer, Message, Output, RunBatch, Unusable
 from parallel_core.workers.threads import ThreadLimit
 
 
@@ -119,18 +119,34 @@ class FuturesSession(Session):
 
     def _encode(self, batch: Batch) -> bytes:
         """Return what `run_batch` takes."""
+        terms, is_pool = self._terms, self._backend.opens_files
         definitions = {
             token: (definition.data, definition.captures_mutable_state)
             for token, definition in batch.definitions.items()
         }
-        lifeline = own_lifeline() if self._backend.opens_files else None
-        hooks = config.worker_hooks
-        terms = self._terms
-        told = (lifeline, hooks, terms.call, self._level, self._threads, batch.runs, definitions)
-        fold = None if terms.folding is None else tuple(terms.folding)
-        rest = (terms.carries_on, fold, batch.start, terms.context)
-        is_pool = self._backend.opens_files
-        return pickle.dumps((process_identity(), caller_handles(), is_pool, (*told, *rest)), 5)
+        order = Order(
+            process_identity(),
+            caller_handles(),
+            is_pool,
+            own_lifeline() if is_pool else None,
+            config.worker_hooks,
+            self._level,
+            self._threads,
+            RunBatch(
+                0,
+                terms.call,
+                0,
+                batch.runs,
+                definitions,
+                (),
+                terms.after_failure.value,
+                False,
+                None if terms.folding is None else terms.folding.token,
+                batch.start,
+                terms.context,
+            ),
+        )
+        return order.dumps()
 
     def _hand_over(self, batch: Batch, data: bytes) -> None:
         try:
@@ -255,31 +271,31 @@ class FuturesSession(Session):
         self._brought = 0
         if error is None:
             try:
-                answers = self._answers(batch, future.result())
+                news = self._completions(batch, future.result())
             except Exception as broken:
                 error = broken
         if error is not None:
             return [all_failed(batch, functools.partial(self._lost, batch, error))]
-        if answers[0][0] == UNUSABLE:
-            self._fatal = initializer_error(*answers[0][1:])
-            self._in_flight.clear()
-            self._backend.abort(self.executor, [])
-            return []
-        if answers[0][0] == OUTPUT:
-            self._show(answers.pop(0)[1])
-        news = [self._read(batch, answer) for answer in answers]
         for completion in news:
             completion.nbytes = self._brought * completion.tasks // batch.size
         return news
 
-    def _read(self, batch: Batch, answer: Any) -> Completion:
-        return read_answer(batch, answer)
+    def _completions(self, batch: Batch, out: Any) -> list[Completion]:
+        """Return what the engine has brought back of `batch`."""
+        return list(filter(None, map(functools.partial(self._read, batch), self._read_result(out))))
 
-    def _answers(self, batch: Batch, out: Any) -> list[Any]:
-        """Return the answers in what the engine has brought back of `batch`."""
-        return self._read_result(out)
+    def _read(self, batch: Batch, message: Message) -> Completion | None:
+        if isinstance(message, Answer):
+            return read_answer(batch, message)
+        if isinstance(message, Output):
+            self._show(message.pieces)
+        elif isinstance(message, Unusable):
+            self._fatal = initializer_error(message)
+            self._in_flight.clear()
+            self._backend.abort(self.executor, [])
+        return None
 
-    def _read_result(self, out: bytes | BatchResult) -> list[Any]:
+    def _read_result(self, out: bytes | BatchResult) -> list[Message]:
         self._brought += size_of_result(out)
         return read_result(out)
 

@@ -22,6 +22,7 @@ from parallel_core.context.batch_context import (
 from parallel_core.context.item import Place
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.failure import named
+from parallel_core.workers.messages import AfterFailure
 
 
 class BatchCall:
@@ -98,14 +99,14 @@ class HeldRun:
         name: str,
         batch: Batch,
         level: int,
-        carry_on: bool,
+        after_failure: AfterFailure,
         nested: tuple[Backend | str, int | None] | None,
         context: bytes,
     ) -> None:
         self.__name__, self.__qualname__ = _short(name), name
         self._batch = batch
         self._level = level
-        self._carry_on = carry_on
+        self._after_failure = after_failure
         self._nested = nested
         self._context = context
 
@@ -130,7 +131,7 @@ class HeldRun:
             try:
                 self._run_within(batch_context, done, failures, first, end)
             finally:
-                batch_context.end()
+                done.notes = batch_context.end()
         except ContextFailed as failed:
             done.values, done.failures, done.fatal = [], [], failed.error
         return done
@@ -153,7 +154,7 @@ class HeldRun:
             except BaseException as error:
                 done.values.append(None)
                 failures.append(Failure(position, named(error, self._batch.describe(index))))
-                if not self._carry_on:
+                if self._after_failure is AfterFailure.STOP:
                     break
         done.seconds = monotonic() - began
 

@@ -41,11 +41,9 @@ from parallel_core.backends.futures import FuturesBackend, FuturesSession
 from parallel_core.backends.joblib_batch import BatchCall, EncodedRun, HeldRun, Job
 from parallel_core.errors import BackendError, PerformanceWarning, WorkerDiedError, warn_caller
 from parallel_core.observe.messages import Messages
-from parallel_core.output.pieces import Piece
 from parallel_core.serialization.batch import HELD, NO_TOKEN, Batch
 from parallel_core.serialization.pickling import dumps
 from parallel_core.tasks.description import function_name
-from parallel_core.workers.messages import OUTPUT
 
 #: Classes that stand for backends of ours, and the modules where they are.
 _KNOWN_HOMES = frozenset({"joblib._parallel_backends", "parallel_core.backends.conventions"})
@@ -61,7 +59,6 @@ _BASES = frozenset({"ParallelBackendBase", "AutoBatchingMixin"})
 _NEVER_SUBMITS = ("joblib._parallel_backends", "SequentialBackend")
 _LOOK_SECONDS = 0.01  # between looks at jobs that nobody tells of
 _MOST_PARTS = 64  # of a batch, for engines that want its tasks one by one
-_READ = -1  # the kind of an answer that is a completion already
 
 
 def is_joblib_style(made: object) -> bool:
@@ -371,7 +368,9 @@ class JoblibStyleSession(FuturesSession):
         name = _name_of(batch)
         if self._holds:
             terms = self._terms
-            run = HeldRun(name, batch, self._level, terms.carries_on, self._nested, terms.context)
+            run = HeldRun(
+                name, batch, self._level, terms.after_failure, self._nested, terms.context
+            )
             split = functools.partial(_parts, batch.size, batch.size)
             call = BatchCall(run, (0, batch.size), batch.size, split)
         else:
@@ -404,8 +403,8 @@ class JoblibStyleSession(FuturesSession):
             self._raw.batch_completed(batch.size, self.clock() - since)
         return _merged(super()._take(future))
 
-    def _answers(self, batch: Batch, out: Any) -> list[Any]:
-        """Return the answers in the list that the batch, or all its parts, returned."""
+    def _completions(self, batch: Batch, out: Any) -> list[Completion]:
+        """Return what is in the list that the batch, or all its parts, returned."""
         method = "retrieve_result_callback"
         if isinstance(out, Job):
             method, out = "retrieve_result", out.retrieve()
@@ -422,28 +421,16 @@ class JoblibStyleSession(FuturesSession):
                 f"returned {got}, not the list that its batch of {batch.size} tasks returned",
             )
         if held:
-            return [(_READ, completion) for completion in out]
+            return list(out)
         if len(out) == 1:
-            return super()._answers(batch, out[0])
-        answers: list[Any] = []
-        output: list[Piece] = []
+            return super()._completions(batch, out[0])
+        news: list[Completion] = []
         for (first, end), data in zip(parts, out, strict=True):
-            part = batch.part(first, end)
-            for answer in self._read_result(data):
-                if answer[0] == OUTPUT:
-                    output += answer[1]
-                    continue
-                completion = super()._read(part, answer)
+            for completion in super()._completions(batch.part(first, end), data):
                 completion.batch = batch
                 completion.finished = completion.finished and end == batch.size
-                answers.append((_READ, completion))
-        return [(OUTPUT, output), *answers] if output else answers
-
-    def _read(self, batch: Batch, answer: Any) -> Completion:
-        if answer[0] == _READ:
-            completion: Completion = answer[1]
-            return completion
-        return super()._read(batch, answer)
+                news.append(completion)
+        return news
 
     def _lost(self, batch: Batch, error: BaseException, index: int = 0) -> BaseException:
         """Return what to raise for a task of `batch` when the engine failed with `error`."""
@@ -478,6 +465,7 @@ def _merged(news: list[Completion]) -> list[Completion]:
     seconds = sum(completion.seconds for completion in news)
     merged = Completion(first.batch, first.first, values, seconds, news[-1].finished, failures)
     merged.nbytes = sum(completion.nbytes for completion in news)
+    merged.notes = tuple(note for completion in news for note in completion.notes)
     return [merged]
 
 

@@ -41,6 +41,7 @@ from parallel_core.context.item import Place
 from parallel_core.reduction.tree import FoldFailed
 from parallel_core.serialization.failure import named
 from parallel_core.serialization.handles import to_call
+from parallel_core.workers.messages import AfterFailure
 from parallel_core.workers.thread_pools import PoolLimit
 
 #: Between two looks at the tasks that other threads have not begun. A batch takes about as long.
@@ -295,6 +296,7 @@ class ThreadWorker:
         self._values: Any = []  # a list, or what folds
         self._began = 0.0
         self._batch_context: BatchContext | None = None
+        self._notes: tuple[tuple[str, object], ...] = ()
         self.share: Share | None = None
         self.since = 0.0
         self.is_disowned = False
@@ -356,7 +358,7 @@ class ThreadWorker:
                 self._run_tasks(share)
             finally:
                 self._batch_context = None
-                batch_context.end()
+                self._notes = batch_context.end()
         except ContextFailed as failed:
             raise failed.error from failed.error.__cause__
         self._finish()
@@ -451,12 +453,12 @@ class ThreadWorker:
         if not self._end_task():
             return False
         is_task = not isinstance(error, FoldFailed)
-        goes_on = self._call.terms.carries_on and is_task
+        goes_on = self._call.terms.after_failure is AfterFailure.CARRY_ON and is_task
         if not goes_on:
             self._call.stop()
         if is_task:
             error = named(error, self.describe())
-        self.hand_in(not goes_on, error)
+        self.hand_in(False, error)
         return goes_on
 
     def _finish(self) -> None:
@@ -480,6 +482,7 @@ class ThreadWorker:
         tasks, values = len(self._values), self._values
         completion = Completion(batch, first, values, now - self._began, False)
         self._began = now
+        completion.notes, self._notes = self._notes, ()
         if self._call.terms.make_fold is not None:
             completion.folded = tasks
             try:

@@ -73,17 +73,25 @@ class BatchContext:
             function = part.bind(function, position)
         return function
 
-    def end(self) -> None:
-        """End the batch, all of it; raise `ContextFailed` for the first that fails."""
+    def end(self) -> tuple[tuple[str, object], ...]:
+        """End the batch, all of it; return what items learned, each with the name of the item.
+
+        Raises `ContextFailed` for the first that fails.
+        """
         first: ContextFailed | None = None
+        notes: tuple[tuple[str, object], ...] = ()
         while self._begun:
             name, part = self._begun.pop()
             try:
-                part.end()
+                note = part.end()
             except BaseException as error:
                 first = first or failed(name, "could not be put back", error)
+            else:
+                if note is not None:
+                    notes = ((name, note), *notes)
         if first is not None:
             raise first
+        return notes
 
     def _abandon(self) -> None:
         try:
@@ -113,14 +121,18 @@ def call_within(
     function: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
+    notes: list[tuple[str, object]],
 ) -> Any:
-    """Return what the task at `position` returns; it runs here, within all `items`."""
+    """Return what the task at `position` returns; it runs here, within all `items`.
+
+    What these learn is added to `notes`.
+    """
     batch_context = BatchContext(items, Place.CALLER)
     batch_context.begin(lambda: position)
     try:
         return batch_context.bind(function, position)(*args, **kwargs)
     finally:
-        batch_context.end()
+        notes += batch_context.end()
 
 
 _sealed: dict[int, tuple[ContextItem, bytes]] = {}

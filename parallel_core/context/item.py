@@ -39,8 +39,13 @@ class Part:
         """
         return function
 
-    def end(self) -> None:
-        """Put back what was changed; no task of the batch follows."""
+    def end(self) -> object:
+        """Put back what was changed; no task of the batch follows.
+
+        Returns what was learned of the tasks, if anything was: bytes, numbers, text, or containers
+        of these. Observers find it in the `notes` of `BatchAnswered`.
+        """
+        return None
 
 
 class Entered(Part):

@@ -94,7 +94,7 @@ class Replay:
         if not self._items:
             return function(*args, **kwargs)
         context = copy_context()
-        return context.run(call_within, self._items, self._position, function, args, kwargs)
+        return context.run(call_within, self._items, self._position, function, args, kwargs, [])
 
     def __reduce__(self) -> Any:
         return Replay, (self._words,)

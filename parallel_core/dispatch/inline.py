@@ -166,6 +166,7 @@ class InlineLoop:
         """Run a task, as often as it is to be tried, and hand in its outcome."""
         outcomes, items = self.outcomes, self._items
         began = time.monotonic()
+        notes: list[tuple[str, object]] = []
         seconds: float | None = 0.0
         while seconds is not None:
             if seconds:
@@ -175,7 +176,7 @@ class InlineLoop:
                 args, kwargs = to_call(args, kwargs)
                 run = copy_context().run
                 if items:
-                    value = run(call_within, items, position, function, args, kwargs)
+                    value = run(call_within, items, position, function, args, kwargs, notes)
                 else:
                     value = run(function, *args, **kwargs)
             except ContextFailed as failed:
@@ -190,7 +191,7 @@ class InlineLoop:
             break
         if outcomes.emit is not None:
             waiting = 0 if self._fold is None else len(self._fold)
-            outcomes.answered_here(position, time.monotonic() - began, waiting)
+            outcomes.answered_here(position, time.monotonic() - began, waiting, tuple(notes))
 
     def _failed(self, error: BaseException, position: int, item: Any) -> float | None:
         """Do with a task that raised `error` what the policy says.

@@ -197,7 +197,7 @@ class BatchLoop:
         outcomes, session, definitions = self.outcomes, self._session, self._definitions
         terms = CallTerms(
             call=definitions.call,
-            carries_on=outcomes.policy.carries_on,
+            after_failure=outcomes.policy.after_failure,
             answers_each=self._answers_each,
             is_timed=self._limits.timeout is not None,
             emit=outcomes.emit,

@@ -184,17 +184,26 @@ class Outcomes:
                     completion.seconds,
                     self.completed,
                     self.total,
+                    completion.notes,
                 )
             )
 
-    def answered_here(self, position: int, seconds: float, waiting: int) -> None:
+    def answered_here(
+        self,
+        position: int,
+        seconds: float,
+        waiting: int,
+        notes: tuple[tuple[str, object], ...],
+    ) -> None:
         """Tell observers of a task that ran in the caller's own thread.
 
         `waiting` results were made and not handed in, since they are being folded.
         """
         if self.emit is not None:
             completed = self.completed + waiting
-            answer = BatchAnswered(self.call, None, position, 1, seconds, completed, self.total)
+            answer = BatchAnswered(
+                self.call, None, position, 1, seconds, completed, self.total, notes
+            )
             self.emit(answer)
 
     def fold(self, first: int, count: int, values: list[Any]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from parallel_core.backends.base import Failure
 from parallel_core.errors import is_worker_death
 from parallel_core.tasks.placeholders import SKIPPED
+from parallel_core.workers.messages import AfterFailure
 
 _LONGEST_BACKOFF = 60.0  # seconds
 
@@ -110,9 +111,10 @@ class Policy:
         self._attempts: dict[int, int] = {}
 
     @property
-    def carries_on(self) -> bool:
-        """Whether other tasks go on after one that failed."""
-        return self._on_error != "raise" or self._retries > 0
+    def after_failure(self) -> AfterFailure:
+        """What becomes of the other tasks of a batch after one that failed."""
+        carries_on = self._on_error != "raise" or self._retries > 0
+        return AfterFailure.CARRY_ON if carries_on else AfterFailure.STOP
 
     def judge(self, failure: Failure, may_retry: bool = True) -> Verdict:
         """Return what to do; what `on_error` raises, if it is a callable, is raised."""

@@ -83,6 +83,9 @@ class BatchAnswered(NamedTuple):
         How many tasks of the call have an outcome now.
     total : int or None
         How many tasks there are, if that is known.
+    notes : tuple of tuple of str and object
+        What was learned where the tasks ran: a name, and bytes, numbers, text, or containers of
+        these. It comes with the last part of a batch.
     """
 
     call: int
@@ -92,6 +95,7 @@ class BatchAnswered(NamedTuple):
     seconds: float
     completed: int
     total: int | None
+    notes: tuple[tuple[str, object], ...] = ()
 
 
 class ResultsResumed(NamedTuple):

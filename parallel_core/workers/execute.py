@@ -13,6 +13,7 @@ from __future__ import annotations
 from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
+from functools import partial
 from itertools import repeat
 from time import monotonic
 from typing import Any
@@ -33,13 +34,25 @@ from parallel_core.tasks.description import describe_call
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.forks import end_child, generation
 from parallel_core.workers.memory import MemoryWatch
-from parallel_core.workers.messages import ANSWER, EACH, PARCEL_ANSWER
+from parallel_core.workers.messages import (
+    AfterFailure,
+    Answer,
+    FailureKind,
+    RunBatch,
+    TaskFailure,
+)
 
 FLUSH_SECONDS = 0.02
 
-Send = Callable[[Any], None]
+Send = Callable[[Answer], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
 _IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _, _CONTEXT = map(int, Phase)
+#: What has failed when a task raises in a phase; else it is the task.
+_KINDS = {
+    _UNPICKLING: FailureKind.LOADING,
+    _LOADING: FailureKind.LOADING,
+    _PICKLING: FailureKind.RESULT,
+}
 
 
 class TaskStopped(KeyboardInterrupt):
@@ -58,16 +71,20 @@ class Parcels:
         Where smaller ones are kept until then.
     pickler : type
         What leaves large parts of results where they lie.
+    is_together : bool
+        Whether all answers of a batch leave together, or are lost together.
     """
 
-    __slots__ = ("pickler", "send", "shelf")
+    __slots__ = ("is_together", "pickler", "send", "shelf")
 
     def __init__(
         self,
-        send: Callable[[Any, list[Buffer]], None],
+        send: Callable[[Answer, list[Buffer]], None],
         shelf: Shelf | None = None,
         pickler: type[ResultPickler] = LocalParcelPickler,
+        is_together: bool = False,
     ) -> None:
+        self.is_together = is_together
         self.send = send
         self.shelf = shelf
         self.pickler = pickler
@@ -133,21 +150,24 @@ class Execution:
         self._cut = False
         self._flush_seconds = FLUSH_SECONDS
         self._failed_call: str | None = None
+        self._notes: tuple[tuple[str, object], ...] = ()
         self._generation = generation()
 
-    def run(self, runs: list[Run], carry_on: int = False) -> None:
-        """Run the tasks until the end or the limit; answers go out through `send`.
-
-        Unless it is to `carry_on` (see `workers.messages`), the first failure is the end, too.
-        """
-        if carry_on == EACH:
+    def run(
+        self,
+        runs: list[Run],
+        after_failure: AfterFailure = AfterFailure.STOP,
+        answers_each: bool = False,
+    ) -> None:
+        """Run the tasks until the end or the limit; answers go out through `send`."""
+        if answers_each:
             self._flush_seconds = -1.0
         self._runs = runs
         self._board.times[SINCE] = self._flushed
         if self._batch_context is None:
-            failure = self._run_all(runs, carry_on)
+            failure = self._run_all(runs, after_failure)
         else:
-            failure = self._run_within(self._batch_context, runs, carry_on)
+            failure = self._run_within(self._batch_context, runs, after_failure)
         self._definitions.look_at_large()
         self._answer(True, failure)
         self._board.words[PHASE] = _IDLE
@@ -156,27 +176,30 @@ class Execution:
         """Return the position in the call of the task that is running."""
         return self._start_position + self._board.words[STARTED] - self._base - 1
 
-    def _run_within(self, batch_context: BatchContext, runs: list[Run], carry_on: int) -> Any:
+    def _run_within(
+        self, batch_context: BatchContext, runs: list[Run], after_failure: AfterFailure
+    ) -> TaskFailure | None:
         """Do `_run_all` within the `batch context`."""
         words = self._board.words
         words[PHASE] = _CONTEXT
         try:
             batch_context.begin(self.position)
             try:
-                return self._run_all(runs, carry_on)
+                return self._run_all(runs, after_failure)
             finally:
                 words[PHASE] = _CONTEXT
-                batch_context.end()
+                self._notes = batch_context.end()
         except ContextFailed as failed:
             data, text = pack(failed.error, self._definitions.dumps)
-            return 0, _CONTEXT, data, text, "it was to hold inside the tasks of the call"
+            words_for_it = "it was to hold inside the tasks of the call"
+            return TaskFailure(0, FailureKind.CONTEXT, data, text, words_for_it)
 
-    def _run_all(self, runs: list[Run], carry_on: int) -> Any:
+    def _run_all(self, runs: list[Run], after_failure: AfterFailure) -> TaskFailure | None:
         """Run the tasks; return the failure of the last one, if it is one that ends the batch."""
         failure = None
         for run in runs:
             tasks = _tasks_of(run)
-            while (failure := self._run(run, tasks)) is not None and carry_on:
+            while (failure := self._run(run, tasks)) is not None and after_failure:
                 if self.was_stopped:
                     break
                 self._answer(False, failure)
@@ -190,7 +213,7 @@ class Execution:
             return function
         return self._batch_context.bind(function, self._start_position + self._task - self._base)
 
-    def _run(self, run: Run, tasks: Iterator[Any]) -> Any:
+    def _run(self, run: Run, tasks: Iterator[Any]) -> TaskFailure | None:
         """Run what is left of the `tasks` of `run`, or up to one that fails; return its failure."""
         token, arity, _ = run
         try:
@@ -232,12 +255,12 @@ class Execution:
             self._task += 1
             raise
 
-    def _failure(self, error: BaseException) -> Any:
+    def _failure(self, error: BaseException) -> TaskFailure:
         """Return what an answer says of the task that has just raised `error`."""
         if generation() != self._generation:
             end_child(error)
         words = self._board.words
-        leg = int(words[PHASE])
+        kind = _KINDS.get(int(words[PHASE]), FailureKind.TASK)
         words[PHASE] = _PICKLING
         self.was_stopped = isinstance(error, TaskStopped)
         call, self._failed_call = self._failed_call, None
@@ -245,7 +268,7 @@ class Execution:
         del error
         if self._definitions.captures_mutable_state:
             self._definitions.restore()
-        return max(self._task - self._base, 1) - 1, leg, data, text, call
+        return TaskFailure(max(self._task - self._base, 1) - 1, kind, data, text, call)
 
     def _run_plain(
         self,
@@ -443,15 +466,17 @@ class Execution:
         if self._board.words[STARTED] < self._base + tasks:
             self._answer(False, None)  # after the last task, the end of the batch goes with it
 
-    def _answer(self, finished: bool, failure: Any) -> None:
+    def _answer(self, finished: bool, failure: TaskFailure | None) -> None:
         self._send_answer(finished, failure, len(self._values), None)
 
-    def _send_answer(self, finished: bool, failure: Any, tasks: int, folded: int | None) -> None:
+    def _send_answer(
+        self, finished: bool, failure: TaskFailure | None, tasks: int, folded: int | None
+    ) -> None:
         """Send an answer about so many `tasks`, and a failure after them."""
         if generation() != self._generation:
             end_child()
         values, pickled, buffers = self._values, self._pickled, self._buffers
-        marked: Any = None
+        marked: list[int] | bool | None = None
         if pickled:
             marked = True if len(pickled) == len(values) else pickled
         now = monotonic()
@@ -460,8 +485,18 @@ class Execution:
         self._flushed = now
         self._first += tasks + (failure is not None)
         self._values, self._pickled, self._buffers = [], [], []
-        kind = PARCEL_ANSWER if buffers else ANSWER
-        answer = (kind, self._number, first, values, marked, seconds, finished, failure, folded)
+        answer = Answer(
+            self._number,
+            first,
+            values,
+            marked,
+            bool(buffers),
+            seconds,
+            finished,
+            failure,
+            folded,
+            self._notes,
+        )
         words = self._board.words
         phase, words[PHASE] = words[PHASE], _SENDING
         if self._memory is not None and now >= self._memory.due:
@@ -473,6 +508,34 @@ class Execution:
         else:
             self._send(answer)
         words[PHASE] = phase
+
+
+def execution_of(
+    batch: RunBatch,
+    definitions: ReceivedDefinitions,
+    board: Board,
+    send: Send,
+    parcels: Parcels,
+    memory: MemoryWatch | None = None,
+    batch_context: BatchContext | None = None,
+) -> Execution:
+    """Return what runs `batch`, and folds its results if so asked."""
+    make: Callable[..., Execution] = Execution
+    if batch.folding is not None:
+        from parallel_core.workers.folding import FoldingExecution
+
+        make = partial(FoldingExecution, batch.folding)
+    return make(
+        batch.number,
+        batch.base,
+        definitions,
+        board,
+        send,
+        parcels,
+        memory,
+        batch.start,
+        batch_context,
+    )
 
 
 def _differ(context: Context, base: Context) -> bool:

@@ -30,6 +30,7 @@ from parallel_core.tasks.description import describe_call
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.execute import Execution, Parcels, Send, is_large
 from parallel_core.workers.memory import MemoryWatch
+from parallel_core.workers.messages import AfterFailure, FailureKind, TaskFailure
 
 FOLD_SECONDS = 0.1
 
@@ -49,15 +50,15 @@ class FoldingExecution(Execution):
 
     Parameters
     ----------
-    fold : tuple of (int,)
-        Token of the function, and whether order counts.
+    token : int
+        Of the function that folds.
     number, base, definitions, board, send, parcels, memory, start, batch context
         As for `Execution`.
     """
 
     def __init__(
         self,
-        fold: tuple[int],
+        token: int,
         number: int,
         base: int,
         definitions: ReceivedDefinitions,
@@ -71,19 +72,26 @@ class FoldingExecution(Execution):
         super().__init__(
             number, base, definitions, board, send, parcels, memory, start, batch_context
         )
-        self._token = fold[0]
+        self._token = token
         self._fold = self._make_fold(max)  # until it is known with what
-        self._seconds = math.inf if parcels is None else FOLD_SECONDS
+        is_together = parcels is None or parcels.is_together
+        self._seconds = math.inf if is_together else FOLD_SECONDS
 
-    def run(self, runs: list[Run], carry_on: int = False) -> None:
+    def run(
+        self,
+        runs: list[Run],
+        after_failure: AfterFailure = AfterFailure.STOP,
+        answers_each: bool = False,
+    ) -> None:
         """Run and fold until the end or the limit; when the function raises, that is the end."""
         try:
             self._fold = self._make_fold(self._resolve())
-            super().run(runs, carry_on)
+            super().run(runs, after_failure, answers_each)
         except FoldFailed as failed:
             data, text = pack(failed.error, self._definitions.dumps)
             self._values, self._pickled, self._buffers = [], [], []
-            self._send_answer(True, (0, _FOLDING, data, text, failed.words), 0, 0)
+            failure = TaskFailure(0, FailureKind.FOLDING, data, text, failed.words)
+            self._send_answer(True, failure, 0, 0)
             self._board.words[PHASE] = _IDLE
 
     def _make_fold(self, function: Callable[[Any, Any], Any]) -> Fold:
@@ -98,7 +106,7 @@ class FoldingExecution(Execution):
             raise FoldFailed(error, "reduce does not unpickle in the worker") from error
         return function
 
-    def _failure(self, error: BaseException) -> Any:
+    def _failure(self, error: BaseException) -> TaskFailure:
         if isinstance(error, FoldFailed):
             raise error
         return super()._failure(error)
@@ -163,7 +171,7 @@ class FoldingExecution(Execution):
             self._board.times[SINCE] = monotonic()  # the next task begins now
         return self._flushed
 
-    def _answer(self, finished: bool, failure: Any) -> None:
+    def _answer(self, finished: bool, failure: TaskFailure | None) -> None:
         words = self._board.words
         phase, words[PHASE] = words[PHASE], _FOLDING
         tasks = len(self._fold)

@@ -24,7 +24,7 @@ from parallel_core.output.task_warnings import forget_warnings
 from parallel_core.serialization.batch import run_length
 from parallel_core.serialization.buffers import Buffer, Shelf
 from parallel_core.serialization.received import ReceivedDefinitions
-from parallel_core.workers import barrier, messages
+from parallel_core.workers import barrier
 from parallel_core.workers.board import (
     FENCED,
     PAGE_SIZE,
@@ -37,9 +37,25 @@ from parallel_core.workers.board import (
     Phase,
 )
 from parallel_core.workers.channel import ChannelClosed
-from parallel_core.workers.execute import Execution, Parcels, TaskStopped
+from parallel_core.workers.execute import Parcels, TaskStopped, execution_of
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
+from parallel_core.workers.messages import (
+    AfterFailure,
+    Answer,
+    Born,
+    Descriptors,
+    Expect,
+    Expecting,
+    Message,
+    Ready,
+    Release,
+    RunBatch,
+    SetUp,
+    Unusable,
+    from_wire,
+    to_wire,
+)
 from parallel_core.workers.passing import Receiver
 from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
 from parallel_core.workers.system import (
@@ -123,7 +139,7 @@ class _Server:
         self._memory = MemoryWatch(board)
         self._leaves = False
         self._parcels = Parcels(self._send_parcel, Shelf())
-        self._inbox: deque[Any] = deque()
+        self._inbox: deque[Message] = deque()
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
         self._context: PickledContext | None = None
@@ -142,30 +158,31 @@ class _Server:
         inbox = self._inbox
         while True:
             while inbox:
-                message = inbox.popleft()
-                if message[0] == messages.BATCH:
-                    self._run(message)
-                    if self._leaves:
-                        self._drain()
-                        return
-                elif message[0] == messages.SETUP:
-                    if not self._set_up(*message[1:]):
-                        self._drain()
-                        return
-                elif message[0] == messages.EXPECT:
-                    self._channel.expect()
-                    self._send((messages.EXPECTING,))
-                elif message[0] == messages.DESCRIPTORS:
-                    self._arrive(message[1])
-                elif message[0] == messages.RELEASE:
-                    self._release(*message[1:])
-                else:
+                if not self._handle(inbox.popleft()):
                     self._drain()
                     return
             if self._refused:
                 self._drain()
                 return
             self._wait()
+
+    def _handle(self, message: Message) -> bool:
+        """Do what the parent wants; return whether to go on."""
+        if isinstance(message, RunBatch):
+            self._run(message)
+            return not self._leaves
+        if isinstance(message, SetUp):
+            return self._set_up(message.state, message.start_settings)
+        if isinstance(message, Expect):
+            self._channel.expect()
+            self._send(Expecting())
+        elif isinstance(message, Descriptors):
+            self._arrive(message.numbers)
+        elif isinstance(message, Release):
+            self._release(message.of_call, message.closed)
+        else:
+            return False
+        return True
 
     def _wait(self) -> None:
         """Wait until the parent says something, or for so long that nobody needs this worker."""
@@ -174,14 +191,14 @@ class _Server:
             if channel.pending:
                 self._send_and_receive()
                 continue
-            messages_or_none = channel.receive(wait=True)
-            if messages_or_none is not None:
-                inbox.extend(messages_or_none)
+            received = channel.receive(wait=True)
+            if received is not None:
+                inbox.extend(map(from_wire, received))
                 continue
             channel.refuse()  # whoever sends from now on is told, and takes another worker
             self._refused = True
             try:
-                inbox.extend(channel.receive() or ())
+                inbox.extend(map(from_wire, channel.receive() or ()))
             except ChannelClosed:
                 pass
             return
@@ -194,7 +211,7 @@ class _Server:
             if event & select.POLLOUT:
                 self._channel.flush()
             if event & ~select.POLLOUT:
-                self._inbox.extend(self._channel.receive() or ())
+                self._inbox.extend(map(from_wire, self._channel.receive() or ()))
 
     def _drain(self) -> None:
         """Block until what was said is sent; the parent reads until the end."""
@@ -204,47 +221,43 @@ class _Server:
             poller.poll()
             self._channel.flush()
 
-    def _run(self, message: Any) -> None:
-        _, number, call, base, runs, definitions, forget, carry_on, fold, start, context = message
-        if not self._is_fenced and (not self._is_new or sum(map(run_length, runs)) > 1):
+    def _run(self, batch: RunBatch) -> None:
+        if not self._is_fenced and (not self._is_new or sum(map(run_length, batch.runs)) > 1):
             self._is_fenced = True
             self._board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
             die_with(self._parent)  # not sooner: both need ctypes, which takes its time
         if self._is_new:
             self._is_new = False
             self._channel.set_patience(self._idle_seconds)
-        if call != self._call or self._definitions is None:
+        if batch.call != self._call or self._definitions is None:
             if self._definitions is not None:
                 self._definitions.close()
-            self._definitions = ReceivedDefinitions(call, self._state)
-            self._call = call
+            self._definitions = ReceivedDefinitions(batch.call, self._state)
+            self._call = batch.call
             forget_warnings()
-        if definitions or forget:
-            self._definitions.receive(definitions or {}, forget)
-        if context is not None:
-            self._context = PickledContext(context, Place.WORKER) if context else None
+        if batch.definitions or batch.forget:
+            self._definitions.receive(batch.definitions or {}, batch.forget)
+        if batch.context is not None:
+            told = batch.context
+            self._context = PickledContext(told, Place.WORKER) if told else None
         mappings = _mappings()
         if mappings is not None:
             mappings.begin()
-        make: Any = Execution
-        if fold is not None:
-            from parallel_core.workers.folding import FoldingExecution
-
-            make = functools.partial(FoldingExecution, fold)
         batch_context = None if self._context is None else ReceivedBatchContext(self._context)
-        execution = make(
-            number,
-            base,
+        execution = execution_of(
+            batch,
             self._definitions,
             self._board,
             self._send,
             self._parcels,
             self._memory,
-            start=start,
-            batch_context=batch_context,
+            batch_context,
         )
+        after_failure = AfterFailure(batch.after_failure)
         try:
-            contextvars.copy_context().run(execution.run, runs, carry_on)
+            contextvars.copy_context().run(
+                execution.run, batch.runs, after_failure, batch.answers_each
+            )
         finally:
             if self._end_batch is not None:
                 self._end_batch()
@@ -274,20 +287,20 @@ class _Server:
             for token in closed:
                 sharing.forget(token)
 
-    def _send(self, answer: Any) -> None:
-        """Send an answer; wait while the parent reads it, but not for a parent that is at rest."""
+    def _send(self, message: Message) -> None:
+        """Send a message; wait while the parent reads it, but not for a parent that is at rest."""
         self._finish_lines()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
-        if channel.send(answer) and not rests:
+        if channel.send(to_wire(message)) and not rests:
             channel.flush_patiently()
 
-    def _send_parcel(self, answer: Any, buffers: list[Buffer]) -> None:
+    def _send_parcel(self, answer: Answer, buffers: list[Buffer]) -> None:
         """Send an answer with buffers likewise; what a resting parent leaves over is copied."""
         self._finish_lines()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
-        if channel.send_parcel(answer, buffers) and (rests or channel.flush_patiently()):
+        if channel.send_parcel(to_wire(answer), buffers) and (rests or channel.flush_patiently()):
             try:
                 channel.own()
             except MemoryError:  # so the parent has to read it first
@@ -295,7 +308,7 @@ class _Server:
 
     def _set_up(self, now: ProcessState, start_settings: StartSettings | None) -> bool:
         if start_settings is not None:
-            self._channel.send((messages.BORN,))
+            self._channel.send(to_wire(Born()))
             self._parent = start_settings.parent
             self._kept = frozenset(os.fsencode(name) for name in start_settings.environment)
         apply(now, self._told, self._kept)
@@ -308,8 +321,7 @@ class _Server:
             from parallel_core.serialization.failure import pack
             from parallel_core.serialization.pickling import dumps
 
-            data, text = pack(error, dumps)
-            self._channel.send((messages.UNUSABLE, data, text))
+            self._channel.send(to_wire(Unusable(*pack(error, dumps))))
             return False
         self._idle_seconds = now.idle_seconds
         if start_settings is None:
@@ -319,5 +331,5 @@ class _Server:
                 self._channel.set_patience(max(now.idle_seconds, _FIRST_PATIENCE))
             self._state = state
             self._memory.note()
-            self._channel.send((messages.READY,))
+            self._channel.send(to_wire(Ready()))
         return True

@@ -3,10 +3,10 @@
 ::
 
     parent                                                         worker
-    (EXPECT,), the first time                  ──────────────▶     reads by recvmsg from now on
-    what waits is let through                  ◀──────────────     (EXPECTING,)
-    (DESCRIPTORS, numbers), and as many
-     descriptors with its first byte; (BATCH)  ──────────────▶     `Receiver.descriptors`
+    Expect, the first time                     ──────────────▶     reads by recvmsg from now on
+    what waits is let through                  ◀──────────────     Expecting
+    Descriptors, and as many of these with
+     its first byte; then RunBatch             ──────────────▶     `Receiver.descriptors`
 
 The kernel ends a read at the bytes that descriptors came with, so one read gets those of one
 message at most. A plain read would drop them; but never to read plainly would cost a warm call a
@@ -21,8 +21,8 @@ from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.workers import messages
 from parallel_core.workers.channel import Channel, ChannelClosed, frame_of
+from parallel_core.workers.messages import Descriptors, Expect, to_wire
 
 if TYPE_CHECKING:
     from parallel_core.serialization.open_files import Held
@@ -42,15 +42,16 @@ class Sender(Channel):
         self._has_asked = False
         self._may_pass = False
 
-    def send_beside(self, message: Any, held: list[Held]) -> bool:
-        """Send `message` as `send` does, and at most `MOST` descriptors.
+    def send_descriptors(self, held: list[Held]) -> bool:
+        """Send at most `MOST` descriptors; return whether something waits to be sent.
 
-        It waits, with all that is sent after it, until the other end expects them: see `let_pass`.
+        They wait, with all that is sent after them, until the other end expects them: `let_pass`.
         """
         if not self._has_asked:
             self._has_asked = True
-            self.send((messages.EXPECT,))
-        piece = memoryview(frame_of(message))
+            self.send(to_wire(Expect()))
+        message = Descriptors([one.number for one in held])
+        piece = memoryview(frame_of(to_wire(message)))
         self._beside.append((piece, held))
         self._outbox.append(piece)
         return self.flush()

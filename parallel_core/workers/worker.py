@@ -16,7 +16,7 @@ from parallel_core.output.connection import OutputReader
 from parallel_core.output.pieces import show
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.definitions import Definition
-from parallel_core.workers import barrier, messages
+from parallel_core.workers import barrier
 from parallel_core.workers.board import (
     FENCED,
     HAS_OUTPUT,
@@ -28,6 +28,15 @@ from parallel_core.workers.board import (
     Fence,
 )
 from parallel_core.workers.channel import ChannelClosed
+from parallel_core.workers.messages import (
+    AfterFailure,
+    Leave,
+    Message,
+    Release,
+    RunBatch,
+    SetUp,
+    to_wire,
+)
 from parallel_core.workers.passing import MOST, Sender
 from parallel_core.workers.setup import ProcessState, StartSettings, own_authkey
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
@@ -200,10 +209,14 @@ class Worker:
         self._known: dict[int, None] = {}
         self._context = b""  # the pickled context that it was told
 
+    def send(self, message: Message) -> bool:
+        """Send `message`; return whether some of it still waits to be sent."""
+        return self.channel.send(to_wire(message))
+
     def tell(self, now: ProcessState, start_settings: StartSettings | None = None) -> None:
         """Send what the worker should know about the caller's process, if that is news."""
         if now != self.told:
-            self.channel.send((messages.SETUP, now, start_settings))
+            self.send(SetUp(now, start_settings))
             self.told = now
 
     def release_memory(self) -> None:
@@ -220,19 +233,19 @@ class Worker:
     def _release(self, of_call: bool) -> None:
         if of_call or self.to_forget:
             closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
-            self.channel.send((messages.RELEASE, of_call, closed))
+            self.send(Release(of_call, closed))
 
     def submit(
         self,
         batch: Batch,
         call: str,
-        carry_on: int,
+        after_failure: AfterFailure = AfterFailure.STOP,
+        answers_each: bool = False,
         folding: Folding | None = None,
         context: bytes = b"",
     ) -> bool:
         """Send `batch` of `call`, with the definitions that the worker does not have yet.
 
-        It may `carry_on` as `workers.messages` say, and is to fold the results if so asked.
         The `context` goes along if it is not what the worker was told last.
 
         Returns whether some of it still waits to be sent.
@@ -267,9 +280,21 @@ class Worker:
         self._batches += 1
         self._tasks += batch.size
         self.sent.append(sent)
-        fold = None if folding is None else tuple(folding)
-        what = (messages.BATCH, sent.number, call, sent.base, batch.runs, new, forget, carry_on)
-        return self.channel.send((*what, fold, batch.start, told))
+        return self.send(
+            RunBatch(
+                sent.number,
+                call,
+                sent.base,
+                batch.runs,
+                new,
+                forget,
+                after_failure.value,
+                answers_each,
+                None if folding is None else folding.token,
+                batch.start,
+                told,
+            )
+        )
 
     def _pass_descriptors(self, uses: list[Any]) -> None:
         """Send the descriptors among what a batch uses, which is about to follow."""
@@ -278,9 +303,7 @@ class Worker:
             return
         held = open_files.crossing(uses)
         for first in range(0, len(held), MOST):
-            several = held[first : first + MOST]
-            numbers = [one.number for one in several]
-            self.channel.send_beside((messages.DESCRIPTORS, numbers), several)
+            self.channel.send_descriptors(held[first : first + MOST])
 
     def _forget(self, needed: dict[int, Definition]) -> tuple[int, ...]:
         spare = [token for token in self._known if token not in needed]
@@ -403,7 +426,7 @@ class Worker:
     def leave(self) -> None:
         """Ask the worker to end by itself; `end` makes sure of it."""
         try:
-            self.channel.send((messages.LEAVE,))
+            self.send(Leave())
         except ChannelClosed:
             pass
 
