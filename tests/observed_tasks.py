@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from parallel_core.context.item import ContextItem, Part, Place
 
 
 def invert(x: int) -> float:
@@ -30,3 +35,30 @@ def wait_for(path: str, x: int) -> int:
     while not Path(path).exists():
         time.sleep(0.001)
     return x
+
+
+class Counting(ContextItem):
+    """Learns which tasks ran in a batch."""
+
+    name = "counting"
+    places = tuple(Place)
+
+    def begin(self, position: Callable[[], int], place: Place) -> Part:
+        return _Counted()
+
+
+class _Counted(Part):
+    def __init__(self) -> None:
+        self._positions: list[int] = []
+
+    def bind(self, function: Callable[..., Any], position: int) -> Callable[..., Any]:
+        positions = itertools.count(position)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._positions.append(next(positions))
+            return function(*args, **kwargs)
+
+        return call
+
+    def end(self) -> list[int]:
+        return self._positions

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from observed_tasks import die_once, invert, wait_for
+from observed_tasks import Counting, die_once, invert, wait_for
 
 from parallel_core import (
     BatchAnswered,
@@ -25,9 +25,15 @@ from parallel_core import (
     get_executor,
     parallel_config,
 )
+from parallel_core.backends.conventions import ThreadingBackend
+from parallel_core.calls import call
 from parallel_core.observe.events import observer_factories
 
 BACKENDS = ["processes", "threading", "sequential", "loky"]
+
+
+class HeldJobs(ThreadingBackend):
+    """A backend by joblib's conventions, whose tasks share the memory of the caller."""
 
 
 class Log:
@@ -123,6 +129,21 @@ def test_results_of_a_journal(backend: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("reduce", [None, max])
+@pytest.mark.parametrize("backend", [*BACKENDS, "joblib_style"])
+def test_what_context_items_learn(
+    backend: str, reduce: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "context_items_of_call", lambda *args, **kwargs: (Counting(),))
+    log = Log()
+    engine: Any = HeldJobs() if backend == "joblib_style" else backend
+    parallel = Parallel(2, engine, on_error="skip", reduce=reduce, observers=[log])
+    parallel(delayed(invert)(x - 5) for x in range(20))
+    notes = [note for event in log.of(BatchAnswered) for note in event.notes]
+    assert {name for name, _ in notes} == {"counting"}
+    assert sorted(position for _, learned in notes for position in learned) == list(range(20))
+
+
 @pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
 def test_an_observer_that_raises_is_reported_once(backend: str) -> None:
     class Bad:
