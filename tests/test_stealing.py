@@ -276,7 +276,7 @@ def test_tasks_are_taken_from_a_thread_that_takes_them_too() -> None:
 
 
 def test_stress() -> None:
-    from benchmarks import taking_back as stress
+    from benchmarks import stealing as stress
 
     figures = stress.run(rounds=400, seed=1)
     assert figures.taken and figures.left, "both ways of giving back were taken"
@@ -284,7 +284,7 @@ def test_stress() -> None:
 
 
 def test_stress_as_workers_join_the_barriers() -> None:
-    from benchmarks import taking_back as stress
+    from benchmarks import stealing as stress
 
     figures = stress.run_joining(rounds=100, seed=1)
     assert figures.taken and (figures.twice, figures.lost) == (0, 0)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from functools import partial
 from itertools import repeat
 from time import monotonic
 from typing import Any
@@ -38,7 +37,6 @@ from parallel_core.workers.messages import (
     AfterFailure,
     Answer,
     FailureKind,
-    RunBatch,
     TaskFailure,
 )
 
@@ -508,34 +506,6 @@ class Execution:
         else:
             self._send(answer)
         words[PHASE] = phase
-
-
-def execution_of(
-    batch: RunBatch,
-    definitions: ReceivedDefinitions,
-    board: Board,
-    send: Send,
-    parcels: Parcels,
-    memory: MemoryWatch | None = None,
-    batch_context: BatchContext | None = None,
-) -> Execution:
-    """Return what runs `batch`, and folds its results if so asked."""
-    make: Callable[..., Execution] = Execution
-    if batch.folding is not None:
-        from parallel_core.workers.folding import FoldingExecution
-
-        make = partial(FoldingExecution, batch.folding)
-    return make(
-        batch.number,
-        batch.base,
-        definitions,
-        board,
-        send,
-        parcels,
-        memory,
-        batch.start,
-        batch_context,
-    )
 
 
 def _differ(context: Context, base: Context) -> bool:

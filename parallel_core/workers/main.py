@@ -37,7 +37,7 @@ from parallel_core.workers.board import (
     Phase,
 )
 from parallel_core.workers.channel import ChannelClosed
-from parallel_core.workers.execute import Parcels, TaskStopped, execution_of
+from parallel_core.workers.execute import Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.messages import (
@@ -57,6 +57,7 @@ from parallel_core.workers.messages import (
     to_wire,
 )
 from parallel_core.workers.passing import Receiver
+from parallel_core.workers.running import execution_of
 from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
 from parallel_core.workers.system import (
     arm_lifeline,
