@@ -21,6 +21,8 @@ import pytest
 from parallel_core import Parallel, delayed
 from watching import some
 
+pytestmark = pytest.mark.warm_workers
+
 PROCESSES = ["processes", "loky", "multiprocessing"]
 BATCH_SIZES = [1, 3, "auto", 1000]
 

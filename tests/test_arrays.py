@@ -22,6 +22,8 @@ from memmapping import store
 from parallel_core import Parallel, delayed, parallel_config
 from watching import HOME, descendants, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 BACKENDS = some(["processes", "loky", "multiprocessing"])
 MILLION = 1_000_000
 

@@ -35,6 +35,8 @@ from parallel_core.backends.base import Session, Style, WorkerOptions
 from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.futures import FuturesBackend
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 ROOT = Path(parallel_core.__file__).resolve().parents[1]
 

@@ -37,6 +37,8 @@ from parallel_core.config import current_settings
 from parallel_core.workers.messages import RunBatch, from_wire
 from watching import HOME, LIMIT, engines
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 
 GREETING: ContextVar[Any] = ContextVar("GREETING_IN_TESTS", default="nothing")

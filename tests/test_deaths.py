@@ -23,6 +23,8 @@ from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.errors import RemoteTraceback, TaskTimeoutError, WorkerDiedError
 from watching import wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]
 

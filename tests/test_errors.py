@@ -35,6 +35,8 @@ from parallel_core.errors import (
 )
 from watching import HOME, LIMIT, descendants, running, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 LONG = 300  # seconds that a task sleeps which is not to be waited for
 OWN = ["processes", "multiprocessing"]
 ALL = [*OWN, "loky", "threading", "sequential"]
@@ -1046,6 +1048,7 @@ def test_idle_workers_that_were_killed_are_nobodys_failure() -> None:
     assert one not in pids_of(Parallel(2))
 
 
+@pytest.mark.fresh_workers
 def test_an_idle_worker_that_was_killed_before_it_ever_worked() -> None:
     from parallel_core.workers.pool import worker_pool
 

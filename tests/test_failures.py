@@ -33,6 +33,8 @@ from parallel_core.errors import (
 )
 from watching import some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 OWN = ["processes", "multiprocessing"]
 ALL = [*OWN, "loky", "threading", "sequential"]
 RETURNS = ["list", "generator", "generator_unordered"]

@@ -20,6 +20,8 @@ from programs import environment, kernel
 from parallel_core import Parallel, delayed
 from watching import LIMIT
 
+pytestmark = pytest.mark.warm_workers
+
 
 class Scripts:
     """Runs text as somebody's script; what it prints on stderr is a failure."""

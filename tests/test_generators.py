@@ -22,6 +22,8 @@ import pytest
 from parallel_core import Parallel, delayed
 from watching import HOME, LIMIT, running, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 LONG = 300  # seconds that a task sleeps which is not to be waited for
 CHANNELS = ["processes", "multiprocessing"]
 BACKENDS = [*CHANNELS, "loky", "threading"]

@@ -22,6 +22,8 @@ from parallel_core import Parallel, TaskFailure, delayed
 from parallel_core.errors import CallTimeoutError, SerializationError, WorkerDiedError
 from parallel_core.reduction.tree import Fold, FoldTree
 
+pytestmark = pytest.mark.warm_workers
+
 OWN = ["processes", "multiprocessing"]
 ALL = [*OWN, "loky", "threading", "sequential"]
 SOME = ["processes", "loky", "threading", "sequential"]

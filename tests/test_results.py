@@ -32,6 +32,8 @@ from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.pool import worker_pool
 from watching import HOME, LIMIT, running, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 BACKENDS = ["processes", "multiprocessing", "loky"]
 

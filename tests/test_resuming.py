@@ -20,6 +20,8 @@ import memmapping
 from parallel_core import JournalError, Parallel, SerializationError, delayed
 from watching import HOME, LIMIT, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 ALL = ["processes", "multiprocessing", "loky", "threading", "sequential"]
 RETURNS = ["list", "generator", "generator_unordered"]
 

@@ -22,6 +22,8 @@ from parallel_core import JournalError, Parallel, delayed, rng
 from parallel_core.context.seeds import NESTED
 from watching import HOME, LIMIT, engines
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 SEED = 1234
 TASKS = 12
