@@ -4,6 +4,7 @@
 
             cli            the command line
             compat         others' names for what is here
+            pool           workers with numbers and state; pmap, pstarmap
             bridge         ours in joblib's place, and under joblib
             executor       futures over the same workers
             parallel       Parallel: reads its parameters, makes one call at a time
@@ -81,12 +82,24 @@ if TYPE_CHECKING:
     from parallel_core.parallel.contexts import get_active_backend as get_active_backend
     from parallel_core.parallel.contexts import parallel_backend as parallel_backend
     from parallel_core.parallel.contexts import parallel_config as parallel_config
+    from parallel_core.pool.async_result import AsyncResult as AsyncResult
+    from parallel_core.pool.chunking import chunk_tasks as chunk_tasks
+    from parallel_core.pool.chunking import make_single_arguments as make_single_arguments
+    from parallel_core.pool.mapping import pmap as pmap
+    from parallel_core.pool.mapping import pstarmap as pstarmap
+    from parallel_core.pool.worker_pool import WorkerPool as WorkerPool
     from parallel_core.serialization.wrapping import (
         wrap_non_picklable_objects as wrap_non_picklable_objects,
     )
     from parallel_core.tasks.delayed import delayed as delayed
 
 _HOMES = {
+    "AsyncResult": "pool.async_result",
+    "WorkerPool": "pool.worker_pool",
+    "chunk_tasks": "pool.chunking",
+    "make_single_arguments": "pool.chunking",
+    "pmap": "pool.mapping",
+    "pstarmap": "pool.mapping",
     "BatchAnswered": "observe.events",
     "BatchSubmitted": "observe.events",
     "CallEnded": "observe.events",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memmapping.folders import check_temp_folder
@@ -87,6 +87,8 @@ class Call:
         Who is told of events.
     hook : callable, optional
         Is told of events first; what it raises ends the call.
+    context_items : sequence of ContextItem
+        What is to hold inside the tasks besides what the caller has set up.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Call:
         may_run_here: bool = True,
         observers: Iterable[Observer] = (),
         hook: Emit | None = None,
+        context_items: Sequence[ContextItem] = (),
     ) -> None:
         self._tasks: Iterable[Any] = tasks
         self._spec = spec
@@ -111,6 +114,7 @@ class Call:
         self._policy = policy
         self._interruption = interruption
         self._may_run_here = may_run_here
+        self._own_items = context_items
         self._emit = emit_to(observers, hook)
         self._number = next(_numbers) if self._emit is not None else 0
         self._dispatch: Dispatch | None = None
@@ -254,7 +258,7 @@ class Call:
     ) -> tuple[ContextItem, ...]:
         """Return what is to hold inside the tasks, the outermost first."""
         captured = context_items_of_call(_place_of(backend), seeded, settings, backend.opens_files)
-        return (*self._spec.results.context_items(), *captured)
+        return (*self._spec.results.context_items(), *captured, *self._own_items)
 
 
 def _place_of(backend: Backend) -> Place:

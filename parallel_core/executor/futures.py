@@ -147,7 +147,8 @@ def get_executor(
     if batch_size is None:
         params["batch_size"] = "auto"
     spec = spec_of("get_executor", params, backend_params, default_n_jobs=-1)
-    return ParallelExecutor(LiveCalls(spec, batch_size_is_given=batch_size is not None))
+    label = f"get_executor({spec.n_jobs})"
+    return ParallelExecutor(LiveCalls(spec, batch_size is not None, label))
 
 
 class ParallelExecutor(Executor):

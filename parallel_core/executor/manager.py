@@ -10,8 +10,9 @@ import contextvars
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from typing import Any, NamedTuple
+from concurrent.futures import InvalidStateError
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
 from parallel_core.backends.base import Failure, Style
 from parallel_core.backends.registry import find_backend
@@ -26,10 +27,26 @@ from parallel_core.dispatch.task_queue import TaskQueue
 _numbers = itertools.count()
 
 
+class Settled(Protocol):
+    """Whatever is told the outcome of a task; a `concurrent.futures.Future`, for one."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Note that the task is on its way to a worker; return whether it is wanted."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Take in the result."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take in what the task raised."""
+
+    def cancel(self) -> bool:
+        """Note that nobody will run the task."""
+
+
 class Work(NamedTuple):
     """A task, and the future of its outcome."""
 
-    future: Future[Any]
+    future: Settled
     task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
@@ -50,7 +67,7 @@ class FutureTasks(TaskQueue):
 
     def __init__(self) -> None:
         super().__init__()
-        self._running: dict[int, Future[Any]] = {}
+        self._running: dict[int, Settled] = {}
         self._position = 0
 
     def begin(self) -> None:
@@ -133,15 +150,27 @@ class LiveCalls:
         What was asked for.
     batch_size_is_given : bool
         Whether the user has set a size of batches.
+    label : str
+        The calls in words.
+    lend : callable, optional
+        Returns a block in which one of the calls has the resources that it runs on.
     """
 
-    def __init__(self, spec: CallSpec, batch_size_is_given: bool) -> None:
+    def __init__(
+        self,
+        spec: CallSpec,
+        batch_size_is_given: bool,
+        label: str,
+        lend: Callable[[], AbstractContextManager[CallResources]] | None = None,
+    ) -> None:
         if spec.backend.style is Style.INLINE:  # deep within tasks, or asked for by name
             spec = spec._replace(backend=find_backend("threading"), n_jobs=1)
         if not batch_size_is_given and not spec.backend.can_answer_each:
             spec = spec._replace(bounds=spec.bounds._replace(batch_size=1))
         self._failures = spec.failures._replace(on_error=_as_outcome)
         self._spec = spec
+        self._label = label
+        self._lend = lend
         self._interruption = Interruption()
 
     def interrupt(self) -> None:
@@ -160,11 +189,18 @@ class LiveCalls:
 
     def run(self, tasks: FutureTasks) -> None:
         """Run all `tasks` that there are, and settle their futures."""
+        if self._lend is None:
+            self._run(tasks, CallResources(self._spec))
+        else:
+            with self._lend() as resources:
+                self._run(tasks, resources)
+
+    def _run(self, tasks: FutureTasks, resources: CallResources) -> None:
         call = Call(
             tasks,
             self._spec,
-            CallResources(self._spec),
-            label=f"get_executor({self._spec.n_jobs})",
+            resources,
+            label=self._label,
             policy=FuturePolicy(*self._failures),
             interruption=self._interruption,
             may_run_here=False,

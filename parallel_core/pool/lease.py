@@ -1,0 +1,149 @@
+"""Who has the workers of a pool, and for how long they live.
+
+::
+
+    map, imap ── take ──▶ PoolWorkers ──▶ CallResources: a session, kept until `stop`
+    apply ────── lend ──▶     │           (where a map has it: another one, for a while)
+    join, terminate ── stop ──┘──▶ exit results
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from parallel_core.calls.resources import CallResources
+from parallel_core.calls.spec import CallSpec
+from parallel_core.errors import warn_caller
+
+_logger = logging.getLogger("parallel_core.pool")
+
+
+class Holder(Protocol):
+    """Whoever has the workers for the time being."""
+
+    thread: int
+
+    def end(self) -> None:
+        """Let nothing of it go on."""
+
+
+class Wanted(NamedTuple):
+    """What workers are to be like.
+
+    Attributes
+    ----------
+    spec : CallSpec
+        Of the call that wants them.
+    kind : tuple
+        What cannot be changed in workers that live: others are started when it differs.
+    init, exit : callable or None
+        What each calls when it starts and when it ends.
+    """
+
+    spec: CallSpec
+    kind: tuple[Any, ...]
+    init: Callable[..., object] | None = None
+    exit: Callable[..., object] | None = None
+
+
+class PoolWorkers:
+    """The workers of one pool: at most one map has them at a time."""
+
+    def __init__(self) -> None:
+        self.exit_results: list[Any] = []
+        self._turn = threading.Condition()
+        self._holder: Holder | None = None
+        self._resources: CallResources | None = None
+        self._wanted: Wanted | None = None
+
+    def take(self, holder: Holder, what: str) -> None:
+        """Have `holder` be the one that has the workers; wait until they are free.
+
+        Raises
+        ------
+        RuntimeError
+            When this thread has them itself, by a map that it has not exhausted.
+        """
+        with self._turn:
+            while (other := self._holder) is not None:
+                if other.thread == holder.thread:
+                    break
+                self._turn.wait()
+            else:
+                self._holder = holder
+                return
+        other.end()
+        raise RuntimeError(
+            f"Cannot call {what!r} while another 'map' is running in this thread: take all its "
+            "results first; it was ended"
+        )
+
+    def try_to_take(self, holder: Holder) -> bool:
+        """Have `holder` be the one that has the workers, if they are free."""
+        with self._turn:
+            if self._holder is None:
+                self._holder = holder
+                return True
+            return False
+
+    def give_back(self, holder: Holder) -> None:
+        """Let the next one have the workers."""
+        with self._turn:
+            if self._holder is holder:
+                self._holder = None
+                self._turn.notify_all()
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who has the workers."""
+        return self._holder
+
+    def resources(self, wanted: Wanted) -> CallResources:
+        """Return what a call runs on that has the workers: what was kept, if it still fits."""
+        known = self._wanted
+        if self._resources is not None and known is not None:
+            if known.kind != wanted.kind:
+                _logger.warning("the workers are restarted, since parameters of the pool changed")
+                self.stop()
+            else:
+                self._wanted = self._adapt(self._resources, known, wanted)
+        if self._resources is None:
+            self.exit_results = []
+            self._resources = CallResources(wanted.spec)
+            self._resources.is_kept = True
+            self._wanted = wanted
+        return self._resources
+
+    def _adapt(self, resources: CallResources, known: Wanted, wanted: Wanted) -> Wanted:
+        """Have workers that live on take another exit function; their init has been called."""
+        init, exit = wanted.init or known.init, wanted.exit or known.exit
+        if (init, exit) != (known.init, known.exit):
+            warn_caller(
+                "worker_init or worker_exit has changed while workers are kept alive: the new init "
+                "function is called in workers that start from now on, and the new exit function "
+                "in all",
+                RuntimeWarning,
+            )
+        return known._replace(init=init, exit=exit)
+
+    @contextlib.contextmanager
+    def lend(self, wanted: Wanted, holder: Holder) -> Iterator[CallResources]:
+        """Return a block in which single calls have workers: the pool's, or their own."""
+        if not self.try_to_take(holder):
+            yield CallResources(wanted.spec)
+            return
+        try:
+            yield self.resources(wanted)
+        finally:
+            self.give_back(holder)
+
+    def stop(self, at_once: bool = False) -> None:
+        """End the workers; their exit functions run, unless they are to end `at_once`."""
+        resources, self._resources = self._resources, None
+        self._wanted = None
+        if resources is not None:
+            resources.close()

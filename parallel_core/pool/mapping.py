@@ -1,0 +1,103 @@
+"""`pmap` and `pstarmap`: the builtin `map` and `itertools.starmap`, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from parallel_core.parallel.call import Parallel
+
+_R = TypeVar("_R")
+_NO_KEYWORDS: dict[str, Any] = {}
+
+
+def pmap(
+    function: Callable[..., _R],
+    iterable: Iterable[Any],
+    *more: Iterable[Any],
+    n_jobs: int | None = -1,
+    **options: Any,
+) -> list[_R]:
+    """Return ``list(map(function, iterable, *more))``, made by several workers.
+
+    Parameters
+    ----------
+    function : callable
+        Runs in the workers. A lambda will do.
+    iterable : iterable
+        Its arguments.
+    *more : iterable
+        Further arguments; the shortest iterable says how many calls there are.
+    n_jobs : int, default -1
+        Number of workers, as for `Parallel`: -1 stands for all cores.
+    **options
+        Any other parameter of `Parallel`.
+
+    Returns
+    -------
+    list
+        The results, in order; or what `return_as` and `reduce` make of them.
+
+    Examples
+    --------
+    >>> from parallel_core import pmap
+    >>> pmap(abs, [-1, 2, -3], n_jobs=2)
+    [1, 2, 3]
+    >>> pmap(pow, [2, 3], [5, 2], n_jobs=2)
+    [32, 9]
+    """
+    _check(function, "pmap")
+    arguments = zip(iterable, *more)  # noqa: B905 - as long as the shortest, like the builtin
+    found: list[_R] = _run(function, arguments, n_jobs, options)
+    return found
+
+
+def pstarmap(
+    function: Callable[..., _R],
+    iterable: Iterable[Iterable[Any]],
+    *,
+    n_jobs: int | None = -1,
+    **options: Any,
+) -> list[_R]:
+    """Return ``list(itertools.starmap(function, iterable))``, made by several workers.
+
+    Parameters
+    ----------
+    function : callable
+        Runs in the workers.
+    iterable : iterable of iterable
+        The arguments of each call.
+    n_jobs : int, default -1
+        Number of workers, as for `Parallel`: -1 stands for all cores.
+    **options
+        Any other parameter of `Parallel`.
+
+    Returns
+    -------
+    list
+        The results, in order; or what `return_as` and `reduce` make of them.
+
+    Examples
+    --------
+    >>> from parallel_core import pstarmap
+    >>> pstarmap(pow, [(2, 5), (3, 2)], n_jobs=2)
+    [32, 9]
+    """
+    _check(function, "pstarmap")
+    found: list[_R] = _run(function, map(tuple, iterable), n_jobs, options)
+    return found
+
+
+def _check(function: object, name: str) -> None:
+    if not callable(function):
+        raise TypeError(f"{name} takes a function and its arguments, not {function!r}")
+
+
+def _run(
+    function: Callable[..., _R],
+    arguments: Iterable[tuple[Any, ...]],
+    n_jobs: int | None,
+    options: dict[str, Any],
+) -> Any:
+    none = _NO_KEYWORDS
+    return Parallel(n_jobs=n_jobs, **options)((function, args, none) for args in arguments)

@@ -1,0 +1,648 @@
+"""`WorkerPool`: workers with numbers, state, and functions for their start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from parallel_core.calls.spec import spec_of
+from parallel_core.dispatch.limits import ReturnAs
+from parallel_core.pool.applying import Applies
+from parallel_core.pool.async_result import AsyncResult
+from parallel_core.pool.bars import check_style, open_bar
+from parallel_core.pool.chunking import (
+    Cut,
+    arguments_of,
+    concatenated,
+    cut,
+    default_chunk_size,
+    delayed_calls,
+)
+from parallel_core.pool.dilled import DillFunction, by_dill
+from parallel_core.pool.lease import PoolWorkers, Wanted
+from parallel_core.pool.parameters import (
+    MapParams,
+    PoolParams,
+    backend_of,
+    check_options,
+    check_pool,
+    context_of,
+    params_of_parallel,
+)
+from parallel_core.pool.running import Run
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from typing_extensions import Self
+
+    StartMethod = Literal["fork", "forkserver", "spawn", "threading", "processes", "loky"]
+    Init = Callable[..., object]
+
+
+class WorkerPool:
+    """Run functions over items on a pool of workers, each with a number and a state of its own.
+
+    Parameters
+    ----------
+    n_jobs : int, optional
+        Number of workers. None and 0 stand for the number of CPUs, -1 for those that this process
+        may use, -2 for all but one of these, and so on.
+    daemon : bool, default True
+        Accepted for programs that set it: tasks may start processes, and pools, either way.
+    cpu_ids : list of int or list of list of int, optional
+        CPUs that each worker may run on: an entry for each worker, or one for all.
+    shared_objects : object, optional
+        Passed to all functions that run in workers, unless it is None. Workers started by a fork
+        share its memory until somebody writes to it; for others it is pickled once a worker;
+        threads get the object itself. Locks, queues and arrays of `multiprocessing` are allowed.
+    pass_worker_id : bool, default False
+        Whether functions that run in workers get the number of their worker, from 0.
+    use_worker_state : bool, default False
+        Whether they get a dictionary that lives as long as their worker.
+    start_method : str, default "fork"
+        How workers are started: ``"fork"``, ``"forkserver"`` or ``"spawn"`` by `multiprocessing`,
+        ``"processes"`` as those of `Parallel`, ``"threading"`` as threads of this process,
+        ``"loky"`` as workers of loky, which have no number, state, init or exit function.
+    keep_alive : bool, default False
+        Whether workers stay from one map to the next.
+    use_dill : bool, default False
+        Whether dill pickles functions, arguments and results. Lambdas, and functions of a notebook,
+        work without it.
+    enable_insights : bool, default False
+        Whether to measure what workers do; see `get_insights`.
+    order_tasks : bool, default False
+        Whether chunk i goes to worker ``i % n_jobs``.
+    **options
+        Defaults of parameters that maps have in common with `Parallel`: ``on_error``, ``retries``,
+        ``retry_on``, ``retry_backoff``, ``journal``, ``seed``, ``output``, ``call_timeout``,
+        ``stop_when``, ``max_worker_memory``, ``min_free_memory``, ``low_memory_timeout``,
+        ``initializer``, ``initargs``, ``preload``, ``inner_max_num_threads``,
+        ``idle_worker_timeout``, ``max_nbytes``, ``mmap_mode``, ``temp_folder``, ``check_arrays``,
+        ``pre_dispatch_nbytes``, ``observers``, ``verbose``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For parameters that make no sense.
+
+    Notes
+    -----
+    Arguments come in this order: worker number, shared objects, worker state, each only if it was
+    asked for, then those of the task.
+
+    At the end of a ``with`` block, tasks of `apply_async` are finished, exit functions run, and
+    workers end; an exception stops the tasks instead. One map runs at a time: from another thread,
+    the next one waits its turn. Single calls run beside a map, then in workers of their own.
+
+    Examples
+    --------
+    >>> from parallel_core import WorkerPool
+    >>> def add(state, x):
+    ...     state["sum"] = state.get("sum", 0) + x
+    >>> def total(state):
+    ...     return state.get("sum", 0)
+    >>> with WorkerPool(n_jobs=2, use_worker_state=True) as pool:
+    ...     _ = pool.map(add, range(10), worker_exit=total)
+    >>> sum(pool.get_exit_results())
+    45
+    """
+
+    def __init__(
+        self,
+        n_jobs: int | None = None,
+        daemon: bool = True,
+        cpu_ids: list[int] | list[list[int]] | None = None,
+        shared_objects: Any = None,
+        pass_worker_id: bool = False,
+        use_worker_state: bool = False,
+        start_method: StartMethod = "fork",
+        keep_alive: bool = False,
+        use_dill: bool = False,
+        enable_insights: bool = False,
+        order_tasks: bool = False,
+        **options: Any,
+    ) -> None:
+        rest = {
+            "shared_objects": shared_objects,
+            "pass_worker_id": pass_worker_id,
+            "use_worker_state": use_worker_state,
+            "keep_alive": keep_alive,
+            "enable_insights": enable_insights,
+            "order_tasks": order_tasks,
+        }
+        self._params = check_pool(n_jobs, daemon, cpu_ids, start_method, use_dill, options, rest)
+        self._backend = backend_of(start_method)
+        self._workers = PoolWorkers()
+        self._applies = Applies(self._workers)
+        self._of_applies: tuple[MapParams, dict[str, Any]] | None = None
+
+    @property
+    def pool_params(self) -> PoolParams:
+        """The parameters of the pool."""
+        return self._params
+
+    @property
+    def ctx(self) -> Any:
+        """What makes locks, events, values and the like for workers of this pool."""
+        return context_of(self._params.start_method)
+
+    def pass_on_worker_id(self, pass_on: bool = True) -> None:
+        """Set `pass_worker_id`.
+
+        Parameters
+        ----------
+        pass_on : bool, default True
+            Whether functions that run in workers get the number of their worker.
+        """
+        self._params = self._params._replace(pass_worker_id=pass_on)
+
+    def set_shared_objects(self, shared_objects: Any = None) -> None:
+        """Set the shared objects; workers that are kept alive are restarted.
+
+        Parameters
+        ----------
+        shared_objects : object, optional
+            Passed to all functions that run in workers, unless it is None.
+        """
+        self._params = self._params._replace(shared_objects=shared_objects)
+
+    def set_use_worker_state(self, use_worker_state: bool = True) -> None:
+        """Set `use_worker_state`.
+
+        Parameters
+        ----------
+        use_worker_state : bool, default True
+            Whether functions that run in workers get the state of their worker.
+        """
+        self._params = self._params._replace(use_worker_state=use_worker_state)
+
+    def set_keep_alive(self, keep_alive: bool = True) -> None:
+        """Set `keep_alive`.
+
+        Parameters
+        ----------
+        keep_alive : bool, default True
+            Whether workers stay from one map to the next.
+        """
+        self._params = self._params._replace(keep_alive=keep_alive)
+
+    def set_order_tasks(self, order_tasks: bool = True) -> None:
+        """Set `order_tasks`.
+
+        Parameters
+        ----------
+        order_tasks : bool, default True
+            Whether chunk i goes to worker ``i % n_jobs``.
+        """
+        self._params = self._params._replace(order_tasks=order_tasks)
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        iterable_of_args: Iterable[Any],
+        iterable_len: int | None = None,
+        max_tasks_active: int | None = None,
+        chunk_size: float | None = None,
+        n_splits: int | None = None,
+        worker_lifespan: int | None = None,
+        progress_bar: bool = False,
+        concatenate_numpy_output: bool = True,
+        worker_init: Init | None = None,
+        worker_exit: Init | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+        progress_bar_options: dict[str, Any] | None = None,
+        progress_bar_style: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the results of `func` for all items, in their order.
+
+        Parameters
+        ----------
+        func : callable
+            Runs in the workers.
+        iterable_of_args : iterable
+            The items. A dictionary gives keywords, any other iterable but a string, bytes or a
+            numpy array gives arguments, and anything else is one argument; see
+            `make_single_arguments`. A numpy array as the whole input is cut into slices.
+        iterable_len : int, optional
+            Number of items to take, and what a progress bar shows as the total; by default the
+            length of the iterable, if it has one.
+        max_tasks_active : int, optional
+            Number of tasks that may be on their way ahead of the results.
+        chunk_size : int or float, optional
+            Tasks that are handed over together. By default, as many as keep the cost of that small;
+            the length of the iterable need not be known.
+        n_splits : int, optional
+            Number of chunks, where no `chunk_size` is given. Without it, an array is cut into
+            ``4 * n_jobs`` slices.
+        worker_lifespan : int, optional
+            Number of tasks after which a worker is replaced.
+        progress_bar : bool, default False
+            Whether to show a progress bar, which needs tqdm.
+        concatenate_numpy_output : bool, default True
+            Whether results that are all numpy arrays are joined to one.
+        worker_init, worker_exit : callable, optional
+            Called in each worker before its first task, and before it ends. What `worker_exit`
+            returns can be had by `get_exit_results`.
+        task_timeout, worker_init_timeout, worker_exit_timeout : float, optional
+            Seconds that a task, or one of these functions, may run.
+        progress_bar_options : dict, optional
+            Options of tqdm.
+        progress_bar_style : {"std", "rich", "notebook", "dashboard"}, optional
+            Style of the progress bar.
+        **options
+            Parameters in common with `Parallel`, which go before those of the pool.
+
+        Returns
+        -------
+        list or numpy.ndarray
+            The results.
+
+        Raises
+        ------
+        RuntimeError
+            When a map of this thread is still running, whose results were not all taken.
+        ParallelError
+            See `parallel_core.errors`. What a task raises is raised as it is.
+        """
+        params = _map_params(locals())
+        results = self._list("map", func, iterable_of_args, params, ReturnAs.LIST, options)
+        return concatenated(results) if concatenate_numpy_output else results
+
+    def map_unordered(
+        self,
+        func: Callable[..., Any],
+        iterable_of_args: Iterable[Any],
+        iterable_len: int | None = None,
+        max_tasks_active: int | None = None,
+        chunk_size: float | None = None,
+        n_splits: int | None = None,
+        worker_lifespan: int | None = None,
+        progress_bar: bool = False,
+        worker_init: Init | None = None,
+        worker_exit: Init | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+        progress_bar_options: dict[str, Any] | None = None,
+        progress_bar_style: str | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        """Return the results of `func` for all items, in the order in which they come; see `map`.
+
+        Returns
+        -------
+        list
+            The results.
+        """
+        params = _map_params(locals())
+        kind = ReturnAs.UNORDERED
+        return self._list("map_unordered", func, iterable_of_args, params, kind, options)
+
+    def imap(
+        self,
+        func: Callable[..., Any],
+        iterable_of_args: Iterable[Any],
+        iterable_len: int | None = None,
+        max_tasks_active: int | None = None,
+        chunk_size: float | None = None,
+        n_splits: int | None = None,
+        worker_lifespan: int | None = None,
+        progress_bar: bool = False,
+        worker_init: Init | None = None,
+        worker_exit: Init | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+        progress_bar_options: dict[str, Any] | None = None,
+        progress_bar_style: str | None = None,
+        **options: Any,
+    ) -> Generator[Any, None, None]:
+        """Yield the results of `func` for all items, in their order; see `map`.
+
+        Nothing happens before the first result is asked for. Then the map runs, ahead of whoever
+        takes the results, until they are all taken, or the pool ends.
+
+        Yields
+        ------
+        object
+            A result.
+        """
+        params = _map_params(locals())
+        kind = ReturnAs.GENERATOR
+        yield from self._stream("imap", func, iterable_of_args, params, kind, options)
+
+    def imap_unordered(
+        self,
+        func: Callable[..., Any],
+        iterable_of_args: Iterable[Any],
+        iterable_len: int | None = None,
+        max_tasks_active: int | None = None,
+        chunk_size: float | None = None,
+        n_splits: int | None = None,
+        worker_lifespan: int | None = None,
+        progress_bar: bool = False,
+        worker_init: Init | None = None,
+        worker_exit: Init | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+        progress_bar_options: dict[str, Any] | None = None,
+        progress_bar_style: str | None = None,
+        **options: Any,
+    ) -> Generator[Any, None, None]:
+        """Yield the results of `func` for all items as they come; see `map` and `imap`.
+
+        Yields
+        ------
+        object
+            A result.
+        """
+        params = _map_params(locals())
+        kind = ReturnAs.UNORDERED
+        yield from self._stream("imap_unordered", func, iterable_of_args, params, kind, options)
+
+    def apply(
+        self,
+        func: Callable[..., Any],
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        worker_init: Init | None = None,
+        worker_exit: Init | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the result of one call in a worker; see `apply_async`.
+
+        Returns
+        -------
+        object
+            What `func` returned.
+        """
+        if self._applies.is_mine():
+            raise RuntimeError(
+                "a callback cannot wait for another call of its pool: use apply_async"
+            )
+        params = _map_params(locals())
+        return self._submit(func, args, kwargs, callback, error_callback, params, options).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        worker_init: Init | None = None,
+        worker_exit: Init | None = None,
+        task_timeout: float | None = None,
+        worker_init_timeout: float | None = None,
+        worker_exit_timeout: float | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """Have a worker make one call, and return at once.
+
+        Parameters
+        ----------
+        func : callable
+            Runs in a worker.
+        args : iterable or object, default ()
+            Its arguments; a value that is not iterable, a string, bytes or an array is one
+            argument.
+        kwargs : dict, optional
+            Its keyword arguments.
+        callback, error_callback : callable, optional
+            Called with the result, or with the exception, in a thread of the pool, before `get`
+            returns. What it raises is reported, and nothing else.
+        worker_init, worker_exit, worker_init_timeout, worker_exit_timeout
+            As for `map`. Those of the first call hold until the workers end, at the end of the
+            ``with`` block, by `stop_and_join` or after the next map.
+        task_timeout : float, optional
+            Seconds that this task may run; the others go on when it ends for that.
+        **options
+            Parameters in common with `Parallel`; those of the first call hold, too.
+
+        Returns
+        -------
+        AsyncResult
+            The outcome, now or later.
+        """
+        params = _map_params(locals())
+        return self._submit(func, args, kwargs, callback, error_callback, params, options)
+
+    def stop_and_join(self, keep_alive: bool = False) -> None:
+        """Wait until all tasks are done, have exit functions run, and end the workers.
+
+        Parameters
+        ----------
+        keep_alive : bool, default False
+            Whether to let the workers live on, and only wait.
+        """
+        self._end_map_of_this_thread()
+        self._applies.drain()
+        run = Run(self._workers, "stop_and_join", keeps=False)
+        self._workers.take(run, "stop_and_join")
+        try:
+            if not keep_alive:
+                self._workers.stop()
+                self._of_applies = None
+        finally:
+            self._workers.give_back(run)
+
+    join = stop_and_join
+
+    def terminate(self) -> None:
+        """Stop all tasks, and end the workers without their exit functions."""
+        holder = self._workers.holder
+        if isinstance(holder, Run):
+            holder.end()
+        self._applies.abort()
+        self._workers.stop(at_once=True)
+        self._of_applies = None
+
+    def get_exit_results(self) -> list[Any]:
+        """Return what exit functions have returned, in the order of the workers' numbers.
+
+        Returns
+        -------
+        list
+            One entry for each worker that had a task; more where workers were replaced.
+        """
+        return list(self._workers.exit_results)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.stop_and_join()
+        else:
+            self.terminate()
+
+    def __repr__(self) -> str:
+        params = self._params
+        return f"WorkerPool(n_jobs={params.n_jobs}, start_method={params.start_method!r})"
+
+    def _list(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        items: Any,
+        params: MapParams,
+        return_as: ReturnAs,
+        options: dict[str, Any],
+    ) -> list[Any]:
+        run, bar = self._begin(name, func, items, params, return_as, options)
+        try:
+            if return_as is ReturnAs.LIST:
+                return run.results()
+            found: list[Any] = []
+            for values in run.chunks():
+                found += values
+            return found
+        finally:
+            run.drop()
+            if bar is not None:
+                bar.close()
+
+    def _stream(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        items: Any,
+        params: MapParams,
+        return_as: ReturnAs,
+        options: dict[str, Any],
+    ) -> Generator[Any, None, None]:
+        run, bar = self._begin(name, func, items, params, return_as, options)
+        try:
+            for values in run.chunks():
+                yield from values
+        finally:
+            run.drop()
+            if bar is not None:
+                bar.close()
+
+    def _begin(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        items: Any,
+        params: MapParams,
+        return_as: ReturnAs,
+        options: dict[str, Any],
+    ) -> tuple[Run, Any]:
+        """Return a map that is ready to run, and its progress bar."""
+        params.check()
+        check_options(f"WorkerPool.{name}", options)
+        bar_options = check_style(params.progress_bar_style, params.progress_bar_options)
+        _check_call(func, items, name)
+        pool = self._params
+        pieces = cut(items, pool.n_jobs, params.iterable_len, params.chunk_size, params.n_splits)
+        wanted = self._want(params, options, pieces)
+        self._applies.drain()
+        run = Run(self._workers, name, pool.keep_alive)
+        self._workers.take(run, name)
+        try:
+            bar = None
+            if params.progress_bar:
+                bar = open_bar(params.progress_bar_style, bar_options, pieces.total)
+            tasks = self._tasks(func, pieces)
+            run.prepare(tasks, wanted, return_as, [] if bar is None else [bar], [])
+        except BaseException:
+            self._workers.give_back(run)
+            raise
+        return run, bar
+
+    def _submit(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: dict[str, Any] | None,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+        params: MapParams,
+        options: dict[str, Any],
+    ) -> AsyncResult:
+        params.check()
+        check_options("WorkerPool.apply", options, of_maps=False)
+        for function in (callback, error_callback):
+            if function is not None and not callable(function):
+                raise TypeError(f"a callback must be a function or None, not {function!r}")
+        if not callable(func):
+            raise TypeError(f"WorkerPool.apply takes a function and its arguments, not {func!r}")
+        result = AsyncResult(callback, error_callback)
+        if self._of_applies is None:
+            self._of_applies = params, options
+        first = self._of_applies
+        task: Any = (func, *arguments_of(args, kwargs))
+        if self._params.use_dill:
+            [task] = by_dill([(DillFunction(func), *task[1:])])
+        self._applies.submit(lambda: self._want(*first), task, result)
+        return result
+
+    def _tasks(self, func: Callable[..., Any], pieces: Cut) -> Iterable[Any]:
+        """Return the delayed calls of a map."""
+        if self._params.use_dill:
+            return by_dill(delayed_calls(DillFunction(func), pieces.items))
+        return delayed_calls(func, pieces.items)
+
+    def _want(
+        self, params: MapParams, options: dict[str, Any], pieces: Cut | None = None
+    ) -> Wanted:
+        """Return what workers of a call are to be like, with its spec."""
+        pool = self._params
+        given: dict[str, Any] = {
+            "timeout": params.task_timeout,
+            "worker_lifespan": params.worker_lifespan,
+        }
+        if pieces is not None:
+            size = pieces.chunk_size
+            active = params.max_tasks_active
+            if size is None and (pool.order_tasks or active is not None):
+                size = default_chunk_size(pieces.total, pool.n_jobs)
+                if active is not None:
+                    size = max(1, min(size, active // (2 * pool.n_jobs)))
+            if size is not None:
+                given["batch_size"] = size
+                if active is not None:
+                    given["pre_dispatch"] = max(1, active // size)
+        spec = spec_of("WorkerPool", params_of_parallel(pool, options, self._backend, **given), {})
+        kind = (pool.pass_worker_id, pool.use_worker_state, id(pool.shared_objects), spec.workers)
+        return Wanted(spec, kind, params.worker_init, params.worker_exit)
+
+    def _end_map_of_this_thread(self) -> None:
+        """End a map whose results this thread has not taken, and cannot take any more."""
+        import threading
+
+        holder = self._workers.holder
+        if isinstance(holder, Run) and holder.thread == threading.get_ident():
+            holder.end()
+
+
+def _map_params(given: dict[str, Any]) -> MapParams:
+    """Return the parameters of a map that are among `given`."""
+    return MapParams(**{name: given[name] for name in MapParams._fields if name in given})
+
+
+def _check_call(func: Any, items: Any, name: str) -> None:
+    if not callable(func):
+        raise TypeError(f"WorkerPool.{name} takes a function and its items, not {func!r}")
+    if not hasattr(type(items), "__iter__") and not hasattr(type(items), "__getitem__"):
+        raise TypeError(
+            f"WorkerPool.{name} takes an iterable of arguments, not {items!r} of type "
+            f"{type(items).__name__!r}"
+        )
