@@ -13,5 +13,5 @@
 - `runner`: what it does.
 - `contexts`: `parallel_config`, `parallel_backend` and questions about what is in force.
 - `generators`: what ``return_as="generator"`` returns.
-- `asynchronous`: a call in a thread of its own, for an event loop; `loops`: waking one.
+- `asynchronous`: a call in a thread of its own, for an event loop; `loops`: waiting in one.
 """

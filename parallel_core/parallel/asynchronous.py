@@ -3,14 +3,14 @@
 ::
 
     event loop                                      a thread of the call
-    ResultStream.__anext__ ── asks, a Signal ────▶ next chunk of Parallel.__call__
+    ResultStream.__anext__ ── asks, a Future ────▶ next chunk of the Call
          ▲                                              │      ▲
-         └───────────── sets the Signal ────────────────┘      │
+         └───────────── its result ─────────────────────┘      │
     cancelled, closed, dropped ── Interruption ────────────────┘ wakes the dispatch, which ends
 
 The call is as ever, and so is its iterable, which is pulled in the thread: within the caller's
-context variables, and no further ahead than a generator would pull it, since the thread asks for
-the next chunk when it is wanted. Nobody waits for the thread but who cancels it.
+context variables, and no further ahead than a generator would pull it, since the thread makes the
+next chunk when it is asked for. Only a cancellation waits for the thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import queue
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -29,114 +30,86 @@ from parallel_core.calls.call import Call
 from parallel_core.dispatch.interruption import CallInterrupted, Interruption
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.errors import without_our_frames
-from parallel_core.parallel.loops import Signal, new_signal
+from parallel_core.parallel.loops import find_loop
 
 _T = TypeVar("_T")
-Begin = Callable[[Iterable[Any], ReturnAs, Interruption], Call]
 _numbers = itertools.count()
 
 
 class Background:
-    """The place for the one background call of a `Parallel` object.
+    """The place for the one background call of a `Parallel` object."""
 
-    Parameters
-    ----------
-    begin : callable
-        Returns a `Call` of given tasks that has not started; it raises where another one runs.
-    end : callable
-        Is given that call when it is closed.
-
-    Attributes
-    ----------
-    call : BackgroundCall or None
-        The one that runs.
-    """
-
-    def __init__(self, begin: Begin, end: Callable[[Call], None]) -> None:
-        self.begin = begin
-        self.end = end
-        self.call: BackgroundCall | None = None
+    def __init__(
+        self,
+        begin: Callable[[Iterable[Any], ReturnAs, Interruption], Call],
+        end: Callable[[Call], None],
+    ) -> None:
+        self.begin = begin  #: returns a call that has not started; raises where another one runs
+        self.end = end  #: is given that call when it is closed
+        self.call: BackgroundCall | None = None  #: the one that runs
 
 
 class BackgroundCall:
-    """A call in a thread of its own.
-
-    Parameters
-    ----------
-    place : Background
-        Where it stands while it runs.
-    tasks : iterable
-        Of delayed calls.
-    return_as : ReturnAs
-        What it returns.
-    """
+    """A call in a thread of its own."""
 
     def __init__(self, place: Background, tasks: Iterable[Any], return_as: ReturnAs) -> None:
         self._place = place
         self._tasks = tasks
         self._return_as = return_as
         self._interruption = Interruption()
-        self._asked: queue.SimpleQueue[Signal | None] = queue.SimpleQueue()
-        self._found: Any = None
-        self._error: BaseException | None = None
-        self._ended: Signal | None = None
+        self._asked: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
+        self._ended: Future[None] = Future()
         self._thread: threading.Thread | None = None
-        self.is_over = False
 
     async def start(self) -> None:
         """Start the thread; where one before it is just ending, wait for that."""
         before = self._place.call
         if before is not None and before._interruption.is_set:
             await before.close()
-        ended = new_signal()
+        find_loop()
         call = self._place.begin(self._tasks, self._return_as, self._interruption)
-        self._thread = threading.Thread(
+        self._tasks = ()
+        thread = threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._serve, call),
             name=f"parallel-core-async-{next(_numbers)}",
             daemon=True,
         )
-        self._place.call, self._ended = self, ended
+        self._place.call, self._thread = self, thread
         try:
-            self._thread.start()
+            thread.start()
         except BaseException:
-            self._place.call = self._ended = None
+            self._place.call = self._thread = None
             self._place.end(call)
             raise
 
     async def take(self) -> Any:
         """Return the next chunk, or the list; None at the end."""
-        assert self._ended is not None
-        signal = new_signal()
-        self._asked.put(signal)
-        if self.is_over:
-            self._answer_all()
+        wait = find_loop()
+        asked: Future[Any] = Future()
+        self._asked.put(asked)
+        if self._ended.done():
+            self._refuse()
         try:
-            await signal.wait()
+            await wait(asked)
         except GeneratorExit:
             self.interrupt()
             raise  # nothing may be waited for any more
         except BaseException:
             self.interrupt()
-            await self._ended.wait_shielded()
+            await wait(self._ended, shielded=True)
             raise
-        found, self._found = self._found, None
-        error, self._error = self._error, None
-        if error is not None:
-            try:
-                if isinstance(error, CallInterrupted):
-                    return self._ended_by_another()
-                if isinstance(error, StopAsyncIteration):
-                    raise RuntimeError("a task, or the iterable, raised this") from error
-                raise error
-            finally:
-                del error
-        return found
-
-    def _ended_by_another(self) -> None:
-        """Say that somebody else has closed the stream, or the `Parallel` object."""
-        if self._return_as is ReturnAs.LIST:
-            raise RuntimeError("the call was ended with the `with` block of its Parallel object")
+        try:
+            return asked.result()
+        except CallInterrupted:  # the stream, or the `with` block, was closed by somebody else
+            if self._return_as is not ReturnAs.LIST:
+                return None
+            words = "the call was ended with the `with` block of its Parallel object"
+            raise RuntimeError(words) from None
+        except StopAsyncIteration as error:  # would end an `async for`
+            raise RuntimeError("a task, or the iterable, raised this") from error
+        finally:
+            del asked  # an exception that it holds refers to this frame
 
     def interrupt(self) -> None:
         """Have the call end, and its thread; from any thread, at any moment."""
@@ -145,13 +118,9 @@ class BackgroundCall:
 
     async def close(self) -> None:
         """End the call, and wait for that."""
-        if self._ended is None:
-            return
-        self.interrupt()
-        if self._ended.is_here():
-            await self._ended.wait_shielded_or_raise()
-        else:  # of a loop that has ended
-            self.join()
+        if self._thread is not None:
+            self.interrupt()
+            await find_loop()(self._ended, shielded=True)
 
     def join(self) -> None:
         """End the call, and wait for that without a loop."""
@@ -160,74 +129,67 @@ class BackgroundCall:
             self._thread.join()
 
     def _serve(self, call: Call) -> None:
-        """Do what is asked, until the end: what the thread does."""
-        signal = self._asked.get()
+        """Make a chunk whenever one is asked for, until the end: what the thread does."""
+        steps = _steps(call)
+        asked = self._asked.get()
+        last: Any = None
+        error: BaseException | None = None
         try:
-            if signal is not None:
-                signal = self._run(call, signal)
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._tasks = ()
-            self._place.end(call)
-            self.is_over = True
-            if self._place.call is self:
-                self._place.call = None
-            if signal is not None:
-                signal.set()
-            self._answer_all()
-            assert self._ended is not None
-            self._ended.set()
-
-    def _run(self, call: Call, signal: Signal) -> Signal | None:
-        """Run the call; return the signal of whoever waits for the end, if anybody does."""
-        if call.is_list:
-            self._found = call.run()
-            return signal
-        is_complete = False
-        try:
-            call.start()
-            for chunk in call.chunks():
-                self._found = chunk
-                del chunk
-                signal.set()
+            while asked is not None:
+                asked.set_result(next(steps))
+                asked = None  # nothing here refers to a result that was taken
                 asked = self._asked.get()
-                if asked is None:
-                    return None
-                signal = asked
-            is_complete = True
-            return signal
-        except BaseException as error:
-            call.attach_to(error)
-            self._error = error
-            return signal
-        finally:
-            call.close(is_complete)
+            steps.close()
+        except StopIteration as end:
+            last = end.value
+        except BaseException as raised:
+            error = raised
+        self._place.end(call)
+        if self._place.call is self:
+            self._place.call = None
+        self._ended.set_result(None)
+        if asked is not None:  # told after all that: another call may begin now
+            asked.set_result(last) if error is None else asked.set_exception(error)
+        self._refuse()
 
-    def _answer_all(self) -> None:
-        """Let go on who has asked when it was over; whoever asks later looks for that."""
-        while not self._asked.empty():
-            signal = self._asked.get()
-            if signal is not None:
-                signal.set()
+    def _refuse(self) -> None:
+        """Answer whoever has asked when it was over."""
+        while True:
+            try:
+                asked = self._asked.get_nowait()
+            except queue.Empty:
+                return
+            if asked is not None:
+                asked.set_exception(CallInterrupted())
+
+
+def _steps(call: Call) -> Generator[Any, None, Any]:
+    """Run a call: yield its chunks, or return all at once, and close it however it ended."""
+    if call.is_list:
+        return call.run()
+    is_complete = False
+    try:
+        call.start()
+        yield from call.chunks()
+        is_complete = True
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        call.attach_to(error)
+        raise
+    finally:
+        call.close(is_complete)
 
 
 class ResultStream(Generic[_T]):
     """What `Parallel.astream` returns: an asynchronous iterator over results.
 
     It ends when the results do, when it is closed (`aclose`, or the end of an ``async with``),
-    dropped, or when whoever waits for it is cancelled. Then running tasks are stopped.
-
-    Parameters
-    ----------
-    call : BackgroundCall
-        Not started.
-    name : str
-        The call in words, for a warning.
+    dropped, or when the task that waits for it is cancelled. Then running tasks are stopped.
     """
 
     def __init__(self, call: BackgroundCall, name: str) -> None:
-        self._call = call
+        self._call = call  # not started
         self._name = name
         self._results: deque[_T] = deque()
         self._has_started = False
