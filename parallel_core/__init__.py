@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from parallel_core.context.registered import register_context as register_context
     from parallel_core.context.registered import unregister_context as unregister_context
     from parallel_core.context.seeds import rng as rng
+    from parallel_core.context.this_worker import ThisWorker as ThisWorker
+    from parallel_core.context.this_worker import this_worker as this_worker
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
     from parallel_core.errors import BackendError as BackendError
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import TaskExitError as TaskExitError
     from parallel_core.errors import TaskTimeoutError as TaskTimeoutError
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
+    from parallel_core.errors import WorkerExitError as WorkerExitError
     from parallel_core.executor.futures import get_executor as get_executor
     from parallel_core.observe.events import BatchAnswered as BatchAnswered
     from parallel_core.observe.events import BatchSubmitted as BatchSubmitted
@@ -132,7 +135,9 @@ _HOMES = {
     "TaskFailure": "dispatch.policy",
     "TaskOutput": "output.capture",
     "TaskTimeoutError": "errors",
+    "ThisWorker": "context.this_worker",
     "WorkerDiedError": "errors",
+    "WorkerExitError": "errors",
     "WorkerOptions": "backends.base",
     "cpu_count": "backends.cores",
     "delayed": "tasks.delayed",
@@ -146,6 +151,7 @@ _HOMES = {
     "register_parallel_backend": "backends.registry",
     "rng": "context.seeds",
     "shutdown_workers": "backends.shutdown",
+    "this_worker": "context.this_worker",
     "unregister_context": "context.registered",
     "wrap_non_picklable_objects": "serialization.wrapping",
 }

@@ -64,6 +64,10 @@ WORKER_DEFAULTS: dict[str, Any] = {
     "max_worker_memory": None,
     "preload": None,
     "worker_lifespan": None,
+    "worker_init": None,
+    "worker_exit": None,
+    "cpu_ids": None,
+    "worker_env": None,
 }
 UNSET: dict[str, Any] = {
     name: Unset(value) for name, value in (*DEFAULTS.items(), *WORKER_DEFAULTS.items())

@@ -37,6 +37,7 @@ __all__ = [
     "TaskExitError",
     "TaskTimeoutError",
     "WorkerDiedError",
+    "WorkerExitError",
 ]
 
 
@@ -85,6 +86,10 @@ class TaskExitError(ParallelError, RuntimeError):
     def __init__(self, message: str, code: object = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class WorkerExitError(ParallelError, RuntimeError):
+    """A function given as `worker_exit` raised, or ended its worker; the message names which."""
 
 
 class LowMemoryError(ParallelError, MemoryError):

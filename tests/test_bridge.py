@@ -444,7 +444,7 @@ def test_who_was_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"backend": "loky", "env": {}}, "has no parameter 'env'; set os.environ in a function"),
+        ({"backend": "loky", "env": {}}, "has no parameter 'env'; write worker_env"),
         ({"backend": "loky", "kill_workers": True}, "shutdown_workers"),
         ({"backend": "multiprocessing", "maxtasksperchild": 3}, "write worker_lifespan"),
         ({"backend": "multiprocessing", "context": None}, "pass the context as backend="),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core import config
 from parallel_core.backends.cores import resolve_n_jobs
+from parallel_core.context.this_worker import Passed
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers.messages import AfterFailure
 
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 86400.0
 #: A time that does not come.
 NEVER = float("inf")
+#: What can be said of single workers that are ours; see `Backend.worker_features`.
+OF_THREADS = frozenset(
+    {
+        "worker_init",
+        "worker_exit",
+        "use_worker_state",
+        "pass_worker_id",
+        "shared_objects",
+        "cpu_ids",
+        "order_tasks",
+    }
+)
+OF_PROCESSES = OF_THREADS | {"worker_env"}
+IN_PLACE = OF_THREADS - {"cpu_ids"}
 
 
 class Style(enum.Enum):
@@ -30,6 +45,74 @@ class Style(enum.Enum):
 
     INLINE = "inline"  #: one after the other, in the thread that wants the results
     PUSH = "push"  #: batches are submitted to it
+
+
+class WorkerSetup(NamedTuple):
+    """What is to be done for each worker by itself, before its first task and after its last one.
+
+    Workers have numbers, their slots, from 0; one that takes the place of another has its slot.
+
+    Attributes
+    ----------
+    init : callable or None
+        Called in each worker before its first task; see `worker_init` of `Parallel`.
+    exit : callable or None
+        Called in each worker after its last task.
+    passed : Passed
+        Which arguments are put in front of those of both, and of each task.
+    shared_objects : object
+        What all workers get.
+    cpu_ids : tuple of tuple of int, or None
+        CPUs for each slot.
+    env : tuple of tuple of (str, str), or None
+        Variables for each slot, which its worker has from its start.
+    init_timeout, exit_timeout : float or None
+        Seconds that the functions may take.
+    is_exclusive : bool
+        Whether the workers are started for this session, and end with it.
+    """
+
+    init: Callable[..., object] | None = None
+    exit: Callable[..., object] | None = None
+    passed: Passed = Passed()
+    shared_objects: Any = None
+    cpu_ids: tuple[tuple[int, ...], ...] | None = None
+    env: tuple[tuple[tuple[str, str], ...], ...] | None = None
+    init_timeout: float | None = None
+    exit_timeout: float | None = None
+    is_exclusive: bool = False
+
+    @property
+    def needs_request(self) -> bool:
+        """Whether a worker has to be told something before its first task."""
+        return self.init is not None or self.shared_objects is not None
+
+    @property
+    def needs_worker(self) -> bool:
+        """Whether the thread of the caller will not do."""
+        return self.cpu_ids is not None or self.env is not None
+
+    def asked_for(self) -> list[str]:
+        """Return the parameters of `Parallel` that this comes from."""
+        given = {
+            "worker_init": self.init is not None,
+            "worker_exit": self.exit is not None,
+            "use_worker_state": self.passed.state,
+            "cpu_ids": self.cpu_ids is not None,
+            "worker_env": self.env is not None,
+            "pass_worker_id": self.passed.id,
+            "shared_objects": self.passed.shared or self.shared_objects is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    def check_n_jobs(self, n_jobs: int) -> None:
+        """Raise ValueError unless what is said of each worker is said of `n_jobs` of them."""
+        for name, each in (("cpu_ids", self.cpu_ids), ("worker_env", self.env)):
+            if each is not None and len(each) != n_jobs:
+                raise ValueError(
+                    f"{name} must have one entry for each worker: it has {len(each)}, and "
+                    f"n_jobs={n_jobs}"
+                )
 
 
 class WorkerOptions(NamedTuple):
@@ -51,6 +134,8 @@ class WorkerOptions(NamedTuple):
         Over how many bytes, held between two tasks, it is replaced.
     preload : tuple of str
         Modules to import in each before its first task.
+    setup : WorkerSetup or None
+        What is to be done for each by itself.
     """
 
     initializer: Callable[..., object] | None = None
@@ -60,6 +145,7 @@ class WorkerOptions(NamedTuple):
     lifespan: int | None = None
     max_memory: int | None = None
     preload: tuple[str, ...] = ()
+    setup: WorkerSetup | None = None
 
 
 class Failure(NamedTuple):
@@ -281,9 +367,37 @@ class Session(ABC):
     def has_capacity(self, queued: int) -> bool:
         """Whether some worker has fewer than `queued` batches."""
 
+    def slot_has_capacity(self, slot: int, queued: int) -> bool:
+        """Whether the worker of `slot` has fewer; for engines with `Backend.worker_features`."""
+        raise broken(self, "slot_has_capacity", "is missing: its workers have no slots")
+
     @abstractmethod
     def submit(self, batch: Batch) -> None:
         """Hand over `batch`, to the worker with the fewest; never waits."""
+
+    def submit_to(self, slot: int, batch: Batch) -> None:
+        """Hand over `batch` to the worker of `slot`, from which nobody takes it."""
+        raise broken(self, "submit_to", "is missing: its workers have no slots")
+
+    def finish(self) -> list[Any]:
+        """Call the exit function in each worker that has had tasks; everything was answered.
+
+        Returns what it returned, in the order of slots; nothing where there is no such function.
+
+        Raises
+        ------
+        WorkerExitError
+            When it raised, or ended a worker.
+        """
+        return []
+
+    def request(self, slot: int, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
+        """Call `function` in the worker of `slot`, between two tasks.
+
+        Returns an object whose method `result` returns the value, or raises what was raised, once
+        `wait` has seen its answer, which `is_answered` tells.
+        """
+        raise broken(self, "request", "is missing: its workers have no slots")
 
     def start_workers(self) -> None:  # noqa: B027 - most have them
         """Start workers for what was submitted, where that has been left undone."""
@@ -383,6 +497,9 @@ class Backend:
         Whether ``n_jobs=1`` needs no worker: the tasks run in the caller's thread.
     default_n_jobs : int
         What ``n_jobs=None`` means here.
+    worker_features : frozenset of str
+        Which parameters about single workers it understands; see `WorkerSetup.asked_for`, and
+        ``"order_tasks"``.
     """
 
     name: str = ""
@@ -397,6 +514,7 @@ class Backend:
     can_answer_each: bool = False
     inline_when_single: bool = False
     default_n_jobs: int = 1
+    worker_features: frozenset[str] = frozenset()
 
     @property
     def nesting_level(self) -> int:
@@ -430,6 +548,15 @@ class Backend:
             When it has none to give on this system.
         """
         raise broken(self, "open", "is missing: it returns the Session of a call")
+
+    def check_features(self, wanted: Sequence[str]) -> None:
+        """Raise ValueError unless it understands all of the parameters `wanted`."""
+        missing = [name for name in wanted if name not in self.worker_features]
+        if missing:
+            raise ValueError(
+                f"backend={self.name!r} has no {' and no '.join(missing)}: use "
+                "backend='processes' or, where that will do, 'threading'"
+            )
 
     def start_call(self) -> None:
         """Do what a call needs before its first task; for subclasses."""

@@ -6,9 +6,11 @@ pidfd; what it had sent before is read first, so results that were on their way 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.answers import initializer_error, read_answer
@@ -22,10 +24,12 @@ from parallel_core.backends.base import (
     WorkerView,
 )
 from parallel_core.backends.losses import died, given_back, note_timed_out, returned
+from parallel_core.backends.session_setup import SessionSetup, answer_request, lost_requests
 from parallel_core.backends.shares import WORTH_SECONDS, tasks_to_leave
 from parallel_core.errors import warn_caller
 from parallel_core.observe.events import WorkerEnded, WorkerStarted
 from parallel_core.serialization.batch import Batch
+from parallel_core.tasks.description import function_name
 from parallel_core.workers.bell import Bell
 from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
@@ -36,11 +40,13 @@ from parallel_core.workers.messages import (
     Expecting,
     Message,
     Ready,
+    Reply,
     Unusable,
     from_wire,
 )
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
+from parallel_core.workers.requests import Request, pickle_call
 from parallel_core.workers.setup import ProcessState, WorkerKey, process_state
 from parallel_core.workers.starting import Spawn, WorkerStartError
 from parallel_core.workers.stealing import steal_from
@@ -77,6 +83,8 @@ class ChannelSession(Session):
         How new ones are born.
     lifespan : int, optional
         After how many tasks a worker is replaced.
+    setup : SessionSetup, optional
+        What is to be done for each worker by itself.
     """
 
     def __init__(
@@ -87,27 +95,47 @@ class ChannelSession(Session):
         now: ProcessState,
         spawn: Spawn | None,
         lifespan: int | None = None,
+        setup: SessionSetup | None = None,
     ) -> None:
         self._pool = pool
         self._n_jobs = n_jobs
+        self._setup = setup
         self._key = key
+        self._slot_keys: Sequence[WorkerKey] | None = None
+        self._idle_seconds = now.idle_seconds
+        if setup is not None:
+            self._key = setup.key(key)
+            self._slot_keys = setup.slot_keys(self._key, n_jobs)
+            now = now._replace(idle_seconds=None)  # for what it keeps, it is to stay
         self._process_state = now
         self._spawn = spawn
         self._lifespan = lifespan
         self._terms = CallTerms()
         self._spins = True
+        self._bell: Bell | None = None
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._failed_starts = 0  # workers that ended before they were ready, since one last was
-        self._group = pool.lease(n_jobs, key, now, spawn)
+        if self._slot_keys is None:
+            self._group = pool.lease(n_jobs, self._key, now, spawn)
+        else:
+            self._group = pool.lease_slots(self._slot_keys, now, spawn)
         self._workers = self._group.workers
-        for slot, worker in enumerate(self._workers):
-            worker.slot = slot
         self.n_workers = len(self._workers)
+        try:
+            for number, worker in enumerate(self._workers):
+                self._give_slot(worker, number if self._slot_keys is None else worker.slot)
+        except BaseException:
+            self._give_back(clean=True)
+            raise
         self._closed: list[tuple[float, Worker]] = []  # those whose channel has ended, until when
         self._news: list[Completion] = []
         self._unshown: Exception | None = None  # why what tasks print cannot be shown
         self._is_deaf = False  # the caller knows that it cannot
-        self._bell: Bell | None = None
+
+    def _give_slot(self, worker: Worker, slot: int) -> None:
+        worker.take_slot(slot)
+        if self._setup is not None:
+            self._setup.pin(worker)
 
     def begin(self, terms: CallTerms) -> None:
         """Start a call."""
@@ -142,12 +170,27 @@ class ChannelSession(Session):
 
     def is_current(self) -> bool:
         """Whether the workers are as new ones would be: nothing was reloaded, no folder changed."""
-        now = self._process_state
+        told = self._process_state
         if any(worker.gone for worker in self._workers):
             return False  # this process is a fork of the one that leased them
-        return self._group.reloads == reloads() and now == process_state(
-            now.idle_seconds, now.level, now.threads, now.max_memory
-        )
+        now = process_state(told.idle_seconds, told.level, told.threads, told.max_memory)
+        if self._group.reloads != reloads():
+            return False
+        if now != told and self._setup is not None:  # what its workers keep would be lost
+            self._tell(now)
+            return True
+        return now == told
+
+    def _tell(self, now: ProcessState) -> None:
+        """Tell the workers what has changed in this process."""
+        self._process_state = now
+        for worker in list(self._workers):
+            try:
+                worker.tell(now)
+            except ChannelClosed:
+                self._lose(worker)
+            else:
+                self._group.want_to_send(worker, worker.channel.pending)
 
     def has_capacity(self, queued: int) -> bool:
         """Whether some worker has fewer than `queued` batches, and would soon get to another."""
@@ -161,6 +204,26 @@ class ChannelSession(Session):
                 return True
         return False
 
+    def slot_has_capacity(self, slot: int, queued: int) -> bool:
+        """Whether the worker of `slot` has fewer; or some worker, if it has none any more."""
+        worker = self._worker_of(slot)
+        if worker is None:
+            return len(self._workers) < self.n_workers or self.has_capacity(queued)
+        if worker.leaving or (worker.sent and worker.is_limited):
+            return False
+        sent = len(worker.sent)
+        return not sent or (sent < queued and worker.has_answered)
+
+    def _worker_of(self, slot: int) -> Worker | None:
+        return next((worker for worker in self._workers if worker.slot == slot), None)
+
+    def submit_to(self, slot: int, batch: Batch) -> None:
+        """Send `batch` to the worker of `slot`; to any, if none can be had for it any more."""
+        while (worker := self._worker_of(slot) or self._replace(slot)) is not None:
+            if self._send(worker, batch, is_directed=True):
+                return
+        self.submit(batch)
+
     def submit(self, batch: Batch) -> None:
         """Send `batch` to the worker with the fewest; a worker that has left is replaced."""
         while True:
@@ -170,39 +233,49 @@ class ChannelSession(Session):
             if worker is None:
                 assert self._fatal is not None
                 raise SessionFailed(self._fatal)
-            if batch.uses:
-                self._pool.listen()
-            try:
-                terms = self._terms
-                waits = worker.submit(
-                    batch,
-                    terms.call,
-                    terms.after_failure,
-                    terms.answers_each,
-                    terms.folding,
-                    terms.context,
-                )
-            except ChannelClosed:
-                if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
-                    worker.sent.pop()
-                self._lose(worker)
-                continue
-            if waits:
-                self._group.want_to_send(worker, True)
-            return
+            if self._send(worker, batch):
+                return
 
-    def _replace(self) -> Worker | None:
+    def _send(self, worker: Worker, batch: Batch, is_directed: bool = False) -> bool:
+        """Send `batch` to `worker`, prepared for it; return whether that was still there."""
+        if batch.uses:
+            self._pool.listen()
+        terms = self._terms
+        try:
+            waits = self._setup is not None and self._setup.begin(worker)
+            waits |= worker.submit(
+                batch,
+                terms.call,
+                terms.after_failure,
+                terms.answers_each,
+                terms.folding,
+                terms.context,
+            )
+        except ChannelClosed:
+            if worker.sent and worker.sent[-1].batch is batch:  # else it came not even so far
+                worker.sent.pop()
+            self._lose(worker)
+            return False
+        worker.sent[-1].is_directed = is_directed
+        if waits:
+            self._group.want_to_send(worker, True)
+        return True
+
+    def _replace(self, slot: int | None = None) -> Worker | None:
         """Return a new worker for one that has left, if there is to be one."""
-        if self._fatal is not None:
+        if self._fatal is not None or len(self._workers) >= self.n_workers:
             return None
+        if slot is None:
+            taken = {worker.slot for worker in self._workers}
+            slot = next(slot for slot in range(self._n_jobs) if slot not in taken)
+        key = self._key if self._slot_keys is None else self._slot_keys[slot]
         try:
             with HeldInterrupts():
-                fresh = self._pool.replace(self._key, self._process_state, self._spawn)
+                fresh = self._pool.replace(key, self._process_state, self._spawn)
                 if self._lifespan is not None:
                     fresh.allow(self._lifespan)
-                taken = {worker.slot for worker in self._workers}
-                fresh.slot = next(slot for slot in range(self._n_jobs) if slot not in taken)
                 self._group.add(fresh)
+                self._give_slot(fresh, slot)
         except WorkerStartError as error:
             self.n_workers = len(self._workers)
             if not self._workers:
@@ -225,6 +298,8 @@ class ChannelSession(Session):
         for worker in self._workers:
             if not worker.sent or (worker.is_limited and not worker.is_fenced):
                 continue  # its answer will give back what it has
+            if any(sent.is_directed for sent in worker.sent):
+                continue
             waiting, running_for = worker.waiting(now)
             if not waiting:
                 continue
@@ -251,6 +326,9 @@ class ChannelSession(Session):
             raise SessionFailed(self._fatal)
         if self._closed:
             seconds = self._reap_closed(seconds)
+        if self._setup is not None:
+            again = self._setup.look(self._workers)
+            seconds = again if seconds is None else min(again, seconds)
         for descriptor, event in self._poll(seconds):
             worker = self._group.by_descriptor.get(descriptor)
             if worker is None:
@@ -316,11 +394,11 @@ class ChannelSession(Session):
     def cancel(self) -> None:
         """Stop what is between two tasks, kill what is inside one."""
         self._workers[:] = [worker for worker in self._workers if not worker.gone]
-        busy = [worker for worker in self._workers if worker.sent]
+        busy = [worker for worker in self._workers if worker.is_busy]
         for worker in busy:
             worker.board.cancel()
         deadline = time.monotonic() + _GRACE
-        while any(worker.sent for worker in busy) and (left := deadline - time.monotonic()) > 0:
+        while any(worker.is_busy for worker in busy) and (left := deadline - time.monotonic()) > 0:
             for descriptor, event in self._group.poller.poll(left * 1000):
                 if self._bell is not None and descriptor == self._bell.descriptor:
                     self._bell.clear()
@@ -336,7 +414,7 @@ class ChannelSession(Session):
                 except Exception:  # closed, or torn apart by an interrupt between two steps
                     worker.kill()
                     self._group.unwatch(descriptor)
-        stuck = [worker for worker in busy if worker.sent or worker.leaving or not worker.alive()]
+        stuck = [one for one in busy if one.is_busy or one.leaving or not one.alive()]
         for worker in stuck:
             self._tell_ended(worker, "was inside a task when the call ended")
             self._group.remove(worker)
@@ -351,7 +429,7 @@ class ChannelSession(Session):
         """Give the workers back."""
         clean = False
         try:
-            if any(worker.sent or worker.gone for worker in self._workers):
+            if any(worker.is_busy or worker.gone for worker in self._workers):
                 self.cancel()
             clean = self._fatal is None
             if self._lifespan is not None:
@@ -372,8 +450,69 @@ class ChannelSession(Session):
                     self._group.remove(worker)
                 self._pool.discard(unusable)
         finally:
-            self._pool.release(self._group, self._n_jobs, self._key)
+            if self._setup is not None:
+                self._leave_setup()
+            if self._key.exclusive is not None:
+                self._pool.dismiss(self._group, self._n_jobs, self._key)
+            elif self._slot_keys is not None:
+                self._pool.release_slots(self._group, self._slot_keys)
+            else:
+                self._pool.release(self._group, self._n_jobs, self._key)
             self._workers = []
+
+    def _leave_setup(self) -> None:
+        """Have workers that go back be as others are."""
+        now = self._process_state._replace(idle_seconds=self._idle_seconds)
+        for worker in self._workers:
+            worker.unpin()
+            with contextlib.suppress(ChannelClosed):  # it has left; the next lease sees that
+                worker.tell(now)
+        self._group.told = None
+
+    def finish(self) -> list[Any]:
+        """Call the exit function in each worker that has had tasks; return the results by slots."""
+        setup = self._setup
+        if setup is None:
+            return []
+        for worker in list(self._workers):
+            self._end_worker(worker)
+        try:
+            while any(worker.requests for worker in self._workers):
+                self.wait(None)
+        except SessionFailed as failed:
+            raise failed.error from failed.error.__cause__
+        if self._fatal is not None:
+            raise self._fatal
+        return setup.results()
+
+    def request(
+        self, slot: int, function: Callable[..., Any], args: tuple[Any, ...] = ()
+    ) -> Request:
+        """Call `function` in the worker of `slot`, after what it has to do now."""
+        what = f"the request {function_name(function)}"
+        asked = Request(Phase.REQUEST, pickle_call(function, args, what), what)
+        while (worker := self._worker_of(slot) or self._replace(slot)) is not None:
+            try:
+                waits = self._setup is not None and self._setup.begin(worker)
+                waits |= worker.ask(asked)
+            except ChannelClosed:
+                self._lose(worker)
+                continue
+            if waits:
+                self._group.want_to_send(worker, True)
+            return asked
+        raise SessionFailed(self._fatal or died(f"there is no worker {slot} any more"))
+
+    def _end_worker(self, worker: Worker) -> bool:
+        """Have `worker` call its exit function; return whether there is something to wait for."""
+        try:
+            is_asked = self._setup is not None and self._setup.end(worker)
+        except ChannelClosed:
+            self._lose(worker)
+            return True
+        if is_asked and worker.channel.pending:
+            self._group.want_to_send(worker, True)
+        return is_asked
 
     def _discard_answers(self, worker: Worker) -> None:
         for message in map(from_wire, worker.channel.receive() or ()):
@@ -381,6 +520,8 @@ class ChannelSession(Session):
                 self._fatal = initializer_error(message)
             elif isinstance(message, Expecting):
                 worker.channel.let_pass()
+            elif isinstance(message, Reply):
+                answer_request(worker.requests.popleft(), worker.slot, message)
             elif not isinstance(message, Born):  # Ready may have been lost to the interrupt
                 worker.ready = True
                 if isinstance(message, Answer) and message.finished:
@@ -428,6 +569,17 @@ class ChannelSession(Session):
             self._flush(worker)
         elif isinstance(message, Unusable):
             self._fatal = initializer_error(message)
+        elif isinstance(message, Reply):
+            self._take_reply(worker, message)
+
+    def _take_reply(self, worker: Worker, reply: Reply) -> None:
+        if self._setup is None:
+            answer_request(worker.requests.popleft(), worker.slot, reply)
+            return
+        error = self._setup.take_reply(worker, reply)
+        self._fatal = self._fatal or error
+        if worker.leaving and not worker.is_busy:
+            self._retire(worker)
 
     def _take_answer(self, worker: Worker, answer: Answer) -> None:
         sent = worker.sent[0]
@@ -461,10 +613,14 @@ class ChannelSession(Session):
             or (lifespan is not None and worker.tasks >= lifespan)
             or (most is not None and worker.memory > most)
         )
-        if worker.leaving and not worker.sent:
+        if worker.leaving and not worker.is_busy:
             self._retire(worker)
 
     def _retire(self, worker: Worker) -> None:
+        """Let a worker leave that has nothing to do, when it has called its exit function."""
+        if self._end_worker(worker):
+            worker.leaving = True
+            return
         self._tell_ended(worker, "was replaced after its last task")
         self._group.remove(worker)
         self._pool.retire(worker)
@@ -518,6 +674,8 @@ class ChannelSession(Session):
         wait_for_end(worker, _GRACE)
         death, running, timed_out = worker.exit_info(), worker.running(), worker.timed_out
         lost = list(worker.sent)
+        fatal = lost_requests(worker.requests, worker.slot, death, worker.is_on_request)
+        self._fatal = self._fatal or fatal
         self._tell_ended(worker, death.words)
         self._group.remove(worker)
         self._pool.discard([worker])

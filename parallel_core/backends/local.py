@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from parallel_core.backends.base import Backend, Session, Style, WorkerOptions
+from parallel_core.backends.base import IN_PLACE, OF_THREADS, Backend, Session, Style, WorkerOptions
 
 
 class SequentialBackend(Backend):
     """A plain loop in the thread that wants the results."""
 
     name = "sequential"
+    worker_features = IN_PLACE
     style = Style.INLINE
     supports_sharedmem = True
     uses_threads = True
@@ -23,6 +24,7 @@ class ThreadingBackend(Backend):
     """Threads of this process; they share its memory, and its interpreter lock."""
 
     name = "threading"
+    worker_features = OF_THREADS
     style = Style.PUSH
     runs_here = True
     can_answer_each = True

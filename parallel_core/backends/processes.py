@@ -6,6 +6,7 @@ from typing import Any
 
 from parallel_core import config
 from parallel_core.backends.base import (
+    OF_PROCESSES,
     Backend,
     BackendUnavailable,
     Session,
@@ -15,6 +16,7 @@ from parallel_core.backends.base import (
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.initializer import pickle_initializer
+from parallel_core.backends.session_setup import SessionSetup
 from parallel_core.workers.pool import worker_pool
 from parallel_core.workers.setup import WorkerKey, process_state
 from parallel_core.workers.starting import Spawn, WorkerStartError, spawn_from
@@ -39,6 +41,7 @@ class _PoolBackend(Backend):
     can_answer_each = True
     aim_seconds = 0.02
     inline_when_single = True
+    worker_features = OF_PROCESSES
 
     def __init__(self, start_method: str, spawn: Spawn | None = None) -> None:
         self._start_method = start_method
@@ -55,8 +58,12 @@ class _PoolBackend(Backend):
             initializer = None if options.initializer is None else pickle_initializer(options)
             key = WorkerKey(self._start_method, initializer, environment, options.preload, hooks)
         now = process_state(options.idle_seconds, level, threads, options.max_memory)
+        setup = None
+        if options.setup is not None:
+            setup = SessionSetup(options.setup, inherits=self._spawn is not None)
+        pool, lifespan = worker_pool(), options.lifespan
         try:
-            return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn, options.lifespan)
+            return ChannelSession(pool, n_jobs, key, now, self._spawn, lifespan, setup)
         except WorkerStartError as error:
             raise BackendUnavailable(str(error)) from error
 

@@ -55,11 +55,21 @@ class Share:
         Those that no thread has begun.
     end : int
         Position after the last of them.
+    slot : int or None
+        Which thread they are for, if only that one may have them.
     """
 
-    __slots__ = ("end", "form", "tasks", "work")
+    __slots__ = ("end", "form", "slot", "tasks", "work")
 
-    def __init__(self, work: BatchInWork, form: Form, tasks: deque[Any], end: int) -> None:
+    def __init__(
+        self,
+        work: BatchInWork,
+        form: Form,
+        tasks: deque[Any],
+        end: int,
+        slot: int | None = None,
+    ) -> None:
+        self.slot = slot
         self.work = work
         self.form = form
         self.tasks = tasks
@@ -74,14 +84,14 @@ class Share:
         except IndexError:  # its thread was quicker
             pass
         end, self.end = self.end, self.end - len(taken)
-        return Share(self.work, self.form, taken, end) if taken else None
+        return Share(self.work, self.form, taken, end, self.slot) if taken else None
 
 
 _WHOLE = Form()
 
 
-def share_of(batch: Batch) -> Share:
-    """Return all of `batch`, with as few objects as will do."""
+def share_of(batch: Batch, slot: int | None = None) -> Share:
+    """Return all of `batch`, with as few objects as will do; it may be for one thread alone."""
     token, arity, payload = batch.runs[0]
     form, items = _WHOLE, payload
     if len(batch.runs) > 1:
@@ -91,7 +101,7 @@ def share_of(batch: Batch) -> Share:
         form = Form(function, arity == 1)
         if arity != 1:
             items = list(_arguments(arity, payload))
-    return Share(BatchInWork(batch), form, deque(items), batch.start + batch.size)
+    return Share(BatchInWork(batch), form, deque(items), batch.start + batch.size, slot)
 
 
 def _whole_tasks(batch: Batch) -> Iterator[Call]:

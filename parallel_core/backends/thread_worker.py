@@ -35,9 +35,11 @@ from parallel_core.backends.base import (
     Failure,
     SessionFailed,
 )
+from parallel_core.backends.local_worker import LocalWorker, SlotThread
 from parallel_core.backends.thread_share import Form, Share
 from parallel_core.context.batch_context import BatchContext, ContextFailed, items_for
 from parallel_core.context.item import Place
+from parallel_core.context.this_worker import enter_worker
 from parallel_core.reduction.tree import FoldFailed
 from parallel_core.serialization.failure import named
 from parallel_core.serialization.handles import to_call
@@ -61,6 +63,8 @@ class ThreadCall:
         Nesting level of the tasks.
     initializer : callable, optional
         Called in each thread first, without arguments.
+    slot_thread : callable, optional
+        Returns the thread that stays for a slot; without it, each thread ends with the call.
     """
 
     def __init__(
@@ -69,7 +73,9 @@ class ThreadCall:
         n_workers: int,
         level: int,
         initializer: Callable[[], object] | None,
+        slot_thread: Callable[[int], SlotThread] | None = None,
     ) -> None:
+        self._slot_thread = slot_thread
         self.terms = terms
         self.n_workers = n_workers
         self.level = level
@@ -85,6 +91,7 @@ class ThreadCall:
         # For what follows, and `workers`; who ends the call may be a finalizer within.
         self._lock = threading.RLock()
         self._inbox: deque[Share] = deque()  # what no thread has
+        self._directed: dict[int, deque[Share]] = {}  # the same, for one thread alone
         self._waiting: deque[Any] = deque()  # the bells of threads that have nothing
         self._n_open = 0  # shares
         self._is_watched = False  # one of these looks
@@ -96,8 +103,19 @@ class ThreadCall:
         with self._lock:
             self._n_open += 1
             share.work.n_open += 1
-            self._inbox.append(share)
-            self._wake_one()
+            if share.slot is None:
+                self._inbox.append(share)
+                self._wake_one()
+            else:
+                self._directed.setdefault(share.slot, deque()).append(share)
+                self._wake(share.slot)
+
+    def _wake(self, slot: int) -> None:
+        """Wake the thread of `slot`, if it waits."""
+        for worker in self.workers:
+            if worker.slot == slot and worker.bell in self._waiting:
+                self._waiting.remove(worker.bell)
+                worker.bell.release()
 
     def start_workers(self, n_spare: int = 0) -> None:
         """Start threads until there is one for each share, and so many besides.
@@ -109,26 +127,43 @@ class ThreadCall:
         """
         while True:
             with self._lock:
-                number = len(self.workers)
-                if number >= min(self._n_open + n_spare, self.n_workers) or self.is_stopped:
+                slot = None if self.is_stopped else self._next_slot(n_spare)
+                if slot is None:
                     return
-                worker = ThreadWorker(self)
+                thread = None if self._slot_thread is None else self._slot_thread(slot)
+                worker = ThreadWorker(
+                    self, LocalWorker(slot, None) if thread is None else thread.worker
+                )
                 self.workers.append(worker)  # before it starts: an interrupt may come in between
             run = functools.partial(self._context.copy().run, worker.run)
-            name = f"parallel-core-{number}"
             try:
-                threading.Thread(target=run, name=name, daemon=True).start()
+                if thread is None:
+                    name = f"parallel-core-{slot}"
+                    threading.Thread(target=run, name=name, daemon=True).start()
+                else:
+                    thread.do(run)
             except RuntimeError as error:
                 with self._lock:
                     self.workers.remove(worker)
                     self.n_workers = len(self.workers)
+                    self._inbox += self._directed.pop(slot, ())  # better elsewhere than never
                 if self.n_workers == 0:
                     raise RuntimeError(
                         f"not even one thread can be started for the tasks: {error} (if the "
                         "program is not ending, see ulimit -u); n_jobs=1 needs none"
                     ) from error
 
-    def take(self, bell: Any) -> Share | None:
+    def _next_slot(self, n_spare: int) -> int | None:
+        """Return the slot of the next thread to start, if there is to be one more."""
+        taken = {worker.slot for worker in self.workers}
+        for slot, shares in self._directed.items():
+            if shares and slot not in taken:
+                return slot
+        if len(taken) >= min(self._n_open + n_spare, self.n_workers):
+            return None
+        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def take(self, slot: int, bell: Any) -> Share | None:
         """Wait for a share, be it a part of another thread's; None when it is time to end."""
         looks = False
         share: Share | None = None
@@ -136,7 +171,9 @@ class ThreadCall:
             with self._lock:
                 if self.is_stopped:
                     return None
-                if self._inbox:
+                if own := self._directed.get(slot):
+                    share = own.popleft()
+                elif self._inbox:
                     share = self._inbox.popleft()
                 elif looks:
                     share = self._steal()
@@ -169,7 +206,7 @@ class ThreadCall:
 
         The thread that begins it may have been the one that looked at others.
         """
-        if self._is_watched or not (len(share.tasks) > 1 or self._has_tasks(share)):
+        if self._is_watched or not (_can_be_split(share, 1) or self._has_tasks(share)):
             return
         self.start_workers(n_spare=1)
         with self._lock:
@@ -178,7 +215,7 @@ class ThreadCall:
     def _has_tasks(self, besides: Share | None = None) -> bool:
         """Whether a thread has tasks that it has not begun."""
         shares = (worker.share for worker in self.workers)
-        return any(share and share is not besides and share.tasks for share in shares)
+        return any(share and share is not besides and _can_be_split(share) for share in shares)
 
     def _steal(self) -> Share | None:
         """Return half of what a thread has not begun that is not through with it soon."""
@@ -189,8 +226,9 @@ class ThreadCall:
             longest, victim = 2 * LOOK_SECONDS, None
             for worker in self.workers:
                 share = worker.share
-                if share is None or not (left := len(share.tasks)):
+                if share is None or not _can_be_split(share):
                     continue
+                left = len(share.tasks)
                 self._seen[id(share)] = left
                 done = seen.get(id(share), math.inf) - left
                 seconds = left * elapsed / done if done > 0 else math.inf
@@ -258,6 +296,11 @@ class ThreadCall:
         return found
 
 
+def _can_be_split(share: Share, keep: int = 0) -> bool:
+    """Whether other threads may have some of it, all but `keep`."""
+    return share.slot is None and len(share.tasks) > keep
+
+
 def new_bell() -> Any:
     """Return a lock that is taken, for a thread to wait for; whoever rings it gives it up.
 
@@ -276,9 +319,15 @@ class ThreadWorker:
     ----------
     call : ThreadCall
         What it shares with the others.
+    local : LocalWorker
+        What it knows of itself.
 
     Attributes
     ----------
+    slot : int
+        Its number.
+    bell : lock
+        For which it waits.
     share : Share or None
         What it has of a batch.
     since : float
@@ -287,10 +336,12 @@ class ThreadWorker:
         Whether nothing that it does counts any more.
     """
 
-    def __init__(self, call: ThreadCall) -> None:
+    def __init__(self, call: ThreadCall, local: LocalWorker) -> None:
         self._call = call
+        self._local = local
+        self.slot = local.known.id
         self._is_timed = call.terms.is_timed
-        self._bell = new_bell()
+        self.bell = new_bell()
         self._lock = threading.Lock()
         self._first = 0
         self._values: Any = []  # a list, or what folds
@@ -306,6 +357,7 @@ class ThreadWorker:
         call = self._call
         try:
             config.enter_task(call.level, call.terms.settings)
+            enter_worker(self._local.known)
             call.pools.enter()
             if call.initializer is not None:
                 _initialize(call.initializer)
@@ -333,7 +385,7 @@ class ThreadWorker:
     def _run_next(self) -> bool:
         """Run a share; return whether to go on."""
         call = self._call
-        share = call.take(self._bell)
+        share = call.take(self.slot, self.bell)
         if share is None:
             return False
         self._begin_at(share.end - len(share.tasks))
@@ -341,6 +393,7 @@ class ThreadWorker:
         if call.is_stopped:  # after `share` is there, so either this sees it or who stops does
             return False
         call.note_begun(share)
+        self._local.begin()
         self._began = monotonic()
         if call.items:
             copy_context().run(self._run_within, BatchContext(call.items, Place.THREAD), share)

@@ -21,14 +21,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 from parallel_core.backends.base import (
+    LONGEST_WAIT,
     CallTerms,
     Completion,
     Session,
     SessionFailed,
     WorkerOptions,
 )
+from parallel_core.backends.local_worker import SlotThread
 from parallel_core.backends.thread_share import share_of
 from parallel_core.backends.thread_worker import ThreadCall
 from parallel_core.serialization.batch import Batch
@@ -57,16 +60,21 @@ class ThreadSession(Session):
         self._initializer: Callable[[], object] | None = None
         if options.initializer is not None:
             self._initializer = functools.partial(options.initializer, *options.initargs)
+        self._setup = options.setup
+        self._threads: dict[int, SlotThread] = {}  # those that stay, by slot
         self._call: ThreadCall | None = None
         self._in_flight = 0  # batches
+        self._slots: dict[Batch, int] = {}  # of those for one thread alone
         self._fatal: SessionFailed | None = None
 
     def begin(self, terms: CallTerms) -> None:
         """Start a call."""
         self.n_workers = self._n_jobs
         self._in_flight = 0
+        self._slots = {}
         self._fatal = None
-        self._call = ThreadCall(terms, self._n_jobs, self._level, self._initializer)
+        slot_thread = None if self._setup is None else self._slot_thread
+        self._call = ThreadCall(terms, self._n_jobs, self._level, self._initializer, slot_thread)
         self._call.pools.begin()
 
     def end(self) -> None:
@@ -74,6 +82,30 @@ class ThreadSession(Session):
         call, self._call = self._call, None
         if call is not None:
             call.end()
+
+    def _slot_thread(self, slot: int) -> SlotThread:
+        """Return the thread of `slot` for all calls of this session."""
+        assert self._setup is not None
+        if slot not in self._threads:
+            self._threads[slot] = SlotThread(slot, self._setup)
+        return self._threads[slot]
+
+    def _drop_thread(self, slot: int) -> None:
+        """Have the thread of `slot` end after its task; another one takes its place."""
+        thread = self._threads.pop(slot, None)
+        if thread is not None:
+            thread.leave()
+
+    def slot_has_capacity(self, slot: int, queued: int) -> bool:
+        """Whether there are fewer than `queued` batches for the thread of `slot`."""
+        return sum(other == slot for other in self._slots.values()) < queued
+
+    def submit_to(self, slot: int, batch: Batch) -> None:
+        """Put `batch` where the thread of `slot` takes it."""
+        assert self._call is not None
+        self._slots[batch] = slot
+        self._call.give(share_of(batch, slot))
+        self._in_flight += 1
 
     def has_capacity(self, queued: int) -> bool:
         """Whether there are fewer than `queued` batches for each thread."""
@@ -105,15 +137,33 @@ class ThreadSession(Session):
         if self._fatal is not None:
             raise self._fatal
         news: list[Completion] = []
+        seconds = self._look_at_init(seconds)
         for item in self._call.completions(seconds):
             if isinstance(item, SessionFailed):
                 self._fatal = item
             else:
-                self._in_flight -= item.finished
+                if item.finished:
+                    self._in_flight -= 1
+                    self._slots.pop(item.batch, None)
                 news.append(item)
         if self._fatal is not None and not news:
             raise self._fatal
         return news
+
+    def _look_at_init(self, seconds: float | None) -> float | None:
+        """Look for init functions over their time; return when to look again, or `seconds`."""
+        setup = self._setup
+        if setup is None or setup.init_timeout is None:
+            return seconds
+        now = monotonic()
+        for slot, thread in list(self._threads.items()):
+            if thread.worker.is_late(now):
+                late = thread.worker.late("worker_init", setup.init, setup.init_timeout)
+                self._fatal = SessionFailed(late)
+                self._drop_thread(slot)
+                return 0.0
+        look = setup.init_timeout / 4 if self._in_flight else LONGEST_WAIT
+        return look if seconds is None else min(look, seconds)
 
     def waker(self) -> Callable[[], None]:
         """Return what has `wait` return."""
@@ -130,6 +180,7 @@ class ThreadSession(Session):
             if since and now - since <= limit:
                 again = min(again, since + limit)
             elif since and worker.disown(since):
+                self._drop_thread(worker.slot)
                 self._call.replace(worker)
                 worker.hand_in(True, _too_late(worker.describe(), limit))
                 self.start_workers()
@@ -138,12 +189,27 @@ class ThreadSession(Session):
     def cancel(self) -> None:
         """Have no further task begun; those that run are left to end."""
         if self._call is not None:
+            for worker in list(self._call.workers):
+                if worker.share is not None:
+                    self._drop_thread(worker.slot)
             self._call.stop()
             self.end()
+
+    def finish(self) -> list[Any]:
+        """Call the exit function in each thread that has had tasks; return results by slots."""
+        setup = self._setup
+        if setup is None or setup.exit is None:
+            return []
+        self.end()
+        endings = [self._threads[slot].finish() for slot in sorted(self._threads)]
+        found = [ending.results(setup.exit_timeout, setup.exit) for ending in endings]
+        return [value for values in found for value in values]
 
     def close(self) -> None:
         """Let the threads go."""
         self.cancel()
+        for slot in list(self._threads):
+            self._drop_thread(slot)
 
 
 def _too_late(what: str, limit: float) -> BaseException:

@@ -15,9 +15,11 @@ from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.nesting import settings_of_tasks
 from parallel_core.calls.pre_dispatch import resolve_pre_dispatch
+from parallel_core.calls.resources import CallResources, globals_set_by
 from parallel_core.context.capturing import context_items_of_call
 from parallel_core.context.item import ContextItem, Place
 from parallel_core.context.seeds import Seeded, seed_of_call
+from parallel_core.context.this_worker import leading_arguments
 from parallel_core.dispatch.call_errors import PartialResults, attach
 from parallel_core.dispatch.inline import InlineLoop
 from parallel_core.dispatch.limits import Counters, Limits, ReturnAs
@@ -26,10 +28,9 @@ from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.errors import warn_caller
 from parallel_core.observe.events import CallEnded, CallStarted, Emit, Observer, emit_to
-from parallel_core.serialization.definitions import Definitions, stored_globals
+from parallel_core.serialization.definitions import Definitions
 
 if TYPE_CHECKING:
-    from parallel_core.calls.resources import CallResources
     from parallel_core.calls.spec import CallSpec
     from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.policy import Policy
@@ -152,6 +153,7 @@ class Call:
             bounds.call_timeout,
             bounds.gate(),
             self._interruption,
+            bounds.order_tasks,
         )
         seeded = seed_of_call(spec.seed)
         settings = _settings_for(backend, n_jobs, spec.workers)
@@ -169,11 +171,12 @@ class Call:
         tasks, self._tasks = self._tasks, ()
         if session is None:
             _initialize_here(spec.workers)
-            self._dispatch = InlineLoop(tasks, outcomes, limits)
+            worker = self._resources.worker_here()
+            self._dispatch = InlineLoop(tasks, outcomes, limits, worker.known)
         else:
             arrays = functools.partial(self._resources.array_reducer, spec.arrays)
             definitions = Definitions(
-                stored_globals(spec.workers.initializer),
+                globals_set_by(spec.workers),
                 arrays if backend.opens_files else None,
                 backend.passes_descriptors,
             )
@@ -215,19 +218,29 @@ class Call:
         self._counters = self.counters
         dispatch, self._dispatch = self._dispatch, None  # keep its figures, not its results
         self._tasks = ()
+        resumed = 0
         try:
             if not is_complete and dispatch is not None:
                 dispatch.abandon()
         finally:
-            resumed = self._resources.end_call(is_complete)
-            if self._emit is not None:
-                emit, self._emit = self._emit, None
-                _, completed, total = self._counters
-                emit(CallEnded(self._number, completed, total, resumed, self._error))
+            try:
+                resumed = self._resources.end_call(is_complete)
+            except BaseException as error:
+                if is_complete and dispatch is not None:  # an exit function has raised
+                    self._error = error
+                    attach(error, dispatch.outcomes.partial()[0], None)
+                raise
+            finally:
+                if self._emit is not None:
+                    emit, self._emit = self._emit, None
+                    _, completed, total = self._counters
+                    emit(CallEnded(self._number, completed, total, resumed, self._error))
 
     def _place(self, n_jobs: int) -> tuple[Backend, Session | None]:
         """Return the backend, or one that works in its place, with a session where it has one."""
-        backend = self._spec.backend
+        backend, setup = self._spec.backend, self._spec.workers.setup
+        if setup is not None:
+            setup.check_n_jobs(n_jobs)
         if self._needs_no_worker(n_jobs) or sys.is_finalizing():
             return find_backend("sequential"), None  # the end: no import, no thread any more
         while backend.style is not Style.INLINE:
@@ -237,6 +250,7 @@ class Call:
                 return backend, self._resources.open(backend, n_jobs)
             except BackendUnavailable as error:
                 backend = _instead_of(backend, error)
+                backend.check_features(self._spec.features())
         return backend, None
 
     def _needs_no_worker(self, n_jobs: int) -> bool:
@@ -244,7 +258,8 @@ class Call:
         spec, backend = self._spec, self._spec.backend
         if n_jobs != 1 or not backend.inline_when_single or not self._may_run_here:
             return False
-        if spec.bounds.timeout is not None:
+        setup = spec.workers.setup
+        if spec.bounds.timeout is not None or (setup is not None and setup.needs_worker):
             return False
         if backend.runs_here:
             return True  # a thread protects from nothing else
@@ -258,7 +273,11 @@ class Call:
     ) -> tuple[ContextItem, ...]:
         """Return what is to hold inside the tasks, the outermost first."""
         captured = context_items_of_call(_place_of(backend), seeded, settings, backend.opens_files)
-        return (*self._spec.results.context_items(), *captured, *self._own_items)
+        items = (*self._spec.results.context_items(), *captured, *self._own_items)
+        setup = self._spec.workers.setup
+        if setup is not None and any(setup.passed):
+            items += (leading_arguments(setup.passed),)
+        return items
 
 
 def _place_of(backend: Backend) -> Place:

@@ -6,7 +6,7 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from memmapping.sizes import parse_nbytes
@@ -14,7 +14,9 @@ from parallel_core.backends.cores import check_n_jobs as check_n_jobs
 from parallel_core.backends.registry import check_name
 from parallel_core.calls.pre_dispatch import check_pre_dispatch as check_pre_dispatch
 from parallel_core.dispatch.limits import ReturnAs
+from parallel_core.errors import warn_caller
 from parallel_core.tasks.placeholders import NO_RESULT
+from parallel_core.workers.system import can_pin
 
 RETRY_BACKOFF = 0.1
 LOW_MEMORY_TIMEOUT = 60.0
@@ -134,6 +136,86 @@ def check_preload(given: Any) -> tuple[str, ...]:
                 f"'scipy.linalg', not {name!r}"
             )
     return tuple(dict.fromkeys(names))
+
+
+def check_flag(given: Any, name: str) -> bool:
+    """Return `given`, which must be True or False."""
+    if given is True or given is False:
+        return bool(given)
+    raise TypeError(f"{name} must be True or False, not {given!r}")
+
+
+def check_function(given: Any, name: str) -> Callable[..., Any] | None:
+    """Return `given` if it can be called, or None."""
+    if given is None or callable(given):
+        function: Callable[..., Any] | None = given
+        return function
+    raise TypeError(f"{name} must be a function or None, not {given!r}")
+
+
+def check_cpu_ids(given: Any) -> tuple[tuple[int, ...], ...] | None:
+    """Return the CPUs of each worker; None where the system cannot have it run on some alone.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is no list of CPUs, or lists of them, that there are.
+    """
+    if given is None:
+        return None
+    words = (
+        "cpu_ids must be a list with one entry for each worker, the number of a CPU or a list of "
+        f"such numbers, as in [0, 1] or [[0, 1], [2, 3]], not {given!r}"
+    )
+    if not isinstance(given, (list, tuple, range)):
+        raise TypeError(words)
+    each = tuple(_cpus(entry, words) for entry in given)
+    known = os.cpu_count() or 1
+    for number in (number for cpus in each for number in cpus):
+        if not 0 <= number < known:
+            raise ValueError(f"cpu_ids: there is no CPU {number} here, but 0 to {known - 1}")
+    if not can_pin():
+        warn_caller("cpu_ids: workers cannot be tied to CPUs on this system", RuntimeWarning)
+        return None
+    return each
+
+
+def _cpus(entry: Any, words: str) -> tuple[int, ...]:
+    numbers = entry if isinstance(entry, (list, tuple, set, frozenset, range)) else [entry]
+    if not numbers:
+        raise ValueError(f"{words}: a worker needs one CPU at least")
+    try:
+        if any(isinstance(number, bool) for number in numbers):
+            raise TypeError
+        return tuple(sorted({operator.index(number) for number in numbers}))
+    except TypeError:
+        raise TypeError(words) from None
+
+
+def check_worker_env(given: Any) -> tuple[tuple[tuple[str, str], ...], ...] | None:
+    """Return the variables of each worker.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is no list of mappings from names to values.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, Mapping) for one in given):
+        raise TypeError(
+            "worker_env must be a list with one mapping of variables for each worker, as in "
+            f"[{{'CUDA_VISIBLE_DEVICES': '0'}}, {{'CUDA_VISIBLE_DEVICES': '1'}}], not {given!r}"
+        )
+    for name, value in (variable for one in given for variable in one.items()):
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(
+                f"worker_env: names and values must be strings, not {name!r}: {value!r}"
+                + (f"; write {str(value)!r}" if isinstance(name, str) else "")
+            )
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"worker_env: {name!r}: {value!r} cannot be a variable")
+    return tuple(tuple(one.items()) for one in given)
 
 
 def check_iterable(iterable: Any) -> Iterable[Any]:

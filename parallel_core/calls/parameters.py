@@ -6,7 +6,7 @@ it for type checkers, which look at its overloads instead; a test holds the two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.config import WORKER_DEFAULTS
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
         max_worker_memory: int | str | None
         preload: str | list[str] | tuple[str, ...] | None
         worker_lifespan: int | None
+        worker_init: Callable[..., object] | None
+        worker_exit: Callable[..., object] | None
+        cpu_ids: Sequence[int | Sequence[int]] | None
+        worker_env: Sequence[Mapping[str, str]] | None
+        use_worker_state: bool
+        order_tasks: bool
         retries: int
         retry_on: type[BaseException] | tuple[type[BaseException], ...] | list[type[BaseException]]
         retry_backoff: float
@@ -61,7 +67,7 @@ _INSTEAD = {
     "check_pickle": "nothing needs it",
     "context": "pass the context as backend=",
     "context_id": "nothing needs it",
-    "env": "set os.environ in a function that you pass as initializer=",
+    "env": "write worker_env, with the variables of each worker",
     "forward_reducers": "register them with copyreg",
     "backward_reducers": "register them with copyreg",
     "kill_workers": "workers end with the program, or by shutdown_workers()",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
-from parallel_core.backends.base import Backend, Session, broken
+from parallel_core.backends.base import Backend, Session, WorkerOptions, broken
+from parallel_core.backends.local_worker import LocalWorker
 from parallel_core.errors import PerformanceWarning, warn_caller
 from parallel_core.serialization.definitions import stored_globals
 
@@ -32,12 +34,17 @@ class CallResources:
         Whether further calls will come; else everything is given back after a call.
     n_resumed_tasks : int
         How many results came from the journal.
+    exit_results : list
+        What exit functions returned at the end of the last call, or of the ``with`` block.
     """
 
     def __init__(self, spec: CallSpec) -> None:
         self._options = spec.workers
         self._given_journal = spec.journal
         self._session: Session | None = None
+        self._worker_here: LocalWorker | None = None
+        self._earlier_results: list[Any] = []  # of sessions before this one
+        self.exit_results: list[Any] = []
         self._arrays: ArrayReducer | None = None
         self._journal: Journal | None = None
         self.is_kept = False
@@ -46,6 +53,7 @@ class CallResources:
     def open(self, backend: Backend, n_jobs: int) -> Session:
         """Return a session of `backend` for a call; a new one where there is none that works."""
         if self._session is not None and not self._session.is_current():
+            self._earlier_results += self._session.finish()
             self._release()
         if self._session is None:
             session = backend.open(n_jobs, config.nesting_level() + 1, self._options)
@@ -54,13 +62,26 @@ class CallResources:
             self._session = session
         return self._session
 
+    def worker_here(self) -> LocalWorker:
+        """Return the caller's own thread as a worker, prepared for tasks.
+
+        Raises
+        ------
+        InitializerError
+            When its init function raises.
+        """
+        if self._worker_here is None:
+            self._worker_here = LocalWorker(0, self._options.setup)
+        copy_context().run(self._worker_here.enter)
+        return self._worker_here
+
     def open_journal(self, seeded: Seeded | None) -> Journal | None:
         """Return the journal, if there is to be one; in a ``with`` block one for all its calls."""
         given = self._given_journal
         if self._journal is None and given is not None:
             from parallel_core.journal.store import Journal
 
-            own = stored_globals(self._options.initializer)
+            own = globals_set_by(self._options)
             seed = None if seeded is None else tuple(seeded.seed)
             self._journal = (
                 given if isinstance(given, Journal) else Journal.open(given, seed=seed, own=own)
@@ -98,7 +119,11 @@ class CallResources:
             if not self.is_kept:
                 self._close_journal()
             if not self.is_kept or not is_complete:
-                self._release()
+                try:
+                    if is_complete:
+                        self._finish()
+                finally:
+                    self._release()
             else:
                 if self._arrays is not None:
                     self._arrays.end_call()
@@ -106,11 +131,24 @@ class CallResources:
                     self._session.end()
         return resumed
 
-    def close(self) -> None:
-        """Give everything back."""
+    def close(self, calls_exit: bool = False) -> None:
+        """Give everything back; workers may call their exit functions first."""
         self.is_kept = False
         self._close_journal()
-        self._release()
+        try:
+            if calls_exit:
+                self._finish()
+        finally:
+            self._release()
+
+    def _finish(self) -> None:
+        """Have exit functions called, and keep what they return."""
+        results, self._earlier_results = self._earlier_results, []
+        if self._session is not None:
+            results += self._session.finish()
+        if self._worker_here is not None:
+            results += copy_context().run(self._worker_here.end)
+        self.exit_results = results
 
     def _close_journal(self) -> None:
         """Close the journal, unless it is somebody else's."""
@@ -120,12 +158,19 @@ class CallResources:
 
     def _release(self) -> None:
         """Give back the session and close the arrays; the next call opens others."""
+        self._worker_here = None
         if self._arrays is not None:
             arrays, self._arrays = self._arrays, None
             arrays.close()
         if self._session is not None:
             session, self._session = self._session, None
             session.close()
+
+
+def globals_set_by(options: WorkerOptions) -> frozenset[str]:
+    """Return the globals that functions set which prepare workers."""
+    init = None if options.setup is None else options.setup.init
+    return stored_globals(options.initializer) | stored_globals(init)
 
 
 def _warn_of_no_room(message: str) -> None:

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core import config
-from parallel_core.backends.base import Backend, WorkerOptions
+from parallel_core.backends.base import Backend, WorkerOptions, WorkerSetup
 from parallel_core.backends.registry import default_backend_name, takes_params
 from parallel_core.calls import checks
 from parallel_core.calls.choice import choose_backend
 from parallel_core.calls.parameters import unexpected
 from parallel_core.config import WORKER_DEFAULTS, Unset, setting
 from parallel_core.context.seeds import check_seed
+from parallel_core.context.this_worker import NOTHING_PASSED, Passed
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.dispatch.policy import Policy
 from parallel_core.observe.events import check_observers
@@ -94,6 +95,7 @@ class Bounds(NamedTuple):
     batch_size: int | None = None
     min_free_memory: int | None = None
     low_memory_timeout: float | None = checks.LOW_MEMORY_TIMEOUT
+    order_tasks: bool = False
 
     def gate(self) -> MemoryGate | None:
         """Return what holds one call back while too little memory is free."""
@@ -155,6 +157,12 @@ class CallSpec(NamedTuple):
     def effective_n_jobs(self) -> int:
         """Return how many workers a call gets that begins here and now."""
         return self.backend.effective_n_jobs(self.n_jobs)
+
+    def features(self) -> list[str]:
+        """Return the parameters about single workers, which not every backend understands."""
+        setup = self.workers.setup
+        asked_for = [] if setup is None else setup.asked_for()
+        return [*asked_for, "order_tasks"] if self.bounds.order_tasks else asked_for
 
 
 #: Specs that were made from values of these types alone are kept: `Parallel(n_jobs=2)` in a loop is
@@ -244,7 +252,8 @@ def _make_spec(
     )
     if n_jobs is None:
         n_jobs = backend.default_n_jobs if default_n_jobs is None else default_n_jobs
-    return CallSpec(
+    passed = Passed(state=checks.check_flag(params["use_worker_state"], "use_worker_state"))
+    spec = CallSpec(
         backend=backend,
         n_jobs=n_jobs,
         is_named=given is not None,
@@ -254,11 +263,16 @@ def _make_spec(
         failures=failures,
         bounds=_bounds(params),
         arrays=arrays,
-        workers=worker_options(workers),
+        workers=worker_options(workers, passed),
         journal=params["journal"],
         seed=check_seed(params["seed"]),
         observers=check_observers(of_context["observers"]),
     )
+    if features := spec.features():
+        backend.check_features(features)
+        if spec.workers.setup is not None:
+            spec.workers.setup.check_n_jobs(spec.effective_n_jobs())
+    return spec
 
 
 def _bounds(params: dict[str, Any]) -> Bounds:
@@ -271,10 +285,11 @@ def _bounds(params: dict[str, Any]) -> Bounds:
         batch_size=checks.check_batch_size(params["batch_size"]),
         min_free_memory=checks.check_size(params["min_free_memory"], "min_free_memory"),
         low_memory_timeout=checks.check_timeout(params["low_memory_timeout"], "low_memory_timeout"),
+        order_tasks=checks.check_flag(params["order_tasks"], "order_tasks"),
     )
 
 
-def worker_options(given: dict[str, Any]) -> WorkerOptions:
+def worker_options(given: dict[str, Any], passed: Passed = NOTHING_PASSED) -> WorkerOptions:
     """Return what workers are asked to be, checked; what was not given has its default.
 
     Raises
@@ -292,4 +307,17 @@ def worker_options(given: dict[str, Any]) -> WorkerOptions:
         lifespan=checks.check_count(params["worker_lifespan"], "worker_lifespan"),
         max_memory=checks.check_size(params["max_worker_memory"], "max_worker_memory"),
         preload=checks.check_preload(params["preload"]),
+        setup=_setup(params, passed),
     )
+
+
+def _setup(params: dict[str, Any], passed: Passed) -> WorkerSetup | None:
+    """Return what is to be done for each worker by itself; None where that is nothing."""
+    setup = WorkerSetup(
+        init=checks.check_function(params["worker_init"], "worker_init"),
+        exit=checks.check_function(params["worker_exit"], "worker_exit"),
+        passed=passed,
+        cpu_ids=checks.check_cpu_ids(params["cpu_ids"]),
+        env=checks.check_worker_env(params["worker_env"]),
+    )
+    return setup if setup.asked_for() else None

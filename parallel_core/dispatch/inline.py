@@ -10,6 +10,7 @@ from typing import Any
 
 from parallel_core.backends.base import Failure
 from parallel_core.context.batch_context import ContextFailed, call_within
+from parallel_core.context.this_worker import ThisWorker, enter_worker
 from parallel_core.dispatch.call_errors import replay_task
 from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.limits import Limits
@@ -35,6 +36,8 @@ class InlineLoop:
         What has come of the tasks.
     limits : Limits
         What bounds the call.
+    worker : ThisWorker
+        What its tasks learn of the worker that this is.
 
     Attributes
     ----------
@@ -42,7 +45,10 @@ class InlineLoop:
         What has come of the tasks.
     """
 
-    def __init__(self, tasks: Iterable[Any], outcomes: Outcomes, limits: Limits) -> None:
+    def __init__(
+        self, tasks: Iterable[Any], outcomes: Outcomes, limits: Limits, worker: ThisWorker
+    ) -> None:
+        self._worker = worker
         self.outcomes = outcomes
         self._tasks = outcomes.look_up(tasks)
         self._limits = limits
@@ -95,6 +101,7 @@ class InlineLoop:
         append = outcomes.results.append if fold is None else fold.append
         modules = sys.modules
         base = copy_context()  # a copy for each task would take longer than a look
+        base.run(enter_worker, self._worker)
         context = base.copy()
         run = context.run
         checked: object = None  # a function that can be called
@@ -175,6 +182,7 @@ class InlineLoop:
             try:
                 args, kwargs = to_call(args, kwargs)
                 run = copy_context().run
+                run(enter_worker, self._worker)
                 if items:
                     value = run(call_within, items, position, function, args, kwargs, notes)
                 else:

@@ -55,6 +55,8 @@ class Limits(NamedTuple):
         Closed while too little memory is free.
     interruption : Interruption or None
         Set by another thread when the call is to end.
+    order_tasks : bool
+        Whether tasks go to the workers in turn.
     """
 
     pre_dispatch: int | None = None
@@ -65,3 +67,4 @@ class Limits(NamedTuple):
     call_timeout: float | None = None
     gate: MemoryGate | None = None
     interruption: Interruption | None = None
+    order_tasks: bool = False

@@ -104,8 +104,11 @@ class BatchLoop:
         self._answers_each = self._live is not None and self._live.answers_each
         # An engine that cannot say which task runs gets single tasks where there is a time limit.
         self._one_task_per_batch = limits.timeout is not None and not session.reports_running_task
+        # Where tasks go to workers in turn, so many of them, from a multiple of it on.
+        self._turn = (limits.batch_size or 1) if limits.order_tasks else 0
+        self._n_slots = session.n_workers
         self._sizer = BatchSizer(
-            1 if self._one_task_per_batch else limits.batch_size,
+            1 if self._one_task_per_batch else self._turn or limits.batch_size,
             min(aim_seconds, _LIVE_AIM) if self._answers_each else aim_seconds,
             limits.max_tasks,
             session.n_workers,
@@ -267,6 +270,8 @@ class BatchLoop:
         size = self._sizer.to_pull()
         if self.outcomes.folded is not None:
             size = self.outcomes.folded.aligned(self._source.position, size)
+        if self._turn:
+            size = min(size, self._turn - self._source.position % self._turn)
         if self._live is not None:
             size = min(size, self._live.count() // self._session.n_workers + 1)
             self._definitions.expect_changes()
@@ -300,7 +305,7 @@ class BatchLoop:
         while outcomes.failure is None and not outcomes.stopped_early and not self._is_held_back():
             if self._backlog:
                 depth = self._max_queued()
-                while self._backlog and self._session.has_capacity(depth):
+                while self._backlog and self._has_room(depth):
                     self._submit()
                 self._session.start_workers()
             if self._live is not None and self._has_results():
@@ -325,7 +330,7 @@ class BatchLoop:
         # done.
         self._steal_again = NEVER
         running = self.dispatched - self.outcomes.completed + self.outcomes.resolved
-        if self._backlog or running < 2 or not self._session.has_capacity(1):
+        if self._turn or self._backlog or running < 2 or not self._session.has_capacity(1):
             return False  # a single task waits behind no other
         task_seconds = self._sizer.task_seconds or 0.0
         stolen, self._steal_again = self._session.steal(task_seconds)
@@ -334,9 +339,23 @@ class BatchLoop:
         return bool(stolen)
 
     def _submit_if_room(self) -> None:
-        if self._session.has_capacity(1) and not self._is_held_back():
+        if self._has_room(1) and not self._is_held_back():
             self._submit()
             self._session.start_workers()
+
+    def _has_room(self, queued: int) -> bool:
+        """Whether a worker takes the next batch; in turn, a batch whose worker does becomes it."""
+        if not self._turn:
+            return self._session.has_capacity(queued)
+        for index, batch in enumerate(self._backlog):
+            if self._session.slot_has_capacity(self._slot_of(batch), queued):
+                del self._backlog[index]
+                self._backlog.appendleft(batch)
+                return True
+        return False
+
+    def _slot_of(self, batch: Batch) -> int:
+        return batch.start // self._turn % self._n_slots
 
     def _hand_over_all(self) -> None:
         """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
@@ -360,7 +379,10 @@ class BatchLoop:
         self.dispatched += batch.size
         began = self._clock()
         try:
-            self._session.submit(batch)
+            if self._turn:
+                self._session.submit_to(self._slot_of(batch), batch)
+            else:
+                self._session.submit(batch)
         except SessionFailed as failed:
             self._fail(failed.error)
         self._sizer.handed_over(self._clock() - began + self._session.handover_seconds)
@@ -372,7 +394,7 @@ class BatchLoop:
         """Take a batch off the backlog, joined with those behind it as far as sizes allow."""
         share = self._share()
         batch = self._backlog.popleft()
-        if self._limits.batch_size is None:
+        if self._limits.batch_size is None and not self._turn:
             while len(self._backlog) >= self._session.n_workers:  # each other worker is left one
                 following = self._backlog[0]
                 if batch.size + following.size > share or not batch.is_followed_by(following):

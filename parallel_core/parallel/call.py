@@ -112,6 +112,24 @@ class Parallel(Runner, Generic[Returns, Instead]):
         Bytes over which a worker process is replaced, looked at between two tasks.
     worker_lifespan : int, optional
         Number of tasks after which a worker process is replaced.
+    worker_init : callable, optional
+        Function that each worker calls before its first task: in a ``with`` block once, else once a
+        call. See :doc:`/howto/worker-state`, for this and the next five.
+    worker_exit : callable, optional
+        Function that each worker calls after its last task, at the end of the call or of the
+        ``with`` block, and before a worker is replaced for its age or memory. What it returns is in
+        `exit_results`. It is not called in a worker that died, or after a call that failed.
+    cpu_ids : list of int or list of lists of int, optional
+        CPUs that each worker may run on; one entry for each worker.
+    worker_env : list of mappings, optional
+        Environment variables of each worker process, set before anything is imported in it; one
+        mapping for each worker.
+    use_worker_state : bool, default False
+        Whether each task, `worker_init` and `worker_exit` get a dictionary as their first argument,
+        which belongs to the worker.
+    order_tasks : bool, default False
+        Whether workers take turns: task ``i`` goes to worker ``i % n_jobs``, or, with a
+        `batch_size`, so many tasks at a time.
     preload : str or list of str, optional
         Modules that are imported once, in a process from which workers are forked: many workers
         then start quickly and share memory; see :doc:`/howto/preload`.
@@ -145,6 +163,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
         How many tasks were handed to workers, and how many are done.
     n_resumed_tasks : int
         How many results came from the `journal`.
+    exit_results : list
+        What `worker_exit` returned, in the order of the workers.
 
     Raises
     ------

@@ -27,7 +27,7 @@ from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, KeysView, Sequence
+    from collections.abc import Callable, KeysView, Mapping, Sequence
     from typing import Literal
 
     from parallel_core.observe.events import Observer
@@ -74,6 +74,8 @@ class parallel_config:
         ``OMP_NUM_THREADS`` that you have set win. Warm workers follow when it changes.
     initializer, initargs, idle_worker_timeout, max_worker_memory, preload, worker_lifespan
         As for `Parallel`.
+    worker_init, worker_exit, cpu_ids, worker_env
+        As for `Parallel`.
     **backend_params
         Parameters that the factory of a registered backend takes.
 
@@ -113,6 +115,10 @@ class parallel_config:
         max_worker_memory: int | str | None = UNSET["max_worker_memory"],
         preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
         worker_lifespan: int | None = UNSET["worker_lifespan"],
+        worker_init: Callable[..., object] | None = UNSET["worker_init"],
+        worker_exit: Callable[..., object] | None = UNSET["worker_exit"],
+        cpu_ids: Sequence[int | Sequence[int]] | None = UNSET["cpu_ids"],
+        worker_env: Sequence[Mapping[str, str]] | None = UNSET["worker_env"],
         **backend_params: Any,
     ) -> None:
         values = only_given(
@@ -139,6 +145,10 @@ class parallel_config:
             max_worker_memory=max_worker_memory,
             preload=preload,
             worker_lifespan=worker_lifespan,
+            worker_init=worker_init,
+            worker_exit=worker_exit,
+            cpu_ids=cpu_ids,
+            worker_env=worker_env,
         )
         if inner_max_num_threads is not None:
             workers["inner_max_num_threads"] = inner_max_num_threads
@@ -197,6 +207,8 @@ class parallel_backend(parallel_config):
         As for `parallel_config`.
     initializer, initargs, idle_worker_timeout, max_worker_memory, preload, worker_lifespan
         As for `Parallel`.
+    worker_init, worker_exit, cpu_ids, worker_env
+        As for `Parallel`.
     **backend_params
         Parameters of the backend, as in ``parallel_backend("custom", endpoint="http://compute")``.
 
@@ -221,6 +233,10 @@ class parallel_backend(parallel_config):
         max_worker_memory: int | str | None = UNSET["max_worker_memory"],
         preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
         worker_lifespan: int | None = UNSET["worker_lifespan"],
+        worker_init: Callable[..., object] | None = UNSET["worker_init"],
+        worker_exit: Callable[..., object] | None = UNSET["worker_exit"],
+        cpu_ids: Sequence[int | Sequence[int]] | None = UNSET["cpu_ids"],
+        worker_env: Sequence[Mapping[str, str]] | None = UNSET["worker_env"],
         **backend_params: Any,
     ) -> None:
         super().__init__(
@@ -233,6 +249,10 @@ class parallel_backend(parallel_config):
             max_worker_memory=max_worker_memory,
             preload=preload,
             worker_lifespan=worker_lifespan,
+            worker_init=worker_init,
+            worker_exit=worker_exit,
+            cpu_ids=cpu_ids,
+            worker_env=worker_env,
             **backend_params,
         )
 

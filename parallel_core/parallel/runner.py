@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,12 @@ class Runner:
         max_worker_memory: int | str | None = UNSET["max_worker_memory"],
         preload: str | list[str] | tuple[str, ...] | None = UNSET["preload"],
         worker_lifespan: int | None = UNSET["worker_lifespan"],
+        worker_init: Callable[..., object] | None = UNSET["worker_init"],
+        worker_exit: Callable[..., object] | None = UNSET["worker_exit"],
+        cpu_ids: Sequence[int | Sequence[int]] | None = UNSET["cpu_ids"],
+        worker_env: Sequence[Mapping[str, str]] | None = UNSET["worker_env"],
+        use_worker_state: bool = False,
+        order_tasks: bool = False,
         on_error: str | Callable[[TaskFailure], object] = "raise",
         retries: int = 0,
         retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
@@ -163,6 +169,11 @@ class Runner:
         return self._resources.n_resumed_tasks
 
     @property
+    def exit_results(self) -> list[Any]:
+        """What `worker_exit` returned in each worker, at the end of a call or ``with`` block."""
+        return self._resources.exit_results
+
+    @property
     def _progress(self) -> Counters:
         return self._counters if self._call is None else self._call.counters
 
@@ -196,7 +207,7 @@ class Runner:
         generator = self._generator() if self._generator is not None else None
         if generator is not None:
             generator.close()
-        self._resources.close()
+        self._resources.close(calls_exit=error is None or isinstance(error, Exception))
 
     def _run(self, iterable: Any) -> Any:
         """Return what a call returns."""

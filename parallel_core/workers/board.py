@@ -2,9 +2,10 @@
 
 ::
 
-    word   0        1      2      3       4      5        8      9     behind the page
-         STARTED  SINCE  PHASE  MEMORY  FENCED  HAS_OUTPUT     LIMIT  STOP    STACK
-         ◀──────────── written by the worker ──────▶     ◀─ parent ─▶   the worker, as it dies
+    word   0        1      2      3       4      5           6          8      9     10
+         STARTED  SINCE  PHASE  MEMORY  FENCED  HAS_OUTPUT  HAS_STATE  LIMIT  STOP  SLOT
+         ◀───────────────── written by the worker ───────────────▶     ◀─── parent ────▶
+    behind the page: STACK, which the worker writes as it dies
 
 Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the
 time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the
@@ -12,6 +13,8 @@ batch ends there. The parent lowers ``LIMIT`` to cancel or to take tasks back (s
 raises it again only when every batch that it had sent has been answered, so a limit never meets a
 task that it was not meant for. ``FENCED`` says whether the worker takes part in memory barriers (a
 `Fence`), ``HAS_OUTPUT`` that it has sent output (an `OutputNotice`) since the parent cleared it.
+``HAS_STATE`` says that something asked for `this_worker`, so that there may be a state to forget
+when the worker is given back; ``SLOT`` is the number that `this_worker` tells.
 
 ``PHASE`` and ``SINCE`` tell what the worker is doing and since when (`time.monotonic`), which is
 how a task that ran out of time, or whose worker was killed, is known by name; what happens while
@@ -35,7 +38,8 @@ from parallel_core.workers.system import memory_file
 
 PAGE_SIZE = 4096
 SIZE = 16 * PAGE_SIZE
-STARTED, SINCE, PHASE, MEMORY, FENCED, HAS_OUTPUT, LIMIT, STOP = 0, 1, 2, 3, 4, 5, 8, 9
+STARTED, SINCE, PHASE, MEMORY, FENCED, HAS_OUTPUT, HAS_STATE = range(7)  # of the worker
+LIMIT, STOP, SLOT = 8, 9, 10  # of the parent
 NO_LIMIT = 1 << 62
 
 
@@ -50,6 +54,9 @@ class Phase(enum.IntEnum):
     LOADING = 5  #: the function of the next task, with the modules that it needs
     FOLDING = 6  #: results, whatever task comes next
     CONTEXT = 7  #: setting up what is to hold inside the tasks, or putting it back
+    INIT = 8  #: what comes before the first task
+    EXIT = 9  #: what comes after the last one
+    REQUEST = 10  #: something else that the parent has asked for between two tasks
 
 
 class Fence(enum.IntEnum):

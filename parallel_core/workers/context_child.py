@@ -9,9 +9,12 @@ from typing import Any
 
 from parallel_core.output.records import forget_handlers, handlers
 from parallel_core.workers.main import main
+from parallel_core.workers.requests import inherit
 
 
-def run(descriptors: list[Any], environment: tuple[tuple[str, str], ...]) -> None:
+def run(
+    descriptors: list[Any], environment: tuple[tuple[str, str], ...], shared: Any = None
+) -> None:
     """Become a worker.
 
     Parameters
@@ -20,8 +23,11 @@ def run(descriptors: list[Any], environment: tuple[tuple[str, str], ...]) -> Non
         Those of `main`.
     environment : tuple of (str, str)
         Variables to set first.
+    shared : object, optional
+        What all workers of this one's session get.
     """
     os.environ.update(environment)
+    inherit(shared)
     # multiprocessing forbids children to its daemons; tasks may have some.
     process: Any = multiprocessing.current_process()
     process._config["daemon"] = False  # there is no public way

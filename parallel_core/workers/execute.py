@@ -44,7 +44,7 @@ FLUSH_SECONDS = 0.02
 
 Send = Callable[[Answer], None]
 _CONTAINERS = frozenset({list, tuple, dict, set})
-_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _, _CONTEXT = map(int, Phase)
+_IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _, _CONTEXT, *_OTHERS = map(int, Phase)
 #: What has failed when a task raises in a phase; else it is the task.
 _KINDS = {
     _UNPICKLING: FailureKind.LOADING,
@@ -211,6 +211,12 @@ class Execution:
             return function
         return self._batch_context.bind(function, self._start_position + self._task - self._base)
 
+    def _apply(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call `function`, or what is to be called instead of it."""
+        if self._batch_context is not None:
+            function = self._batch_context.bind(function, self.position())
+        return function(*args, **kwargs)
+
     def _run(self, run: Run, tasks: Iterator[Any]) -> TaskFailure | None:
         """Run what is left of the `tasks` of `run`, or up to one that fails; return its failure."""
         token, arity, _ = run
@@ -327,7 +333,7 @@ class Execution:
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
         task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
-        call = self._bound(_apply)
+        call = self._apply
         function: Any = None
         args: Any = ()
         kwargs: Any = {}
@@ -374,7 +380,7 @@ class Execution:
         self, token: int, argument_lists: Iterable[Any], context: Context, base: Context
     ) -> bool:
         words = self._board.words
-        call = self._bound(_apply)
+        call = self._apply
         for args in argument_lists:
             if not self._start():
                 return False
@@ -514,10 +520,6 @@ def _differ(context: Context, base: Context) -> bool:
         return context != base
     except Exception:  # values that cannot be compared are others
         return True
-
-
-def _apply(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)
 
 
 def _tasks_of(run: Run) -> Iterator[Any]:

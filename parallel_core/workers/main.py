@@ -18,6 +18,7 @@ from typing import Any
 
 from parallel_core.context.batch_context import PickledContext, ReceivedBatchContext
 from parallel_core.context.item import Place
+from parallel_core.context.this_worker import ThisWorker, become_worker, globals_of
 from parallel_core.output.connection import OutputWriter
 from parallel_core.output.streams import send_output
 from parallel_core.output.task_warnings import forget_warnings
@@ -27,8 +28,10 @@ from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.workers import barrier
 from parallel_core.workers.board import (
     FENCED,
+    HAS_STATE,
     PAGE_SIZE,
     PHASE,
+    SLOT,
     STARTED,
     STOP,
     Board,
@@ -43,6 +46,7 @@ from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.messages import (
     AfterFailure,
     Answer,
+    Ask,
     Born,
     Descriptors,
     Expect,
@@ -57,6 +61,7 @@ from parallel_core.workers.messages import (
     to_wire,
 )
 from parallel_core.workers.passing import Receiver
+from parallel_core.workers.requests import run_request
 from parallel_core.workers.running import execution_of
 from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
 from parallel_core.workers.system import (
@@ -144,7 +149,6 @@ class _Server:
         self._definitions: ReceivedDefinitions | None = None
         self._call = ""
         self._context: PickledContext | None = None
-        self._state: dict[str, Any] = {}
         self._refused = False
         self._told = told
         self._kept: frozenset[bytes] = frozenset()
@@ -153,6 +157,8 @@ class _Server:
         self._is_fenced = False
         self._parent = 0
         self._end_batch: Callable[[], None] | None = None
+        self._worker = ThisWorker(0)
+        become_worker(self._worker, self._note_state)
 
     def serve(self) -> None:
         """Handle messages until there is a reason to end."""
@@ -180,7 +186,9 @@ class _Server:
         elif isinstance(message, Descriptors):
             self._arrive(message.numbers)
         elif isinstance(message, Release):
-            self._release(message.of_call, message.closed)
+            self._release(message)
+        elif isinstance(message, Ask):
+            return self._do_request(message)
         else:
             return False
         return True
@@ -227,13 +235,14 @@ class _Server:
             self._is_fenced = True
             self._board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
             die_with(self._parent)  # not sooner: both need ctypes, which takes its time
+        self._worker.id = self._board.words[SLOT]
         if self._is_new:
             self._is_new = False
             self._channel.set_patience(self._idle_seconds)
         if batch.call != self._call or self._definitions is None:
             if self._definitions is not None:
                 self._definitions.close()
-            self._definitions = ReceivedDefinitions(batch.call, self._state)
+            self._definitions = ReceivedDefinitions(batch.call, globals_of(self._worker))
             self._call = batch.call
             forget_warnings()
         if batch.definitions or batch.forget:
@@ -264,6 +273,16 @@ class _Server:
                 self._end_batch()
         self._leaves = execution.was_stopped
 
+    def _do_request(self, ask: Ask) -> bool:
+        """Make a call for the parent; return whether to go on: not after an init that failed."""
+        self._worker.id = self._board.words[SLOT]
+        reply = run_request(self._board, ask)
+        self._send(reply)
+        return not reply.text or ask.phase != Phase.INIT
+
+    def _note_state(self) -> None:
+        self._board.words[HAS_STATE] = 1
+
     def _arrive(self, numbers: list[Any]) -> None:
         """Take in descriptors for the next batch."""
         from parallel_core.serialization.open_files import arrive, end_batch
@@ -271,9 +290,14 @@ class _Server:
         arrive(numbers, self._channel.descriptors.popleft())
         self._end_batch = end_batch
 
-    def _release(self, of_call: bool, closed: list[str]) -> None:
-        """Let go of the arrays and functions of a call that has ended, and of shared objects."""
-        if of_call:
+    def _release(self, release: Release) -> None:
+        """Let go of the arrays and functions of a call that has ended, and of shared objects.
+
+        At the end of a session, let go of what tasks have kept, too.
+        """
+        if release.of_session:
+            self._worker.state, self._worker.shared = {}, None
+        if release.of_call:
             if self._definitions is not None:
                 self._definitions.close()
                 captured = self._definitions.captures_mutable_state
@@ -285,7 +309,7 @@ class _Server:
                 mappings.drop()
         sharing: Any = sys.modules.get("memmapping.sharing")
         if sharing is not None:
-            for token in closed:
+            for token in release.closed:
                 sharing.forget(token)
 
     def _send(self, message: Message) -> None:
@@ -330,7 +354,7 @@ class _Server:
         else:
             if now.idle_seconds is not None:  # the caller may need a while for the first batch
                 self._channel.set_patience(max(now.idle_seconds, _FIRST_PATIENCE))
-            self._state = state
+            globals_of(self._worker).update(state)
             self._memory.note()
             self._channel.send(to_wire(Ready()))
         return True

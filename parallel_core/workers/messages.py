@@ -7,6 +7,7 @@
     RunBatch       ──────────────────▶   Answer, as often as results are worth sending
     Expect         ──────────────────▶   Expecting: from now on, Descriptors may come before a
     Descriptors                          RunBatch that needs them
+    Ask            ──────────────────▶   Reply
     Release, Leave
 
 The worker of an engine that is not ours gets a RunBatch, too. It returns a list of messages:
@@ -79,6 +80,14 @@ class Release(NamedTuple):
 
     of_call: bool
     closed: list[str]  #: tokens of shared objects
+    of_session: bool = False  #: whether what tasks have kept in the worker is to go
+
+
+class Ask(NamedTuple):
+    """Call a function between two tasks. A worker whose `Phase.INIT` fails ends."""
+
+    phase: int  #: of the board, meanwhile
+    call: bytes  #: the pickle of function and arguments
 
 
 class Expect(NamedTuple):
@@ -108,6 +117,13 @@ class Unusable(NamedTuple):
 
     data: bytes
     text: str
+
+
+class Reply(NamedTuple):
+    """What came of what the worker was asked for; replies have the order of the requests."""
+
+    data: bytes  #: the pickle of what was returned, or of the exception
+    text: str  #: the traceback of the exception; empty where there is none
 
 
 class Expecting(NamedTuple):
@@ -142,9 +158,11 @@ Message = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of thes
     Expect,
     Descriptors,
     Leave,
+    Ask,
     Born,
     Ready,
     Unusable,
+    Reply,
     Expecting,
     Output,
     Answer,

@@ -26,7 +26,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -117,6 +117,73 @@ class WorkerPool:
             raise
         return group
 
+    def lease_slots(
+        self, keys: Sequence[WorkerKey], state: ProcessState, spawn: Spawn | None = None
+    ) -> WorkerGroup:
+        """Return workers of several kinds: each of `keys` is that of the slot of its number.
+
+        Fewer when the system refuses to start so many; then the last slots have none.
+
+        Raises
+        ------
+        WorkerStartError
+            When not even one can be had.
+        """
+        current = reloads()
+        if self._teams_gone:
+            self._end_lost()
+        unneeded: list[Worker] = []
+        with HeldSignals(), self._lock:
+            group = self._group([], current)
+            for slot, key in enumerate(keys):
+                part, ending = self._assemble(1, key, current, self._note_demand(1, key))
+                unneeded += ending.workers if ending is not None else []
+                for worker in list(part.workers):
+                    part.remove(worker)
+                    worker.slot, worker.key = slot, key
+                    group.add(worker)
+        try:
+            self._dismiss(self._tell(group, state) + unneeded)
+            taken = {worker.slot for worker in group.workers}
+            for slot, key in enumerate(keys):
+                if slot not in taken:
+                    if key.preload and spawn is None and has_forkserver():
+                        self._known_forkservers().prepare(key, state, current)
+                    self._fill(group, len(group) + 1, key, state, spawn)
+                    group.workers[-1].slot, group.workers[-1].key = slot, key
+            if not any(worker.ready for worker in group.workers):
+                self._confirm(group)
+        except BaseException:
+            members = list(group.workers)
+            for worker in members:
+                group.remove(worker)
+            self.discard(members)
+            self.release_slots(group, keys)
+            raise
+        return group
+
+    def release_slots(self, group: WorkerGroup, keys: Sequence[WorkerKey]) -> None:
+        """Take back the idle workers of a lease of one of each of `keys`."""
+        self._end_session(group)
+        with HeldSignals(), self._lock:
+            for key in keys:
+                if key in self._demand:
+                    self._demand[key].leased -= 1
+            for worker in list(group.workers):
+                group.remove(worker)
+                assert worker.key is not None
+                self._idle.setdefault(worker.key, []).append(self._group([worker], group.reloads))
+
+    def dismiss(self, group: WorkerGroup, wanted: int, key: WorkerKey) -> None:
+        """End the idle workers of a lease that nobody else may have."""
+        self._end_session(group)
+        with HeldSignals(), self._lock:
+            self._demand.pop(key, None)
+        workers = list(group.workers)
+        for worker in workers:
+            group.remove(worker)
+        self._dismiss(workers)
+
     def _tell(self, group: WorkerGroup, state: ProcessState) -> list[Worker]:
         """Tell all members; return those that have left meanwhile."""
         left = []
@@ -204,20 +271,24 @@ class WorkerPool:
 
     def release(self, group: WorkerGroup, wanted: int, key: WorkerKey) -> None:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
-        if self._leaving:  # when a call ends, only idle workers remain
-            self._reap_retired(_PATIENCE)
-        self._tell_closed()
-        for worker in list(group.workers):
-            try:
-                worker.release_memory()
-            except ChannelClosed:
-                pass  # it has left; the next lease sees that
+        self._end_session(group)
         with HeldSignals(), self._lock:
             if key in self._demand:
                 self._demand[key].leased -= wanted
             if group.workers:
                 self._watch(group)
                 self._idle.setdefault(key, []).append(group)
+
+    def _end_session(self, group: WorkerGroup) -> None:
+        """Have the workers of a lease forget what is of it."""
+        if self._leaving:  # when a call ends, only idle workers remain
+            self._reap_retired(_PATIENCE)
+        self._tell_closed()
+        for worker in list(group.workers):
+            try:
+                worker.release_memory(of_session=True)
+            except ChannelClosed:
+                pass  # it has left; the next lease sees that
 
     def listen(self) -> None:
         """Have workers told of shared objects that are closed, from the first one on."""

@@ -191,6 +191,21 @@ def run_initializer(data: bytes) -> dict[str, Any]:
     }
 
 
+class Exclusive:
+    """One session, as the only one that may have workers; equal to itself alone.
+
+    Attributes
+    ----------
+    shared : object
+        What a process gets as it starts, where multiprocessing starts it.
+    """
+
+    __slots__ = ("shared",)
+
+    def __init__(self, shared: Any = None) -> None:
+        self.shared = shared
+
+
 class WorkerKey(NamedTuple):
     """What makes workers interchangeable: two calls share them when this is equal.
 
@@ -206,6 +221,10 @@ class WorkerKey(NamedTuple):
         Modules that it has imported before its first task.
     hooks : tuple of str
         What it has called before that.
+    setup : bytes
+        The pickles of the functions that prepare it for each session, and of what ends one.
+    exclusive : Exclusive or None
+        Of workers that one session alone may have.
     """
 
     start_method: str
@@ -213,3 +232,5 @@ class WorkerKey(NamedTuple):
     environment: tuple[tuple[str, str], ...] = ()
     preload: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
+    setup: bytes = b""
+    exclusive: Exclusive | None = None

@@ -294,7 +294,9 @@ def spawn_from(context: Any) -> Spawn:
 
         check_descriptors(_FOR_CONTEXT)
         arguments = [PassedDescriptor(number) for number in descriptors]
-        process = context.Process(target=run, args=(arguments, key.environment), daemon=True)
+        shared = None if key.exclusive is None else key.exclusive.shared
+        to_run = arguments, key.environment, shared
+        process = context.Process(target=run, args=to_run, daemon=True)
         mask = block_interrupts()
         try:
             process.start()

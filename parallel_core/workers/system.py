@@ -207,3 +207,22 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def pin(pid: int, cpus: tuple[int, ...]) -> None:
+    """Let all threads of a process run on `cpus` alone; those that it starts later follow."""
+    os.sched_setaffinity(pid, cpus)
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:  # it has just ended, or there is no /proc
+        return
+    for thread in threads:
+        try:
+            os.sched_setaffinity(int(thread), cpus)
+        except OSError:  # the thread has ended
+            continue
+
+
+def can_pin() -> bool:
+    """Whether the system lets a process choose its CPUs."""
+    return sys.platform != "darwin" and hasattr(os, "sched_setaffinity")

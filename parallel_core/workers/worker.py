@@ -20,9 +20,12 @@ from parallel_core.workers import barrier
 from parallel_core.workers.board import (
     FENCED,
     HAS_OUTPUT,
+    HAS_STATE,
     MEMORY,
     NO_LIMIT,
+    PHASE,
     SINCE,
+    SLOT,
     STARTED,
     Board,
     Fence,
@@ -30,6 +33,7 @@ from parallel_core.workers.board import (
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.messages import (
     AfterFailure,
+    Ask,
     Leave,
     Message,
     Release,
@@ -38,8 +42,9 @@ from parallel_core.workers.messages import (
     to_wire,
 )
 from parallel_core.workers.passing import MOST, Sender
-from parallel_core.workers.setup import ProcessState, StartSettings, own_authkey
-from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, signal_name
+from parallel_core.workers.requests import Request
+from parallel_core.workers.setup import ProcessState, StartSettings, WorkerKey, own_authkey
+from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, pin, signal_name
 
 if TYPE_CHECKING:
     from parallel_core.reduction.tree import Folding
@@ -106,9 +111,11 @@ class SentBatch:
         How many of its results have arrived.
     at : float
         When it was sent, `time.monotonic`.
+    is_directed : bool
+        Whether it is for this worker alone.
     """
 
-    __slots__ = ("answered", "at", "base", "batch", "number")
+    __slots__ = ("answered", "at", "base", "batch", "is_directed", "number")
 
     def __init__(self, batch: Batch, number: int, base: int) -> None:
         self.batch = batch
@@ -116,6 +123,7 @@ class SentBatch:
         self.base = base
         self.answered = 0
         self.at = time.monotonic()
+        self.is_directed = False
 
 
 class TimedOutTask:
@@ -192,6 +200,10 @@ class Worker:
         self.board = board
         self.sent: deque[SentBatch] = deque()
         self.slot = 0  # its place in the session that has leased it
+        self.key: WorkerKey | None = None  # of its kind, where slots have workers of their own
+        self.is_set_up = False  # for the tasks of this session
+        self.requests: deque[Request] = deque()  # not answered, in their order
+        self.unpinned: set[int] | None = None  # the CPUs that it had before it was pinned
         self.ready = False
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
         self.timed_out: TimedOutTask | None = None
@@ -219,21 +231,62 @@ class Worker:
             self.send(SetUp(now, start_settings))
             self.told = now
 
-    def release_memory(self) -> None:
-        """Have the worker let go of what belongs to a call that has ended."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something that it has not answered."""
+        return bool(self.sent or self.requests)
+
+    def take_slot(self, slot: int) -> None:
+        """Be the worker of this number from now on."""
+        self.slot = self.board.words[SLOT] = slot
+
+    def ask(self, request: Request) -> bool:
+        """Send `request`; return whether some of it still waits to be sent."""
+        self.holds_memory = True
+        self.requests.append(request)
+        return self.send(Ask(int(request.phase), request.data))
+
+    @property
+    def is_on_request(self) -> bool:
+        """Whether it was on what it was asked for when it wrote to its board last."""
+        return bool(self.requests) and self.board.words[PHASE] == self.requests[0].phase
+
+    @property
+    def since(self) -> float:
+        """When what it is on began, `time.monotonic`."""
+        return self.board.times[SINCE]
+
+    def pin(self, cpus: tuple[int, ...]) -> None:
+        """Let it run on `cpus` alone."""
+        if self.unpinned is None:
+            self.unpinned = os.sched_getaffinity(self.pid)
+        pin(self.pid, cpus)
+
+    def unpin(self) -> None:
+        """Let it run where it could before."""
+        before, self.unpinned = self.unpinned, None
+        if before is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                pin(self.pid, tuple(before))
+
+    def release_memory(self, of_session: bool = False) -> None:
+        """Have the worker let go of what belongs to a call, or a session, that has ended."""
         if self.holds_memory:
             self._call, self._known, self._context = "", {}, b""
-        self._release(self.holds_memory)
+        if of_session:
+            of_session = self.is_set_up or bool(self.board.words[HAS_STATE])
+            self.is_set_up, self.board.words[HAS_STATE] = False, 0
+        self._release(self.holds_memory, of_session)
         self.holds_memory = False
 
     def forget_closed(self) -> None:
         """Have the worker let go of shared objects that are gone."""
         self._release(of_call=False)
 
-    def _release(self, of_call: bool) -> None:
-        if of_call or self.to_forget:
+    def _release(self, of_call: bool, of_session: bool = False) -> None:
+        if of_call or of_session or self.to_forget:
             closed = [self.to_forget.popleft() for _ in range(len(self.to_forget))]
-            self.send(Release(of_call, closed))
+            self.send(Release(of_call, closed, of_session))
 
     def submit(
         self,
@@ -452,6 +505,7 @@ class Worker:
         if self._lifeline < 0:
             return
         self.sent.clear()
+        self.requests.clear()
         self.channel.close()
         self.output.close()
         self.board.close()
