@@ -1,4 +1,4 @@
-"""What a worker runs for several items of `map`; so nothing is imported here."""
+"""What a worker runs for several items of a map; so nothing is imported here."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def run_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> lis
     results = [function(*args) for args in chunk]
     results.reverse()  # for who takes them from the end
     return results
+
+
+def run_calls(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
+    """Return the results of `function` for each tuple of arguments."""
+    return [function(*args) for args in chunk]

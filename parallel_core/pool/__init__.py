@@ -11,7 +11,8 @@
 - `worker_pool`: `WorkerPool`; `parameters`: what it takes, and the spec of a call.
 - `chunking`: items to arguments, and their chunks.
 - `lease`: who has the workers; `running`: a map; `applying`, `async_result`: single calls.
-- `bars`: progress bars.
+- `bars`: progress bars; `dilled`: what dill pickles.
+- `standard`: `Pool` and `ThreadPool`, as in the standard library; `mapping`: `pmap`, `pstarmap`.
 """
 
 from __future__ import annotations

@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.parameters import defaults_of, unexpected
+from parallel_core.calls.spec import spec_of
 from parallel_core.errors import warn_caller
 from parallel_core.parallel.runner import Runner
+from parallel_core.pool.chunking import Cut, default_chunk_size
+from parallel_core.pool.lease import Wanted
 
 if TYPE_CHECKING:
     from parallel_core.backends.base import Backend
@@ -47,6 +51,7 @@ OF_PARALLEL = (
     "stop_when",
     "temp_folder",
     "verbose",
+    "worker_lifespan",
 )
 #: Those of them that single calls by `apply` have no use for.
 _OF_MAPS = ("call_timeout", "journal", "seed", "stop_when", "pre_dispatch_nbytes", "verbose")
@@ -59,17 +64,17 @@ class PoolParams(NamedTuple):
     """
 
     n_jobs: int
-    daemon: bool
-    cpu_ids: tuple[tuple[int, ...], ...]
-    shared_objects: Any
-    pass_worker_id: bool
-    use_worker_state: bool
-    start_method: str
-    keep_alive: bool
-    use_dill: bool
-    enable_insights: bool
-    order_tasks: bool
-    options: dict[str, Any]
+    daemon: bool = True
+    cpu_ids: tuple[tuple[int, ...], ...] = ()
+    shared_objects: Any = None
+    pass_worker_id: bool = False
+    use_worker_state: bool = False
+    start_method: str = "fork"
+    keep_alive: bool = False
+    use_dill: bool = False
+    enable_insights: bool = False
+    order_tasks: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 class MapParams(NamedTuple):
@@ -223,18 +228,34 @@ def _defaults() -> dict[str, Any]:
     return defaults_of(Runner.__init__)
 
 
-def params_of_parallel(
-    pool: PoolParams, options: dict[str, Any], backend: Backend, **given: Any
-) -> dict[str, Any]:
-    """Return parameters of `Parallel` by name: defaults, the pool's, then those of one call."""
-    return {
-        **_defaults(),
-        **pool.options,
-        **options,
-        "backend": backend,
-        "n_jobs": pool.n_jobs,
-        **given,
-    }
+def wanted_of(
+    pool: PoolParams,
+    backend: Backend,
+    params: MapParams,
+    options: dict[str, Any],
+    pieces: Cut | None = None,
+) -> Wanted:
+    """Return the spec of a call, and what its workers are to be like.
+
+    Parameters of `Parallel` that are given for the call come before those of the pool.
+    """
+    given = {**_defaults(), **pool.options, **options}
+    given.update(backend=backend, n_jobs=pool.n_jobs, timeout=params.task_timeout)
+    if params.worker_lifespan is not None:
+        given["worker_lifespan"] = params.worker_lifespan
+    if pieces is not None:
+        size, active = pieces.chunk_size, params.max_tasks_active
+        if size is None and (pool.order_tasks or active is not None):
+            size = default_chunk_size(pieces.total, pool.n_jobs)
+            if active is not None:
+                size = max(1, min(size, active // (2 * pool.n_jobs)))
+        if size is not None:
+            given["batch_size"] = size
+            if active is not None:
+                given["pre_dispatch"] = max(1, active // size)
+    spec = spec_of("WorkerPool", given, {})
+    kind = (pool.pass_worker_id, pool.use_worker_state, id(pool.shared_objects), spec.workers)
+    return Wanted(spec, kind, params.worker_init, params.worker_exit)
 
 
 def backend_of(start_method: str) -> Backend:

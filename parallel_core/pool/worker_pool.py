@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.calls.spec import spec_of
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.pool.applying import Applies
 from parallel_core.pool.async_result import AsyncResult
@@ -16,11 +17,10 @@ from parallel_core.pool.chunking import (
     arguments_of,
     concatenated,
     cut,
-    default_chunk_size,
     delayed_calls,
 )
 from parallel_core.pool.dilled import DillFunction, by_dill
-from parallel_core.pool.lease import PoolWorkers, Wanted
+from parallel_core.pool.lease import PoolWorkers
 from parallel_core.pool.parameters import (
     MapParams,
     PoolParams,
@@ -28,7 +28,7 @@ from parallel_core.pool.parameters import (
     check_options,
     check_pool,
     context_of,
-    params_of_parallel,
+    wanted_of,
 )
 from parallel_core.pool.running import Run
 
@@ -552,7 +552,7 @@ class WorkerPool:
         _check_call(func, items, name)
         pool = self._params
         pieces = cut(items, pool.n_jobs, params.iterable_len, params.chunk_size, params.n_splits)
-        wanted = self._want(params, options, pieces)
+        wanted = wanted_of(pool, self._backend, params, options, pieces)
         self._applies.drain()
         run = Run(self._workers, name, pool.keep_alive)
         self._workers.take(run, name)
@@ -591,7 +591,8 @@ class WorkerPool:
         task: Any = (func, *arguments_of(args, kwargs))
         if self._params.use_dill:
             [task] = by_dill([(DillFunction(func), *task[1:])])
-        self._applies.submit(lambda: self._want(*first), task, result)
+        wanted = functools.partial(wanted_of, self._params, self._backend, *first)
+        self._applies.submit(wanted, task, result)
         return result
 
     def _tasks(self, func: Callable[..., Any], pieces: Cut) -> Iterable[Any]:
@@ -600,34 +601,8 @@ class WorkerPool:
             return by_dill(delayed_calls(DillFunction(func), pieces.items))
         return delayed_calls(func, pieces.items)
 
-    def _want(
-        self, params: MapParams, options: dict[str, Any], pieces: Cut | None = None
-    ) -> Wanted:
-        """Return what workers of a call are to be like, with its spec."""
-        pool = self._params
-        given: dict[str, Any] = {
-            "timeout": params.task_timeout,
-            "worker_lifespan": params.worker_lifespan,
-        }
-        if pieces is not None:
-            size = pieces.chunk_size
-            active = params.max_tasks_active
-            if size is None and (pool.order_tasks or active is not None):
-                size = default_chunk_size(pieces.total, pool.n_jobs)
-                if active is not None:
-                    size = max(1, min(size, active // (2 * pool.n_jobs)))
-            if size is not None:
-                given["batch_size"] = size
-                if active is not None:
-                    given["pre_dispatch"] = max(1, active // size)
-        spec = spec_of("WorkerPool", params_of_parallel(pool, options, self._backend, **given), {})
-        kind = (pool.pass_worker_id, pool.use_worker_state, id(pool.shared_objects), spec.workers)
-        return Wanted(spec, kind, params.worker_init, params.worker_exit)
-
     def _end_map_of_this_thread(self) -> None:
         """End a map whose results this thread has not taken, and cannot take any more."""
-        import threading
-
         holder = self._workers.holder
         if isinstance(holder, Run) and holder.thread == threading.get_ident():
             holder.end()
