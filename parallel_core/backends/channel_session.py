@@ -39,10 +39,13 @@ from parallel_core.workers.messages import (
     Born,
     Expecting,
     Message,
+    Offer,
+    Placed,
     Ready,
     Reply,
     Unusable,
     from_wire,
+    to_wire,
 )
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
@@ -522,6 +525,10 @@ class ChannelSession(Session):
                 worker.channel.let_pass()
             elif isinstance(message, Reply):
                 answer_request(worker.requests.popleft(), worker.slot, message)
+            elif isinstance(message, (Offer, Placed)):
+                answer = self._read_memory(worker, message)
+                if answer is not None and answer.finished:
+                    worker.sent.popleft()
             elif not isinstance(message, Born):  # Ready may have been lost to the interrupt
                 worker.ready = True
                 if isinstance(message, Answer) and message.finished:
@@ -571,6 +578,10 @@ class ChannelSession(Session):
             self._fatal = initializer_error(message)
         elif isinstance(message, Reply):
             self._take_reply(worker, message)
+        elif isinstance(message, (Offer, Placed)):
+            answer = self._read_memory(worker, message)
+            if answer is not None:
+                self._take_answer(worker, answer)
 
     def _take_reply(self, worker: Worker, reply: Reply) -> None:
         if self._setup is None:
@@ -580,6 +591,18 @@ class ChannelSession(Session):
         self._fatal = self._fatal or error
         if worker.leaving and not worker.is_busy:
             self._retire(worker)
+
+    def _read_memory(self, worker: Worker, message: Offer | Placed) -> Answer | None:
+        """Accept what a worker offers, or read and return an answer that it has placed."""
+        from parallel_core.workers.remote_memory import reply_to
+
+        reply, answer = reply_to(worker.pid, message)
+        if not worker.alive():
+            return None  # what was read may be of another process
+        with contextlib.suppress(ChannelClosed):
+            if worker.channel.send(to_wire(reply)):
+                self._group.want_to_send(worker, True)
+        return answer
 
     def _take_answer(self, worker: Worker, answer: Answer) -> None:
         sent = worker.sent[0]

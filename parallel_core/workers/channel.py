@@ -108,11 +108,11 @@ class _IncomingHead(_Incoming):
 
     __slots__ = ()
 
-    def parcel(self) -> _IncomingParcel:
-        return _IncomingParcel(self._whole())
+    def parcel(self) -> IncomingParcel:
+        return IncomingParcel(self._whole())
 
 
-class _IncomingParcel(_Incoming):
+class IncomingParcel(_Incoming):
     """The buffers of a parcel."""
 
     __slots__ = ("_pickle",)
@@ -122,7 +122,14 @@ class _IncomingParcel(_Incoming):
         super().__init__(*descriptions)
 
     def message(self) -> Any:
+        """Return the message, when everything is there."""
         return pickle.loads(self._pickle, buffers=self.objects)
+
+
+def head_of(message: Any, buffers: list[Buffer]) -> bytes:
+    """Return the head of a parcel: what memory its buffers want, and the pickle around them."""
+    data = pickle.dumps(message, 5, buffer_callback=_is_in_band)
+    return pickle.dumps(([buffer.description for buffer in buffers], data), 5)
 
 
 def frame_of(message: Any) -> bytes:
@@ -190,8 +197,7 @@ class Channel:
 
         What waits is not copied: see `own`.
         """
-        data = pickle.dumps(message, 5, buffer_callback=_is_in_band)
-        head = pickle.dumps(([buffer.description for buffer in buffers], data), 5)
+        head = head_of(message, buffers)
         self._outbox.append(memoryview(_HEADER.pack(len(head) | _HAS_BUFFERS) + head))
         for buffer in buffers:
             self._outbox.extend(buffer.views)
@@ -320,7 +326,7 @@ class Channel:
         start, end = position + 8, position + 8 + length
         incoming: _Incoming
         if end <= filled:
-            incoming = _IncomingParcel(self._view[start:end])
+            incoming = IncomingParcel(self._view[start:end])
             start = end
         elif 8 + length <= _CHUNK:
             self._window = self._view
@@ -356,7 +362,7 @@ class Channel:
             if incoming.unfilled:
                 self._incoming = incoming
                 return []
-        if isinstance(incoming, _IncomingParcel):
+        if isinstance(incoming, IncomingParcel):
             self._window = self._narrow
         return [incoming.message()]
 

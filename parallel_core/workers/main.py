@@ -12,9 +12,10 @@ import os
 import select
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from parallel_core.context.batch_context import PickledContext, ReceivedBatchContext
 from parallel_core.context.item import Place
@@ -23,7 +24,7 @@ from parallel_core.output.connection import OutputWriter
 from parallel_core.output.streams import send_output
 from parallel_core.output.task_warnings import forget_warnings
 from parallel_core.serialization.batch import run_length
-from parallel_core.serialization.buffers import Buffer, Shelf
+from parallel_core.serialization.buffers import Buffer, Shelf, nbytes_of
 from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.workers import barrier
 from parallel_core.workers.board import (
@@ -44,6 +45,7 @@ from parallel_core.workers.execute import Parcels, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.messages import (
+    Accept,
     AfterFailure,
     Answer,
     Ask,
@@ -52,15 +54,18 @@ from parallel_core.workers.messages import (
     Expect,
     Expecting,
     Message,
+    Offer,
     Ready,
     Release,
     RunBatch,
     SetUp,
+    Taken,
     Unusable,
     from_wire,
     to_wire,
 )
 from parallel_core.workers.passing import Receiver
+from parallel_core.workers.remote_memory import MIN_NBYTES
 from parallel_core.workers.requests import run_request
 from parallel_core.workers.running import execution_of
 from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
@@ -129,6 +134,9 @@ _LAST_SECONDS = 0.5  # that what is printed at the end waits for a parent that r
 _REST_SECONDS = 0.1  # a parent that has read nothing for so long is doing something else
 
 
+_Reply = TypeVar("_Reply", Accept, Taken)
+
+
 class _Server:
     """The state of a worker between messages."""
 
@@ -155,6 +163,7 @@ class _Server:
         self._idle_seconds: float | None = None
         self._is_new = True
         self._is_fenced = False
+        self._offers = 0
         self._parent = 0
         self._end_batch: Callable[[], None] | None = None
         self._worker = ThisWorker(0)
@@ -185,6 +194,8 @@ class _Server:
             self._send(Expecting())
         elif isinstance(message, Descriptors):
             self._arrive(message.numbers)
+        elif isinstance(message, Accept):
+            pass  # of an offer that was not waited for any longer
         elif isinstance(message, Release):
             self._release(message)
         elif isinstance(message, Ask):
@@ -325,11 +336,53 @@ class _Server:
         self._finish_lines()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
+        if not rests and sum(nbytes_of(buffer.description) for buffer in buffers) >= MIN_NBYTES:
+            if self._is_taken(answer, buffers):
+                return
+            rests = True
         if channel.send_parcel(to_wire(answer), buffers) and (rests or channel.flush_patiently()):
             try:
                 channel.own()
             except MemoryError:  # so the parent has to read it first
                 self._drain()
+
+    def _is_taken(self, answer: Answer, buffers: list[Buffer]) -> bool:
+        """Offer an answer to the parent; return whether it has read the buffers where they are."""
+        from parallel_core.workers.remote_memory import place
+
+        channel = self._channel
+        if channel.pending and channel.flush_patiently():
+            return False
+        self._offers += 1
+        channel.send(to_wire(Offer(self._offers)))
+        accept = self._await(Accept, _REST_SECONDS)
+        if accept is None or not accept.granted:
+            return False
+        channel.send(to_wire(place(answer, buffers)))
+        self._drain()
+        taken = self._await(Taken)
+        return taken is not None and taken.is_read
+
+    def _await(self, kind: type[_Reply], seconds: float | None = None) -> _Reply | None:
+        """Return the reply of the parent to what was said last; None if it is long in coming."""
+        channel = self._channel
+        poller = select.poll()
+        poller.register(channel, select.POLLIN)
+        until = None if seconds is None else time.monotonic() + seconds
+        reply: _Reply | None = None
+        while reply is None:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            poller.poll(None if left is None else left * 1000)
+            for message in map(from_wire, channel.receive() or ()):
+                if isinstance(message, Accept) and message.number != self._offers:
+                    continue  # of an offer that was not waited for any longer
+                if isinstance(message, kind):
+                    reply = message
+                else:
+                    self._inbox.append(message)
+        return reply
 
     def _set_up(self, now: ProcessState, start_settings: StartSettings | None) -> bool:
         if start_settings is not None:

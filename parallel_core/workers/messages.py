@@ -8,6 +8,7 @@
     Expect         ──────────────────▶   Expecting: from now on, Descriptors may come before a
     Descriptors                          RunBatch that needs them
     Ask            ──────────────────▶   Reply
+    Accept, Taken  ◀──────────────────   Offer, Placed: a large result, see `workers.remote_memory`
     Release, Leave
 
 The worker of an engine that is not ours gets a RunBatch, too. It returns a list of messages:
@@ -130,6 +131,32 @@ class Expecting(NamedTuple):
     """The worker expects descriptors."""
 
 
+class Offer(NamedTuple):
+    """The buffers of an answer can be read where they are."""
+
+    number: int  #: of the offers of this worker
+
+
+class Accept(NamedTuple):
+    """The parent reads now; or it cannot, and the answer is to be sent."""
+
+    number: int  #: of the offer
+    granted: bool
+
+
+class Placed(NamedTuple):
+    """An answer, whose buffers are where they were made."""
+
+    head: bytes  #: as that of a parcel, see `workers.channel`
+    pieces: list[list[tuple[int, int]]]  #: addresses and lengths of each buffer that is not empty
+
+
+class Taken(NamedTuple):
+    """The parent has read the buffers; or it could not, and the answer is to be sent."""
+
+    is_read: bool
+
+
 class Output(NamedTuple):
     """What was printed and logged in the worker of an engine, see `output.pieces`."""
 
@@ -166,6 +193,10 @@ Message = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of thes
     Expecting,
     Output,
     Answer,
+    Offer,
+    Accept,
+    Placed,
+    Taken,
 ]
 
 _KINDS: tuple[type[Message], ...] = get_args(Message)
