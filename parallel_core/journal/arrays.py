@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from parallel_core.journal.plain import NBYTES
+from parallel_core.journal.tokens import NBYTES
 
 _ITEMS = 1 << 20  # copied at a time, where elements do not lie in order
 
@@ -22,10 +22,7 @@ _EXTENDED_NBYTES = 10 if numpy.finfo(numpy.longdouble).nmant == 63 else None
 def array_facts(array: Any) -> tuple[tuple[Any, ...], list[Any]]:
     """Return what an array of numpy's own type is made of: plain facts, and objects.
 
-    Raises
-    ------
-    TypeError
-        For one that tasks can fill for others: what they write into it is no result.
+    One that tasks can fill for others is refused: what they write into it is no result.
     """
     if getattr(array, "mode", None) in ("r+", "w+") and array.flags.writeable:
         raise TypeError(

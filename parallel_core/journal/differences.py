@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from parallel_core.journal.digest import digest
-from parallel_core.journal.plain import encode, hashed
+from parallel_core.journal.tokens import encode, hashed
 from parallel_core.serialization.capture import SCALARS
 
 _KEY_NBYTES = 8
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 def keys_of_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -42,18 +42,13 @@ def differing_arguments(
         for name, start in zip(names, range(0, len(now), _KEY_NBYTES), strict=True)
         if then[start : start + _KEY_NBYTES] != now[start : start + _KEY_NBYTES]
     ]
-    return f"its argument{'s' if len(found) > 1 else ''} {', '.join(found[:_MOST_NAMED])}"
+    return f"its argument{'s' if len(found) > 1 else ''} {', '.join(found[:_MAX_NAMED])}"
 
 
 def differences(found: list[Any], now: Mapping[str, str]) -> str:
     """Return the words for what differs in a function, after a colon; none where nobody knows.
 
-    Parameters
-    ----------
-    found : list
-        The rows of the file about the function as it was: one, or none.
-    now : mapping of str to str
-        The parts of the function that it is now.
+    `found` are the rows of the file about the function as it was, one or none; `now` its parts.
     """
     try:
         then = json.loads(found[0][0])
@@ -67,8 +62,8 @@ def differences(found: list[Any], now: Mapping[str, str]) -> str:
                     told.append(name + _values(then.get(name), now.get(name)))
     except (ValueError, LookupError, StopIteration):
         return ""
-    more = f" and {len(told) - _MOST_NAMED} more" if len(told) > _MOST_NAMED else ""
-    return f": {', '.join(told[:_MOST_NAMED])}{more}" if told else ""
+    more = f" and {len(told) - _MAX_NAMED} more" if len(told) > _MAX_NAMED else ""
+    return f": {', '.join(told[:_MAX_NAMED])}{more}" if told else ""
 
 
 def _values(then: str | None, now: str | None) -> str:

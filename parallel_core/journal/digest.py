@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from parallel_core.errors import SerializationError
 from parallel_core.journal.functions import MISSING, Part
-from parallel_core.journal.plain import encode, hashed
+from parallel_core.journal.tokens import encode, hashed
 from parallel_core.journal.values import Scope, Walk
 from parallel_core.serialization.capture import BY_REFERENCE, SCALARS, refers_by_name
 from parallel_core.serialization.pickling import parts_of
@@ -37,28 +37,10 @@ _SETTLED: tuple[Any, ...] = (
 def digest(obj: object, name: str = "the object") -> bytes:
     """Return 16 bytes that stand for the value of `obj`, here and in any other process.
 
-    Parameters
-    ----------
-    obj : object
-        Anything that could be pickled, and some things beyond: functions count by their code,
-        classes by their name or, where they go by value, by their code.
-    name : str
-        What to call it in errors.
+    Functions count by their code, classes by their name or, where they go by value, by their code.
+    A part that nothing tells from others in another process (a lock, an open file, a generator) is
+    a `SerializationError`, which calls the whole `name`.
 
-    Returns
-    -------
-    bytes
-        The same for equal values, whatever parts they share and in whatever order dictionaries
-        and sets hold them; another one for another value, type or dtype.
-
-    Raises
-    ------
-    SerializationError
-        When a part of it is nothing that could be told in another process: a lock, an open file,
-        a generator. The message says which.
-
-    Examples
-    --------
     >>> digest({"a": 1, "b": {2, 3}}) == digest({"b": {3, 2}, "a": 1})
     True
     >>> digest(1) == digest(1.0)
@@ -74,28 +56,11 @@ def function_digest(function: Callable[..., Any]) -> bytes:
     """Return 16 bytes that stand for what `function` does, as far as its code says.
 
     They change with its bytecode, its constants and defaults, its closure, and the functions, the
-    classes and the plain values that it uses from its own module; not with its place in the
-    file. What it uses from other modules counts by its name, and so does a function that was
-    installed: a new version of a package does not make another one of it. Globals that it assigns,
-    and what `functools.lru_cache` holds, do not count.
+    classes and the plain values that it uses from its own module; not with its place in the file.
+    What it uses from other modules counts by its name, and so does a function that was installed: a
+    new version of a package does not make another one of it. Globals that it assigns, and what
+    `functools.lru_cache` holds, do not count. Bytecode belongs to one minor version of Python.
 
-    Parameters
-    ----------
-    function : callable
-        A function, or anything else that can be called.
-
-    Returns
-    -------
-    bytes
-        Comparable within one minor version of Python.
-
-    Raises
-    ------
-    SerializationError
-        When it is bound to an object without a digest.
-
-    Examples
-    --------
     >>> function_digest(lambda x: x + 1) == function_digest(lambda x: x + 1)
     True
     >>> function_digest(lambda x: x + 1) == function_digest(lambda x: x + 2)
@@ -105,23 +70,14 @@ def function_digest(function: Callable[..., Any]) -> bytes:
 
 
 class DigestedFunction(NamedTuple):
-    """A function, and what tells it from others.
-
-    Attributes
-    ----------
-    digest : bytes
-        The digest.
-    unchanged : callable or None
-        Says whether it still holds; None for what must be looked at each time: objects may change.
-    parts : dict of str to str
-        What the function is made of: the name of each part, and text that changes with it.
-    fleeting : list of str
-        Parts that look as if they were made when the program started: times.
-    """
+    """A function, and what tells it from others."""
 
     digest: bytes
+    #: Says whether it still holds; None for what must be looked at each time: objects may change.
     unchanged: Callable[[], bool] | None
+    #: What the function is made of: the name of each part, and text that changes with it.
     parts: Mapping[str, str]
+    #: Parts that look as if they were made when the program started: times.
     fleeting: list[str]
 
     def holds(self) -> bool:
@@ -132,10 +88,7 @@ class DigestedFunction(NamedTuple):
 class FunctionDigests:
     """The digests of functions, kept as long as nothing that they use has changed.
 
-    Parameters
-    ----------
-    own : frozenset of str
-        Globals that an initializer sets in each worker, and that do not count.
+    The values of `own` globals, which an initializer sets in each worker, do not count.
     """
 
     def __init__(self, own: frozenset[str] = frozenset()) -> None:

@@ -57,23 +57,10 @@ _open_here: WeakValueDictionary[tuple[int, int], JournalFile] = WeakValueDiction
 
 
 class JournalFile:
-    """An open, locked file.
-
-    Parameters
-    ----------
-    path : str
-        Where it is, or is to be.
-
-    Attributes
-    ----------
-    path : str
-        As the user gave it.
-    connection : sqlite3.Connection
-        To be used by one thread at a time.
-    """
+    """An open, locked file."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = path  #: as the user gave it
         try:
             real = os.path.realpath(path)
         except ValueError as error:

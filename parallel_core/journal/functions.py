@@ -8,17 +8,15 @@ may move.
 
 from __future__ import annotations
 
-import builtins
 import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from enum import EnumMeta
-from types import CellType, CodeType, FunctionType
+from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
-from parallel_core.journal.plain import encode, hashed, token_of_plain
-from parallel_core.serialization.capture import SCALARS, cells_stored, names_loaded, names_stored
+from parallel_core.serialization.capture import cells_stored, names_loaded, names_stored
 
 MISSING = object()
 
@@ -38,29 +36,14 @@ _NOT_CODE = frozenset(
         "_abc_impl",
     }
 )
-#: Names to which the body of a class assigns what is no code: a line number, and a tuple of which
-#: Python 3.13.0 leaves the order to chance.
-_STORED_BY_COMPILER = frozenset({"__firstlineno__", "__static_attributes__"})
-
-_codes: dict[CodeType, bytes] = {}
 
 
 class Part(NamedTuple):
-    """Something that a function or class is made of.
+    """Something that a function or class is made of."""
 
-    Attributes
-    ----------
-    name : str
-        What to call it in messages.
-    value : object
-        The value; `MISSING` where there is none.
-    look : callable
-        Returns the value that it has now.
-    """
-
-    name: str
-    value: object
-    look: Callable[[], object]
+    name: str  #: for messages
+    value: object  #: `MISSING` where there is none
+    look: Callable[[], object]  #: returns the value that it has now
 
 
 def function_parts(function: FunctionType, own: frozenset[str]) -> Iterator[Part]:
@@ -132,17 +115,6 @@ def contents(cell: CellType) -> object:
     return value
 
 
-def token_of_name(obj: Any) -> bytes:
-    """Return the token of what can be imported under its name."""
-    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", "")
-    return encode(("name", getattr(obj, "__module__", None), name))
-
-
-def token_of_missing(name: str) -> bytes:
-    """Return the token of a global that is not there, or is a builtin."""
-    return encode(("builtin" if hasattr(builtins, name) else "missing", name))
-
-
 @functools.cache
 def is_users(module: str | None) -> bool:
     """Whether a module is somebody's own work: not Python's, not installed, and none of ours."""
@@ -153,56 +125,3 @@ def is_users(module: str | None) -> bool:
     if not {"site-packages", "dist-packages"}.isdisjoint(path.split(os.sep)):
         return False
     return not path.startswith(os.path.dirname(os.__file__) + os.sep)
-
-
-def code_token(code: CodeType) -> bytes:
-    """Return the token of compiled code, wherever it stands."""
-    found = _codes.get(code)
-    if found is None:
-        facts = (
-            code.co_argcount,
-            code.co_posonlyargcount,
-            code.co_kwonlyargcount,
-            code.co_flags,
-            code.co_names,
-            code.co_varnames,
-            code.co_freevars,
-            code.co_cellvars,
-            getattr(code, "co_exceptiontable", b""),  # since Python 3.11
-            len(code.co_consts),
-        )
-        found = encode(("code",)) + hashed(encode(facts) + _steps(code))
-        if len(_codes) > 1000:
-            _codes.clear()
-        _codes[code] = found
-    return found
-
-
-def _steps(code: CodeType) -> bytes:
-    """Return the instructions and constants, but for those of the compiler's own in a class."""
-    if _STORED_BY_COMPILER.isdisjoint(code.co_names):
-        return encode(code.co_code) + b"".join(map(_constant, code.co_consts))
-    import dis
-
-    steps = [b""]
-    for instruction in dis.get_instructions(code):
-        if instruction.opname.startswith("STORE") and instruction.argval in _STORED_BY_COMPILER:
-            steps.pop()  # the constant that is stored
-            continue
-        is_constant = instruction.opname in ("LOAD_CONST", "RETURN_CONST")
-        operand = _constant(instruction.argval) if is_constant else encode(instruction.arg)
-        steps.append(encode(instruction.opname) + operand)
-    return b"".join(steps)
-
-
-def _constant(value: object) -> bytes:
-    if type(value) in SCALARS:
-        return token_of_plain(value)
-    if isinstance(value, CodeType):
-        return code_token(value)
-    if isinstance(value, (tuple, frozenset)):
-        tokens = list(map(_constant, value))
-        if isinstance(value, frozenset):
-            tokens.sort()
-        return encode((type(value).__name__, len(value))) + b"".join(tokens)
-    return encode(("constant", type(value).__name__, repr(value)))  # an ellipsis, a slice

@@ -27,8 +27,7 @@ from parallel_core.errors import (
 from parallel_core.journal.differences import differences, differing_arguments, keys_of_arguments
 from parallel_core.journal.digest import DigestedFunction, FunctionDigests, digest
 from parallel_core.journal.file import JournalFile, damaged
-from parallel_core.journal.results import dumps_result
-from parallel_core.journal.rows import APPEND, DESCRIBE, Row, Rows, checksum_of
+from parallel_core.journal.rows import APPEND, DESCRIBE, Row, Rows, checksum_of, dumps_result
 from parallel_core.serialization.pickling import explain
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task, function_name
@@ -46,31 +45,10 @@ _open_journals: WeakSet[Journal]
 class Journal:
     """Results of a call in a file, for the same call to go on from; made by `open`.
 
-    Parameters
-    ----------
-    file : JournalFile
-        Open.
-    seed : bytes or None
-        The digest of what the tasks' random numbers begin with.
-    own : frozenset of str
-        See `open`.
-
-    Attributes
-    ----------
-    taken_over : int
-        Results that came from the file.
-    recorded : int
-        Results that this program appended.
-
-    Notes
-    -----
     Several calls may use it, one after the other. Each has positions of its own: it is the first,
-    the second, ... with this journal.
+    the second, ... with this journal. Results are pickled. Open only files that you trust:
+    unpickling can run any code.
 
-    Results are pickled. Open only files that you trust: unpickling can run any code.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from parallel_core import delayed
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +69,7 @@ class Journal:
         self._file: JournalFile | None = file
         self._path = file.path
         self._process = os.getpid()
-        self._seed = seed
+        self._seed = seed  # the digest of what the tasks' random numbers begin with
         self._lock = threading.Lock()
         self._digests = FunctionDigests(own)
         self._pending: dict[int, tuple[bytes, bytes, object]] = {}
@@ -99,8 +77,8 @@ class Journal:
         self._descriptions: list[tuple[bytes, str]] = []
         self._is_looking = False
         self._base = 0  # where the positions of this call begin
-        self.taken_over = 0
-        self.recorded = 0
+        self.taken_over = 0  #: results that came from the file
+        self.recorded = 0  #: results that this program appended
         _open_journals.add(self)
 
     @classmethod
@@ -112,26 +90,12 @@ class Journal:
     ) -> Journal:
         """Make the journal `path`, or take it up.
 
-        Parameters
-        ----------
-        path : path
-            Its file. While it is open, SQLite keeps another one beside it.
-        seed : object, optional
-            A part of what identifies each task, beside its function and its arguments.
+        `seed` is a part of what identifies each task, beside its function and its arguments. The
+        values of `own` globals, which an initializer sets in each worker, do not count. While it is
+        open, SQLite keeps another file beside it, and nobody else can open it.
 
-        own : frozenset of str
-            Globals that an initializer sets in each worker: their values do not count.
-
-        Returns
-        -------
-        Journal
-            Nobody else can open it until it is closed or this program ends.
-
-        Raises
-        ------
-        JournalError
-            When the file is no journal, is damaged, is of another Python or of a newer format, is
-            open elsewhere, or cannot be read and written. It has not been changed then.
+        A file that is no journal, is damaged, is of another Python or of a newer format, is open
+        elsewhere, or cannot be read and written is a `JournalError`. It has not been changed then.
         """
         seed_digest = None if seed is None else digest(seed, "the seed")
         return cls(JournalFile(os.fsdecode(path)), seed_digest, own)
@@ -140,15 +104,9 @@ class Journal:
         """Yield each task, or, where its result is known, that as `KnownResult`.
 
         An item that is no task is yielded as it is. Closing this generator closes that of the
-        caller; what the latter raises is raised as it is.
-
-        Raises
-        ------
-        JournalError
-            When the journal has another task at this place. A damaged result is computed again,
-            with a warning.
-        SerializationError
-            When nothing can tell whether a task is the same in another program.
+        caller; what the latter raises is raised as it is. Another task at this place of the journal
+        is a `JournalError`, one that nothing tells from others a `SerializationError`. A damaged
+        result is computed again, with a warning.
         """
         iterator = iter(tasks)
         return self._look_up(iterator)
@@ -280,16 +238,10 @@ class Journal:
     def record(self, first: int, values: Sequence[Any]) -> None:
         """Append the results of tasks ``first``, ``first + 1``, ..., all or none of them.
 
-        Those that came from the journal are left out.
-
-        Raises
-        ------
-        JournalError
-            When they cannot be written, say because the disk is full; what was recorded before
-            is there, and these can be recorded again. Or when one is too large; the others are
-            written then.
-        SerializationError
-            When one does not pickle; the others are written then.
+        Those that came from the journal are left out. Results that cannot be written, say because
+        the disk is full, are a `JournalError`; what was recorded before is there, and these can be
+        recorded again. So is one that is too large, and one that does not pickle is a
+        `SerializationError`; the others are written then.
         """
         rows: list[tuple[int, bytes, bytes, bytes | None, int, bytes]] = []
         fault: Exception | None = None

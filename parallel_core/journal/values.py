@@ -21,14 +21,19 @@ from parallel_core.journal.functions import (
     MISSING,
     Part,
     class_parts,
-    code_token,
     contents,
     function_parts,
     is_users,
+)
+from parallel_core.journal.tokens import (
+    DIGEST,
+    code_token,
+    encode,
+    hashed,
     token_of_missing,
     token_of_name,
+    token_of_plain,
 )
-from parallel_core.journal.plain import DIGEST, encode, hashed, token_of_plain
 from parallel_core.serialization.capture import SCALARS
 from parallel_core.serialization.pickling import goes_by_value
 from parallel_core.serialization.wrapping import WrappedObject
@@ -63,19 +68,11 @@ Note = Callable[[Part, bytes, "Scope"], None]
 
 
 class Walk:
-    """Goes through an object's parts.
-
-    Parameters
-    ----------
-    own : frozenset of str
-        Globals that an initializer sets in each worker, and that do not count.
-    note : callable, optional
-        Told of each part of functions and classes, of its token and its scope.
-    """
+    """Goes through an object's parts; `own` globals, which an initializer sets, do not count."""
 
     def __init__(self, own: frozenset[str] = frozenset(), note: Note | None = None) -> None:
         self._own = own
-        self._note = note
+        self._note = note  # told of each part of functions and classes
         self._done: dict[tuple[int, Scope], bytes] = {}
         self._open: dict[tuple[int, Scope], int] = {}
         self._kept: list[object] = []  # keys are made of identities
