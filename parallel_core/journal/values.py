@@ -46,6 +46,14 @@ _PLAIN_MODULES = frozenset(
     {"collections", "datetime", "decimal", "fractions", "functools", "numpy", "operator"}
     | {"pathlib", "pathlib._local", "re", "uuid"}
 )
+_Cached = type(functools.lru_cache(repr))
+#: Of objects of these types, the attributes are all that counts.
+_ATTRIBUTES: dict[type, tuple[str, ...]] = {
+    property: ("fget", "fset", "fdel"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    functools.cached_property: ("attrname", "func"),
+}
 _shared: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
 
 
@@ -116,14 +124,39 @@ class Walk:
         return found
 
     def _token(self, obj: Any, kind: type, scope: Scope) -> bytes:
-        of_kind = _OF_KIND.get(kind)
-        if of_kind is not None:
-            return of_kind(self, obj, scope)
+        if kind is list or kind is tuple:
+            return self._node(kind.__name__, obj, scope)
+        if kind is set or kind is frozenset:
+            return _joined(kind.__name__, sorted(self.token(part, scope) for part in obj))
+        if kind is dict or kind is MappingProxyType:
+            return self._pairs(kind.__name__, obj.items(), scope)
+        if kind is FunctionType:
+            return self._of_function(obj, scope)
         if isinstance(obj, type):
             inner = Scope.CAPTURED if goes_by_value(obj) else Scope.IMPORTED
             return self._of_parts(obj, class_parts(obj), inner)
+        if kind is CodeType:
+            return code_token(obj)
+        if kind is ModuleType:
+            return encode(("module", obj.__name__))
+        if kind in _ATTRIBUTES:
+            parts = [getattr(obj, name) for name in _ATTRIBUTES[kind]]
+            return self._node(kind.__name__, parts, scope)
+        if kind is CellType:
+            return self._node("cell", [contents(obj)], scope)
+        if kind is _Cached:  # whatever is in the cache
+            return self._node("cached", [obj.__wrapped__, obj.cache_parameters()], scope)
+        if kind is bytearray or kind is memoryview:
+            view = memoryview(obj)
+            facts = view.format, view.shape, hashed(view.tobytes())
+            return self._node(kind.__name__, [], scope, facts)
         if isinstance(obj, Enum):
-            return self._node("enum", [type(obj), obj.value], scope, obj.name)
+            return self._node("enum", [kind, obj.value], scope, obj.name)
+        if isinstance(obj, WrappedObject):
+            return self._node("wrapped", [obj.wrapped], scope)
+        sharing: Any = sys.modules.get("memmapping.sharing")
+        if sharing is not None and isinstance(obj, sharing.Shared):
+            return _of_shared(obj)
         numpy: Any = sys.modules.get("numpy")
         if hasattr(numpy, "ndarray"):
             if isinstance(obj, numpy.generic):
@@ -131,16 +164,11 @@ class Walk:
             if kind is numpy.ndarray or kind is numpy.memmap:
                 from parallel_core.journal.arrays import array_facts
 
-                facts, parts = array_facts(obj)
-                return self._node("array", parts, scope, facts)
+                array_fact, parts = array_facts(obj)
+                return self._node("array", parts, scope, array_fact)
             if kind is numpy.ma.MaskedArray:
                 parts = [obj.data, numpy.ma.getmaskarray(obj), obj.fill_value, obj.hardmask]
                 return self._node("masked", parts, scope)
-        sharing: Any = sys.modules.get("memmapping.sharing")
-        if sharing is not None and isinstance(obj, sharing.Shared):
-            return _of_shared(obj)
-        if isinstance(obj, WrappedObject):
-            return self._node("wrapped", [obj.wrapped], scope)
         if scope is Scope.IMPORTED and not _is_plain(obj):
             return _opaque(obj)
         try:
@@ -151,31 +179,11 @@ class Walk:
             return _opaque(obj)
 
     def _node(self, kind: str, parts: Iterable[Any], scope: Scope, facts: Any = ()) -> bytes:
-        tokens = [self.token(part, scope) for part in parts]
-        return DIGEST + hashed(_joined(kind, tokens, facts))
+        return _joined(kind, [self.token(part, scope) for part in parts], facts)
 
-    def _of_sequence(self, values: Any, scope: Scope) -> bytes:
-        return self._node(type(values).__name__, values, scope)
-
-    def _of_set(self, values: Any, scope: Scope) -> bytes:
-        tokens = sorted(self.token(value, scope) for value in values)
-        return DIGEST + hashed(_joined(type(values).__name__, tokens))
-
-    def _of_mapping(self, mapping: Any, scope: Scope) -> bytes:
-        return self._of_pairs(type(mapping).__name__, mapping.items(), scope)
-
-    def _of_pairs(self, kind: str, pairs: Iterable[tuple[Any, Any]], scope: Scope) -> bytes:
-        tokens = sorted(self.token(key, scope) + self.token(value, scope) for key, value in pairs)
-        return DIGEST + hashed(_joined(kind, tokens))
-
-    def _of_buffer(self, buffer: Any, scope: Scope) -> bytes:
-        view = memoryview(buffer)
-        facts = view.format, view.shape, hashed(view.tobytes())
-        return self._node(type(buffer).__name__, [], scope, facts)
-
-    def _of_cached(self, wrapper: Any, scope: Scope) -> bytes:
-        """Return the token of a function with a cache, whatever is in that."""
-        return self._node("cached", [wrapper.__wrapped__, wrapper.cache_parameters()], scope)
+    def _pairs(self, kind: str, pairs: Iterable[tuple[Any, Any]], scope: Scope) -> bytes:
+        tokens = [self.token(key, scope) + self.token(value, scope) for key, value in pairs]
+        return _joined(kind, sorted(tokens))
 
     def _of_function(self, function: FunctionType, scope: Scope) -> bytes:
         by_value = goes_by_value(function)
@@ -191,7 +199,7 @@ class Walk:
             if self._note is not None:
                 self._note(part, token, scope)
             tokens += encode(part.name), token
-        return DIGEST + hashed(_joined(type(owner).__name__, tokens))
+        return _joined(type(owner).__name__, tokens)
 
     def _of_part(self, part: Part, module: str | None, scope: Scope) -> bytes:
         value = part.value
@@ -220,11 +228,12 @@ class Walk:
         tokens += self.token(state, scope), self._reference(set_state, scope)
         if items is not None:
             tokens.append(self._node("items", items, scope))
-        if pairs is not None and isinstance(obj, OrderedDict):
-            tokens.append(self._node("in order", pairs, scope))
-        elif pairs is not None:
-            tokens.append(self._of_pairs("pairs", pairs, scope))
-        return DIGEST + hashed(_joined("object", tokens))
+        if pairs is not None:
+            if isinstance(obj, OrderedDict):
+                tokens.append(self._node("in order", pairs, scope))
+            else:
+                tokens.append(self._pairs("pairs", pairs, scope))
+        return _joined("object", tokens)
 
     def _reference(self, obj: Any, scope: Scope) -> bytes:
         """Return the token of what makes an object: its name, where it has one."""
@@ -233,9 +242,8 @@ class Walk:
         return self.token(obj, scope)
 
 
-def _joined(kind: str, tokens: Iterable[bytes], facts: Any = ()) -> bytes:
-    tokens = list(tokens)
-    return encode((kind, len(tokens), facts)) + b"".join(tokens)
+def _joined(kind: str, tokens: list[bytes], facts: Any = ()) -> bytes:
+    return DIGEST + hashed(encode((kind, len(tokens), facts)) + b"".join(tokens))
 
 
 def _opaque(obj: object) -> bytes:
@@ -258,34 +266,3 @@ def _of_shared(handle: Any) -> bytes:
     if found is None:
         found = _shared[handle] = encode(("shared",)) + Walk().token(handle.get(), Scope.ARGUMENT)
     return found
-
-
-def _of_attributes(*names: str) -> Callable[[Walk, Any, Scope], bytes]:
-    """Return what makes the token of an object of which these attributes are all that counts."""
-
-    def of_kind(walk: Walk, obj: Any, scope: Scope) -> bytes:
-        values = [getattr(obj, name) for name in names]
-        return walk._node(type(obj).__name__, values, scope)
-
-    return of_kind
-
-
-_OF_KIND: dict[type, Callable[[Walk, Any, Scope], bytes]] = {
-    tuple: Walk._of_sequence,
-    list: Walk._of_sequence,
-    set: Walk._of_set,
-    frozenset: Walk._of_set,
-    dict: Walk._of_mapping,
-    MappingProxyType: Walk._of_mapping,
-    bytearray: Walk._of_buffer,
-    memoryview: Walk._of_buffer,
-    FunctionType: Walk._of_function,
-    CodeType: lambda walk, code, scope: code_token(code),
-    ModuleType: lambda walk, module, scope: encode(("module", module.__name__)),
-    CellType: lambda walk, cell, scope: walk._node("cell", [contents(cell)], scope),
-    property: _of_attributes("fget", "fset", "fdel"),
-    staticmethod: _of_attributes("__func__"),
-    classmethod: _of_attributes("__func__"),
-    functools.cached_property: _of_attributes("attrname", "func"),
-    type(functools.lru_cache(repr)): Walk._of_cached,
-}
