@@ -9,9 +9,10 @@
       ▼
     end   ──▶ put back, when no other call needs them lowered
 
-Numbers are only ever lowered: who has set a smaller one, as a user of `threadpoolctl` or for the
-call around this one, is heard. What is loaded is looked for again when modules have been imported
-since; asking `threadpoolctl` takes a millisecond, and a call of threads a tenth of that.
+Numbers are only ever lowered: a smaller one, set by a user of `threadpoolctl` or for the call
+around this one, stays. What is loaded is looked for again when modules have been imported since;
+asking `threadpoolctl` takes a millisecond, and a call of threads a tenth of that. Its own context
+manager is not used, since calls overlap: the first that ends would put back what others need.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from memmapping.interrupts import HeldInterrupts
 from parallel_core.workers.threads import (
-    has_native,
+    native_libraries,
     process_environment,
     setter_of,
     users_variables,
@@ -34,20 +34,11 @@ from parallel_core.workers.threads import (
 
 
 class _Libraries(NamedTuple):
-    """What is loaded.
+    """What is loaded, each with the variable that it goes by."""
 
-    Attributes
-    ----------
-    modules : int
-        How many modules there were then.
-    shared : list
-        Libraries with one number for the process, each with the variable that it goes by.
-    own : list
-        Those with a number for each thread, each with its variable, and with what sets it.
-    """
-
-    modules: int
-    shared: list[tuple[Any, bytes]]
+    n_modules: int  #: how many there were then
+    shared: list[tuple[Any, bytes]]  #: libraries with one number for the process
+    #: Those with a number for each thread, and what sets it.
     own: list[tuple[Any, bytes, Callable[[int], object]]]
 
 
@@ -56,30 +47,31 @@ class _Lowered:
 
     __slots__ = ("before", "library", "now")
 
-    def __init__(self, library: Any, before: int) -> None:
+    def __init__(self, library: Any) -> None:
         self.library = library
-        self.before = self.now = before
+        self.before = self.now = library.get_num_threads()
 
     def set(self, number: int) -> None:
         self.now = number
         setter_of(self.library)(number)
 
+    def follow(self, limit: int | None) -> None:
+        """Go back as far as `limit` allows, all the way where there is none."""
+        if limit is None:
+            self.set(self.before)
+        elif min(limit, self.before) > self.now == self.library.get_num_threads():
+            self.set(min(limit, self.before))  # what somebody else has set is left to them
+
 
 _libraries = _Libraries(0, [], [])
 #: Of each call that is going on, what it allows.
 _limits: dict[int, int] = {}
-_lowered: list[_Lowered] = []
+_lowered: dict[str, _Lowered] = {}  # by the library's file
 _lock = threading.RLock()  # a signal handler, or the collector, may come back in here
 
 
 class PoolLimit:
-    """A limit for one call.
-
-    Parameters
-    ----------
-    threads : int
-        How many threads a library may use in each thread of the call.
-    """
+    """For one call: how many threads a library may use in each thread of the call."""
 
     __slots__ = ("_own", "_threads")
 
@@ -101,7 +93,9 @@ class PoolLimit:
             _limits[id(self)] = threads
             for library, variable in found.shared:
                 if variable not in users and threads < library.get_num_threads():
-                    _of(library).set(threads)
+                    if library.filepath not in _lowered:
+                        _lowered[library.filepath] = _Lowered(library)
+                    _lowered[library.filepath].set(threads)
 
     def enter(self) -> None:
         """Lower what is lowered for the thread that this is called in."""
@@ -115,53 +109,34 @@ class PoolLimit:
         with HeldInterrupts(), _lock:
             if _limits.pop(id(self), None) is None:
                 return
-            if not _limits:
-                while _lowered:
-                    lowered = _lowered.pop()
-                    lowered.set(lowered.before)
-                return
-            most = min(_limits.values())
-            for lowered in _lowered:
-                number = min(most, lowered.before)
-                # What somebody else has set meanwhile is left to them.
-                if number > lowered.now == lowered.library.get_num_threads():
-                    lowered.set(number)
+            limit = min(_limits.values(), default=None)
+            for lowered in _lowered.values():
+                lowered.follow(limit)
+            if limit is None:
+                _lowered.clear()
 
     def __del__(self) -> None:
         self.end()
 
 
-def _of(library: Any) -> _Lowered:
-    for lowered in _lowered:
-        if lowered.library.filepath == library.filepath:
-            return lowered
-    _lowered.append(_Lowered(library, library.get_num_threads()))
-    return _lowered[-1]
-
-
 def _loaded() -> _Libraries:
     global _libraries
-    if len(sys.modules) != _libraries.modules and not sys.is_finalizing():
+    if len(sys.modules) != _libraries.n_modules and not sys.is_finalizing():
         _libraries = _look()
     return _libraries
 
 
 def _look() -> _Libraries:
     shared, own = [], []
-    if has_native():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it thinks of the user's libraries
-            try:
-                from threadpoolctl import ThreadpoolController
-
-                libraries = ThreadpoolController().lib_controllers
-            except Exception:  # a library that it cannot speak to is no reason to fail a call
-                libraries = []
-        for library in libraries:
-            if library.internal_api == "openmp":
-                own.append((library, variable_of(library), _setter_of_thread(library)))
-            elif getattr(library, "threading_layer", "") != "openmp":  # else OpenMP's number counts
-                shared.append((library, variable_of(library)))
+    try:
+        libraries = native_libraries()
+    except Exception:  # a library that it cannot speak to is no reason to fail a call
+        libraries = []
+    for library in libraries:
+        if library.internal_api == "openmp":
+            own.append((library, variable_of(library), _setter_of_thread(library)))
+        elif getattr(library, "threading_layer", "") != "openmp":  # else OpenMP's number counts
+            shared.append((library, variable_of(library)))
     return _Libraries(len(sys.modules), shared, own)
 
 
@@ -182,7 +157,7 @@ def _setter_of_thread(library: Any) -> Callable[[int], object]:
 
 
 def _forget_in_child() -> None:
-    """Nobody in a forked child ends the calls of its parent."""
+    """Forget the calls of the parent: nobody in a forked child ends them."""
     global _lock
     _lock = threading.RLock()
     _limits.clear()

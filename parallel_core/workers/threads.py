@@ -1,4 +1,4 @@
-"""How many threads numeric libraries may use in a worker, and how they get to know.
+"""How many threads numeric libraries may use in a worker, and how they are told.
 
 ::
 
@@ -31,30 +31,22 @@ _NUMBA, _NUMEXPR = b"NUMBA_NUM_THREADS", b"NUMEXPR_NUM_THREADS"
 #: Variables that limit the threads of numeric libraries, which read them at their import.
 THREAD_VARIABLES = (_OMP, _OPENBLAS, _MKL, _BLIS, _VECLIB, _NUMBA, _NUMEXPR)
 
-_NUMEXPR_MOST = b"NUMEXPR_MAX_THREADS"
-_NUMEXPR_DEFAULT_MOST = 64
+_NUMEXPR_MAX = b"NUMEXPR_MAX_THREADS"
+_NUMEXPR_DEFAULT_MAX = 64
 #: Asks the TBB schedulers of several processes to share the cores.
 _TBB = b"ENABLE_IPC"
 #: The limit of the worker that this process is or descends from, then the variables in its
 #: environment that are the user's; the others are ours, and not to be taken for the user's word.
 _MARK = b"PARALLEL_CORE_WORKER_THREADS"
 
-_CONCERNED = (*THREAD_VARIABLES, _NUMEXPR_MOST, _TBB, _MARK)
+_CONCERNED = (*THREAD_VARIABLES, _NUMEXPR_MAX, _TBB, _MARK)
 
 
 class ThreadLimit(NamedTuple):
-    """What a worker is told of threads.
+    """What a worker is told of threads."""
 
-    Attributes
-    ----------
-    threads : int
-        How many numeric libraries may use.
-    environment : dict
-        What the caller's process has of the variables that matter, as bytes.
-    """
-
-    threads: int
-    environment: dict[bytes, bytes]
+    threads: int  #: how many numeric libraries may use
+    environment: dict[bytes, bytes]  #: what the caller's process has of the variables that matter
 
 
 def process_environment() -> Mapping[bytes, bytes]:
@@ -133,7 +125,7 @@ def _numba_threads(threads: int, value: bytes | None, mark: bytes | None) -> str
 
 
 def follow(now: ThreadLimit, before: ThreadLimit | None) -> None:
-    """Make it so in this process, which knew of `before`."""
+    """Have this process, which was told `before`, follow another limit."""
     wanted = limited_environment(now.environment, now.threads)
     known = {} if before is None else limited_environment(before.environment, before.threads)
     for name in _CONCERNED:
@@ -150,13 +142,9 @@ def follow(now: ThreadLimit, before: ThreadLimit | None) -> None:
 def tell_loaded(wanted: Mapping[bytes, bytes], known: Mapping[bytes, bytes] | None) -> None:
     """Have the libraries that are loaded in this process follow their variables.
 
-    Parameters
-    ----------
-    wanted : mapping
-        The environment, by `limited_environment`.
-    known : mapping or None
-        The one before. If there was none, libraries whose variable the user has set are left
-        alone: they may have been loaded, and set up, by the process that this one was forked from.
+    `wanted` and `known` are environments by `limited_environment`, now and before. If there was
+    none before, libraries whose variable the user has set are left alone: they may have been
+    loaded, and set up, by the process that this one was forked from.
     """
     if known is None:
         alone = wanted[_MARK].split()[1:]
@@ -197,24 +185,30 @@ def _tell_numba(numbers: dict[bytes, int]) -> None:
 
 
 def _tell_native(numbers: dict[bytes, int]) -> None:
-    if not has_native():
-        return
-    from threadpoolctl import ThreadpoolController
+    for library in native_libraries():
+        number = numbers.get(variable_of(library))
+        if number is not None:
+            setter_of(library)(number)
 
+
+def native_libraries() -> list[Any]:
+    """Return what `threadpoolctl` knows of the libraries that are loaded."""
+    if not _has_native():
+        return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it thinks of the user's libraries
-        for library in ThreadpoolController().lib_controllers:
-            number = numbers.get(variable_of(library))
-            if number is not None:
-                setter_of(library)(number)
+        from threadpoolctl import ThreadpoolController
+
+        found: list[Any] = ThreadpoolController().lib_controllers
+        return found
 
 
 def setter_of(library: Any) -> Callable[[int], object]:
     """Return what sets the number of threads of a library known to `threadpoolctl`.
 
     From 3.7 on, its own method makes the calling thread the only one that may set OpenBLAS's number
-    from then on. That is for code that does not count who wants what; users' limits in other
-    threads would do nothing after it, and ours would do nothing within theirs.
+    from then on: users' limits in other threads would do nothing after it, and ours would do
+    nothing within theirs.
     """
     setter: Callable[[int], object] = getattr(
         library, "_real_set_num_threads", library.set_num_threads
@@ -234,7 +228,7 @@ def variable_of(library: Any) -> bytes:
 _NATIVE = (b"blas", b"libblis", b"libmkl", b"libgomp", b"libiomp", b"libomp")
 
 
-def has_native() -> bool:
+def _has_native() -> bool:
     """Whether there is anything for `threadpoolctl`, whose import takes as long as a start."""
     if "threadpoolctl" in sys.modules:
         return True
@@ -249,7 +243,7 @@ def has_native() -> bool:
 def _values(threads: int, environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Return what each variable should be by a limit."""
     values = dict.fromkeys(THREAD_VARIABLES, b"%d" % threads)
-    most = _number(environment.get(_NUMEXPR_MOST, b"")) or _NUMEXPR_DEFAULT_MOST
+    most = _number(environment.get(_NUMEXPR_MAX, b"")) or _NUMEXPR_DEFAULT_MAX
     if threads > most:  # numexpr would complain, and use one
         values[_NUMEXPR] = b"%d" % most
     return values
