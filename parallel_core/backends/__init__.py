@@ -22,6 +22,8 @@
   what it brings back; `executor_size`: how large an engine is.
 - `joblib_style` and `joblib_batch`: classes by joblib's conventions; `conventions`: base classes
   for more of them.
+- `session_setup`: what is done in each worker before its first task and after its last one;
+  `local_worker`: the same for threads.
 - `shares`: who gets what of a busy worker's tasks; `initializer`: that of a call, on its way;
   `shutdown`: ending idle workers.
 - `registry`: names, and what else may be passed as ``backend=``.
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from parallel_core.backends.base import SessionFailed as SessionFailed
     from parallel_core.backends.base import Style as Style
     from parallel_core.backends.base import WorkerOptions as WorkerOptions
+    from parallel_core.backends.base import WorkerSetup as WorkerSetup
     from parallel_core.backends.base import WorkerView as WorkerView
     from parallel_core.backends.executor_worker import run_batch as run_batch
     from parallel_core.backends.futures import FuturesBackend as FuturesBackend
@@ -62,6 +65,7 @@ _HOMES = {
     "SessionFailed": "base",
     "Style": "base",
     "WorkerOptions": "base",
+    "WorkerSetup": "base",
     "WorkerView": "base",
     "run_batch": "executor_worker",
 }

@@ -671,6 +671,9 @@ class ChannelSession(Session):
                 view = view._replace(
                     phase=Phase(phase).name, position=position, seconds=now - began
                 )
+            elif worker.is_on_request:
+                phase = worker.requests[0].phase
+                view = view._replace(phase=phase.name, seconds=now - worker.since)
             views.append(view)
         return views
 

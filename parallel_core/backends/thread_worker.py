@@ -92,6 +92,7 @@ class ThreadCall:
         self._lock = threading.RLock()
         self._inbox: deque[Share] = deque()  # what no thread has
         self._directed: dict[int, deque[Share]] = {}  # the same, for one thread alone
+        self._asked: dict[int, deque[Callable[[], None]]] = {}  # of one thread, between two shares
         self._waiting: deque[Any] = deque()  # the bells of threads that have nothing
         self._n_open = 0  # shares
         self._is_watched = False  # one of these looks
@@ -109,6 +110,18 @@ class ThreadCall:
             else:
                 self._directed.setdefault(share.slot, deque()).append(share)
                 self._wake(share.slot)
+
+    def ask(self, slot: int, job: Callable[[], None]) -> None:
+        """Have the thread of `slot` do `job`, which raises nothing, before it takes a share."""
+
+        def do() -> None:
+            job()
+            self.ring()
+
+        with self._lock:
+            self._asked.setdefault(slot, deque()).append(do)
+            self._wake(slot)
+        self.start_workers()
 
     def _wake(self, slot: int) -> None:
         """Wake the thread of `slot`, if it waits."""
@@ -156,9 +169,10 @@ class ThreadCall:
     def _next_slot(self, n_spare: int) -> int | None:
         """Return the slot of the next thread to start, if there is to be one more."""
         taken = {worker.slot for worker in self.workers}
-        for slot, shares in self._directed.items():
-            if shares and slot not in taken:
-                return slot
+        for waiting in (self._directed, self._asked):
+            for slot, some in waiting.items():
+                if some and slot not in taken:
+                    return slot
         if len(taken) >= min(self._n_open + n_spare, self.n_workers):
             return None
         return next(slot for slot in range(len(taken) + 1) if slot not in taken)
@@ -168,20 +182,26 @@ class ThreadCall:
         looks = False
         share: Share | None = None
         while share is None:
+            job: Callable[[], None] | None = None
             with self._lock:
                 if self.is_stopped:
                     return None
-                if own := self._directed.get(slot):
+                if asked := self._asked.get(slot):
+                    job = asked.popleft()
+                elif own := self._directed.get(slot):
                     share = own.popleft()
                 elif self._inbox:
                     share = self._inbox.popleft()
                 elif looks:
                     share = self._steal()
-                looks = share is None and not self._is_watched and self._has_tasks()
-                if share is None:
+                is_idle = share is None and job is None
+                looks = is_idle and not self._is_watched and self._has_tasks()
+                if is_idle:
                     self._waiting.append(bell)
                     self._is_watched = self._is_watched or looks
-            if share is None:
+            if job is not None:
+                job()
+            elif is_idle:
                 self._wait(bell, looks)
         return share
 

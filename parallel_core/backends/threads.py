@@ -35,6 +35,9 @@ from parallel_core.backends.local_worker import SlotThread
 from parallel_core.backends.thread_share import share_of
 from parallel_core.backends.thread_worker import ThreadCall
 from parallel_core.serialization.batch import Batch
+from parallel_core.tasks.description import function_name
+from parallel_core.workers.board import Phase
+from parallel_core.workers.requests import Request
 
 
 class ThreadSession(Session):
@@ -106,6 +109,23 @@ class ThreadSession(Session):
         self._slots[batch] = slot
         self._call.give(share_of(batch, slot))
         self._in_flight += 1
+
+    def request(self, slot: int, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
+        """Call `function` in the thread of `slot`, after what it has to do now; while a call runs.
+
+        Returns a `Request`.
+        """
+        assert self._call is not None
+        request = Request(Phase.REQUEST, b"", f"the request {function_name(function)}")
+
+        def job() -> None:
+            try:
+                request.answer(function(*args))
+            except BaseException as error:
+                request.answer(None, error)
+
+        self._call.ask(slot, job)
+        return request
 
     def has_capacity(self, queued: int) -> bool:
         """Whether there are fewer than `queued` batches for each thread."""

@@ -32,6 +32,7 @@
   `messages`: what is said.
 - `stealing`: taking back what a worker has not started, with a `barrier`; `bell`: rung by any
   thread.
+- `requests`: calls that a worker makes between two tasks.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """

@@ -16,7 +16,6 @@ from parallel_core.context.this_worker import Passed, ThisWorker, globals_of, th
 from parallel_core.serialization.definitions import stored_globals
 from parallel_core.serialization.failure import pack
 from parallel_core.serialization.pickling import dumps, explain
-from parallel_core.tasks.description import function_name
 from parallel_core.workers.board import PHASE, SINCE, Board, Phase
 from parallel_core.workers.messages import Ask, Reply
 
@@ -102,8 +101,7 @@ def _call(data: bytes) -> bytes:
     try:
         return dumps(value)
     except Exception as error:
-        what = f"what {function_name(function)} returned"
-        raise explain(what, value, "the value", error) from error
+        raise explain("what it returned", value, "the value", error) from error
 
 
 #: Shared objects that a process has by its start: inherited by a fork, or as multiprocessing
