@@ -285,6 +285,8 @@ class CallTerms(NamedTuple):
         Is told of events.
     number : int
         Number of the call, for events.
+    lifespan : int or None
+        After how many tasks a worker is replaced.
     """
 
     call: str = ""
@@ -298,6 +300,7 @@ class CallTerms(NamedTuple):
     settings: Settings | None = None
     emit: Emit | None = None
     number: int = 0
+    lifespan: int | None = None
 
 
 class WorkerView(NamedTuple):
@@ -390,6 +393,12 @@ class Session(ABC):
             When it raised, or ended a worker.
         """
         return []
+
+    def change_setup(self, setup: WorkerSetup) -> None:  # noqa: B027 - most have none
+        """Use other init and exit functions from now on, for workers that live on and new ones.
+
+        Workers that are set up stay so: the new init function is not called in them.
+        """
 
     def request(self, slot: int, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
         """Call `function` in the worker of `slot`, between two tasks.

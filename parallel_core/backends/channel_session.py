@@ -21,6 +21,7 @@ from parallel_core.backends.base import (
     Completion,
     Session,
     SessionFailed,
+    WorkerSetup,
     WorkerView,
 )
 from parallel_core.backends.losses import died, given_back, note_timed_out, returned
@@ -84,8 +85,6 @@ class ChannelSession(Session):
         What they are told about this process.
     spawn : callable, optional
         How new ones are born.
-    lifespan : int, optional
-        After how many tasks a worker is replaced.
     setup : SessionSetup, optional
         What is to be done for each worker by itself.
     """
@@ -97,7 +96,6 @@ class ChannelSession(Session):
         key: WorkerKey,
         now: ProcessState,
         spawn: Spawn | None,
-        lifespan: int | None = None,
         setup: SessionSetup | None = None,
     ) -> None:
         self._pool = pool
@@ -112,7 +110,7 @@ class ChannelSession(Session):
             now = now._replace(idle_seconds=None)  # for what it keeps, it is to stay
         self._process_state = now
         self._spawn = spawn
-        self._lifespan = lifespan
+        self._lifespan: int | None = None  # in tasks, during a call
         self._terms = CallTerms()
         self._spins = True
         self._bell: Bell | None = None
@@ -148,8 +146,12 @@ class ChannelSession(Session):
         for worker in self._workers:
             worker.has_answered = False
             self._tell_started(worker)
-        if self._lifespan is not None:
-            self._limit_lives(self._lifespan)
+        if terms.lifespan is not None:
+            self._limit_lives(terms.lifespan)
+        elif self._lifespan is not None:
+            for worker in self._workers:
+                worker.allow(None)
+        self._lifespan = terms.lifespan
         self._spins = True
 
     def _limit_lives(self, lifespan: int) -> None:
@@ -505,6 +507,11 @@ class ChannelSession(Session):
                 self._group.want_to_send(worker, True)
             return asked
         raise SessionFailed(self._fatal or died(f"there is no worker {slot} any more"))
+
+    def change_setup(self, setup: WorkerSetup) -> None:
+        """Use other init and exit functions from now on; workers that are set up stay so."""
+        if self._setup is not None:
+            self._setup.change(setup)
 
     def _end_worker(self, worker: Worker) -> bool:
         """Have `worker` call its exit function; return whether there is something to wait for."""

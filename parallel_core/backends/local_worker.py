@@ -24,6 +24,10 @@ class LocalWorker:
         self.is_set_up = False
         self.init_began = 0.0  # `time.monotonic`, while the init function runs
 
+    def change_setup(self, setup: WorkerSetup) -> None:
+        """Use other functions from now on."""
+        self._setup = setup
+
     def begin(self) -> None:
         """Prepare the worker in this thread, which is the one of its tasks.
 

@@ -61,9 +61,8 @@ class _PoolBackend(Backend):
         setup = None
         if options.setup is not None:
             setup = SessionSetup(options.setup, inherits=self._spawn is not None)
-        pool, lifespan = worker_pool(), options.lifespan
         try:
-            return ChannelSession(pool, n_jobs, key, now, self._spawn, lifespan, setup)
+            return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn, setup)
         except WorkerStartError as error:
             raise BackendUnavailable(str(error)) from error
 

@@ -34,8 +34,16 @@ class SessionSetup:
     """
 
     def __init__(self, setup: WorkerSetup, inherits: bool) -> None:
-        self._setup = setup
         self._inherits = inherits and setup.shared_objects is not None
+        self._setup = setup
+        self._begin = self._end = b""
+        self._begin_words = self._end_words = ""
+        self._results: list[tuple[int, Any]] = []
+        self.change(setup)
+
+    def change(self, setup: WorkerSetup) -> None:
+        """Use the functions of `setup` from now on."""
+        self._setup = setup
         self._begin = self._end = b""
         self._begin_words = self._end_words = ""
         if setup.needs_request:
@@ -46,7 +54,6 @@ class SessionSetup:
         if setup.exit is not None:
             self._end_words = _words("worker_exit", setup.exit)
             self._end = pickle_call(end_worker, (setup.exit, setup.passed), self._end_words)
-        self._results: list[tuple[int, Any]] = []
 
     def key(self, plain: WorkerKey) -> WorkerKey:
         """Return which workers may be taken: what was done in them stays theirs."""

@@ -30,6 +30,7 @@ from parallel_core.backends.base import (
     Session,
     SessionFailed,
     WorkerOptions,
+    WorkerSetup,
 )
 from parallel_core.backends.local_worker import SlotThread
 from parallel_core.backends.thread_share import share_of
@@ -214,6 +215,12 @@ class ThreadSession(Session):
                     self._drop_thread(worker.slot)
             self._call.stop()
             self.end()
+
+    def change_setup(self, setup: WorkerSetup) -> None:
+        """Use other init and exit functions from now on; threads that are set up stay so."""
+        self._setup = setup
+        for thread in self._threads.values():
+            thread.worker.change_setup(setup)
 
     def finish(self) -> list[Any]:
         """Call the exit function in each thread that has had tasks; return results by slots."""

@@ -6,7 +6,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
-from parallel_core.backends.base import Backend, Session, WorkerOptions, broken
+from parallel_core.backends.base import Backend, Session, WorkerOptions, WorkerSetup, broken
 from parallel_core.backends.local_worker import LocalWorker
 from parallel_core.errors import PerformanceWarning, warn_caller
 from parallel_core.serialization.definitions import stored_globals
@@ -140,6 +140,12 @@ class CallResources:
                 self._finish()
         finally:
             self._release()
+
+    def change_setup(self, setup: WorkerSetup) -> None:
+        """Use other init and exit functions from now on; workers that are set up stay so."""
+        self._options = self._options._replace(setup=setup)
+        if self._session is not None:
+            self._session.change_setup(setup)
 
     def _finish(self) -> None:
         """Have exit functions called, and keep what they return."""

@@ -205,6 +205,7 @@ class BatchLoop:
             is_timed=self._limits.timeout is not None,
             emit=outcomes.emit,
             number=outcomes.call,
+            lifespan=self._limits.max_tasks,
         )
         if session.runs_here:
             make_fold = None if outcomes.folded is None else outcomes.folded.fold

@@ -7,8 +7,9 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any
 
+from parallel_core import errors
 from parallel_core.dispatch.interruption import CallInterrupted
-from parallel_core.errors import TaskExitError, without_our_frames
+from parallel_core.errors import TaskExitError, WorkerExitError, add_note, without_our_frames
 
 TERMINATED = "Pool was terminated"
 #: A time of `Lock.acquire` that does not end.
@@ -147,9 +148,16 @@ class TaskExited(TaskExitError, SystemExit):
 
 
 def as_raised(error: BaseException) -> BaseException:
-    """Return `error` as a pool raises it."""
-    if type(error) is not TaskExitError:
-        return error
-    exited = TaskExited(str(error), error.code)
-    exited.__cause__ = error.__cause__
-    return exited
+    """Return `error` as a pool raises it.
+
+    What an init or exit function raised is raised as it is, with our words as a note.
+    """
+    if type(error) is TaskExitError:
+        exited = TaskExited(str(error), error.code)
+        exited.__cause__ = error.__cause__
+        return exited
+    cause = error.__cause__
+    if cause is not None and isinstance(error, (WorkerExitError, errors.InitializerError)):
+        add_note(cause, str(error))
+        return as_raised(cause)
+    return error

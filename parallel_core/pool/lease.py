@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
+from parallel_core.backends.base import WorkerSetup
 from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec
 from parallel_core.errors import warn_caller
+from parallel_core.pool.async_result import as_raised
 
 _logger = logging.getLogger("parallel_core.pool")
 
@@ -40,14 +42,15 @@ class Wanted(NamedTuple):
         Of the call that wants them.
     kind : tuple
         What cannot be changed in workers that live: others are started when it differs.
-    init, exit : callable or None
-        What each calls when it starts and when it ends.
     """
 
     spec: CallSpec
     kind: tuple[Any, ...]
-    init: Callable[..., object] | None = None
-    exit: Callable[..., object] | None = None
+
+    @property
+    def setup(self) -> WorkerSetup:
+        """What is to be done for each worker by itself."""
+        return self.spec.workers.setup or WorkerSetup()
 
 
 class PoolWorkers:
@@ -120,15 +123,19 @@ class PoolWorkers:
 
     def _adapt(self, resources: CallResources, known: Wanted, wanted: Wanted) -> Wanted:
         """Have workers that live on take another exit function; their init has been called."""
-        init, exit = wanted.init or known.init, wanted.exit or known.exit
-        if (init, exit) != (known.init, known.exit):
+        before, after = known.setup, wanted.setup
+        setup = after._replace(init=after.init or before.init, exit=after.exit or before.exit)
+        if (setup.init, setup.exit) != (before.init, before.exit):
             warn_caller(
                 "worker_init or worker_exit has changed while workers are kept alive: the new init "
                 "function is called in workers that start from now on, and the new exit function "
                 "in all",
                 RuntimeWarning,
             )
-        return known._replace(init=init, exit=exit)
+        if setup != before:
+            resources.change_setup(setup)
+        workers = wanted.spec.workers._replace(setup=setup)
+        return wanted._replace(spec=wanted.spec._replace(workers=workers))
 
     @contextlib.contextmanager
     def lend(self, wanted: Wanted, holder: Holder) -> Iterator[CallResources]:
@@ -145,5 +152,10 @@ class PoolWorkers:
         """End the workers; their exit functions run, unless they are to end `at_once`."""
         resources, self._resources = self._resources, None
         self._wanted = None
-        if resources is not None:
-            resources.close()
+        if resources is None:
+            return
+        try:
+            resources.close(calls_exit=not at_once)
+            self.exit_results = resources.exit_results
+        except BaseException as error:
+            raise as_raised(error) from None

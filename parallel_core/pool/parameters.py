@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from parallel_core.backends.base import WorkerSetup
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.parameters import defaults_of, unexpected
 from parallel_core.calls.spec import spec_of
+from parallel_core.context.this_worker import Passed
 from parallel_core.errors import warn_caller
 from parallel_core.parallel.runner import Runner
 from parallel_core.pool.chunking import Cut, default_chunk_size
@@ -51,6 +53,7 @@ OF_PARALLEL = (
     "stop_when",
     "temp_folder",
     "verbose",
+    "worker_env",
     "worker_lifespan",
 )
 #: Those of them that single calls by `apply` have no use for.
@@ -241,6 +244,7 @@ def wanted_of(
     """
     given = {**_defaults(), **pool.options, **options}
     given.update(backend=backend, n_jobs=pool.n_jobs, timeout=params.task_timeout)
+    given.update(order_tasks=pool.order_tasks)
     if params.worker_lifespan is not None:
         given["worker_lifespan"] = params.worker_lifespan
     if pieces is not None:
@@ -254,8 +258,25 @@ def wanted_of(
             if active is not None:
                 given["pre_dispatch"] = max(1, active // size)
     spec = spec_of("WorkerPool", given, {})
-    kind = (pool.pass_worker_id, pool.use_worker_state, id(pool.shared_objects), spec.workers)
-    return Wanted(spec, kind, params.worker_init, params.worker_exit)
+    has_shared = pool.shared_objects is not None
+    setup: WorkerSetup | None = (spec.workers.setup or WorkerSetup())._replace(
+        init=params.worker_init,
+        exit=params.worker_exit,
+        passed=Passed(pool.pass_worker_id, has_shared, pool.use_worker_state),
+        shared_objects=pool.shared_objects,
+        cpu_ids=pool.cpu_ids or None,
+        init_timeout=params.worker_init_timeout,
+        exit_timeout=params.worker_exit_timeout,
+        # A fork has the globals and the shared objects of the moment in which it was made.
+        is_exclusive=pool.start_method == "fork",
+    )
+    if setup is not None and not backend.worker_features:
+        backend.check_features(setup.asked_for())
+        setup = None
+    workers = spec.workers._replace(setup=setup)
+    passed = None if setup is None else setup.passed
+    kind = passed, id(pool.shared_objects), workers._replace(setup=None, lifespan=None)
+    return Wanted(spec._replace(workers=workers), kind)
 
 
 def backend_of(start_method: str) -> Backend:

@@ -80,7 +80,7 @@ class WorkerPool:
         ``stop_when``, ``max_worker_memory``, ``min_free_memory``, ``low_memory_timeout``,
         ``initializer``, ``initargs``, ``preload``, ``inner_max_num_threads``,
         ``idle_worker_timeout``, ``max_nbytes``, ``mmap_mode``, ``temp_folder``, ``check_arrays``,
-        ``pre_dispatch_nbytes``, ``observers``, ``verbose``.
+        ``pre_dispatch_nbytes``, ``observers``, ``verbose``, ``worker_env``, ``worker_lifespan``.
 
     Raises
     ------

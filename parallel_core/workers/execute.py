@@ -206,8 +206,11 @@ class Execution:
         return failure
 
     def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what is to be called for the tasks that follow, instead of `function`."""
-        if self._batch_context is None:
+        """Return what is to be called for the tasks that follow, instead of `function`.
+
+        There is none where all of these tasks were taken back.
+        """
+        if self._batch_context is None or function is None:
             return function
         return self._batch_context.bind(function, self._start_position + self._task - self._base)
 
