@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from worker_state_tasks import (
+    add_to,
     begin,
     begin_with,
     count,
@@ -399,10 +401,6 @@ def test_a_view_shows_init_functions() -> None:
         session.close()
 
 
-def first_shared(shared: Any) -> Any:
-    return shared[0]
-
-
 @pytest.mark.parametrize("backend", ["processes", "multiprocessing", "threading"])
 def test_shared_objects_are_those_of_one_session_alone(backend: str) -> None:
     passed = Passed(id=True, shared=True)
@@ -416,6 +414,33 @@ def test_shared_objects_are_those_of_one_session_alone(backend: str) -> None:
         (1, ["it"], 1),
     ]
     assert set(worker_pool().idle_pids()) <= before, "they have ended"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "processes"])
+def test_what_multiprocessing_hands_to_its_own_processes_is_shared(method: str) -> None:
+    context: Any = multiprocessing.get_context("spawn" if method == "processes" else method)
+    lock, number, array, queue = shared = (
+        context.Lock(),
+        context.Value("i"),
+        context.Array("i", 2),
+        context.Queue(),
+    )
+    setup = WorkerSetup(passed=Passed(shared=True), shared_objects=shared)
+    parallel = Parallel(2, method if method == "processes" else context)
+    spec = parallel._spec._replace(workers=WorkerOptions(setup=setup))
+    parallel._spec, parallel._resources = spec, CallResources(spec)
+    assert parallel(delayed(add_to)(x) for x in range(10)) == list(range(10))
+    with lock:
+        assert (number.value, array[:]) == (45, [10, 0])
+    assert sorted(queue.get() for _ in range(10)) == list(range(10))
+    queue.close()
+
+
+def test_tasks_that_are_taken_from_a_busy_worker_get_the_state_of_their_own() -> None:
+    parallel = Parallel(2, use_worker_state=True, batch_size=50)
+    for _ in range(10):
+        got = parallel(delayed(count_with)(x) for x in range(100))
+        assert sum(n == 1 for n, _ in got) <= 2 and len(got) == 100
 
 
 # --- where it does not apply ----------------------------------------------------------------------

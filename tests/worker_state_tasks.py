@@ -91,6 +91,16 @@ def hang(*args: object) -> None:
     released.wait(300)
 
 
+def add_to(shared: Any, x: int) -> int:
+    """Add to what all workers share: a lock, a number, an array and a queue."""
+    lock, number, array, queue = shared
+    with lock:
+        number.value += x
+        array[0] += 1
+    queue.put(x)
+    return x
+
+
 def unpicklable() -> object:
     return threading.Lock()
 

@@ -22,7 +22,13 @@ from parallel_core.serialization.failure import unpack
 from parallel_core.tasks.description import function_name
 from parallel_core.workers.board import Phase
 from parallel_core.workers.messages import Reply
-from parallel_core.workers.requests import Request, begin_worker, end_worker, pickle_call
+from parallel_core.workers.requests import (
+    Request,
+    begin_worker,
+    end_worker,
+    pickle_call,
+    pickle_shared,
+)
 from parallel_core.workers.setup import Exclusive, WorkerKey
 from parallel_core.workers.worker import ExitInfo, Worker
 
@@ -45,15 +51,21 @@ class SessionSetup:
         """Use the functions of `setup` from now on."""
         self._setup = setup
         self._begin = self._end = b""
+        self._is_for_all = True  # the former is the same for all workers
         self._begin_words = self._end_words = ""
         if setup.needs_request:
             self._begin_words = _words("worker_init", setup.init, "the shared objects")
-            shared = None if self._inherits else setup.shared_objects
-            args = setup.init, setup.passed, shared, self._inherits
-            self._begin = pickle_call(begin_worker, args, self._begin_words)
+            self._begin = self._pickle_begin()
         if setup.exit is not None:
             self._end_words = _words("worker_exit", setup.exit)
             self._end = pickle_call(end_worker, (setup.exit, setup.passed), self._end_words)
+
+    def _pickle_begin(self) -> bytes:
+        shared: bytes | None = None
+        if not self._inherits and self._setup.shared_objects is not None:
+            shared, self._is_for_all = pickle_shared(self._setup.shared_objects)
+        args = self._setup.init, self._setup.passed, shared
+        return pickle_call(begin_worker, args, self._begin_words)
 
     def key(self, plain: WorkerKey) -> WorkerKey:
         """Return which workers may be taken: what was done in them stays theirs."""
@@ -95,6 +107,9 @@ class SessionSetup:
         worker.is_set_up = True
         if not self._begin:
             return False
+        if not self._is_for_all:
+            self._begin = self._pickle_begin()
+            worker.tell_authkey()
         limit = self._setup.init_timeout
         return worker.ask(Request(Phase.INIT, self._begin, self._begin_words, limit))
 

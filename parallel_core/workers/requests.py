@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
+from memmapping.modules import loaded
 from parallel_core.context.this_worker import Passed, ThisWorker, globals_of, this_worker
 from parallel_core.serialization.definitions import stored_globals
 from parallel_core.serialization.failure import pack
@@ -115,15 +116,56 @@ def inherit(shared: Any) -> None:
     _inherited = shared
 
 
-def begin_worker(
-    init: Callable[..., object] | None,
-    passed: Passed,
-    shared: Any,
-    is_inherited: bool,
-) -> None:
-    """Prepare this worker for the tasks of a session."""
+class _Recipient:
+    """Stands for the process that multiprocessing thinks it is starting.
+
+    It hands over locks, queues and shared memory only to such a one. Names of semaphores will do
+    for any process; and descriptors are fetched from this process, each once.
+    """
+
+    @staticmethod
+    def duplicate_for_child(descriptor: int) -> int:
+        return descriptor
+
+    @staticmethod
+    def DupFd(descriptor: int) -> object:
+        from multiprocessing import resource_sharer
+
+        shared: Any = resource_sharer  # whose class of this name depends on the system
+        return shared.DupFd(descriptor)
+
+
+def pickle_shared(shared: Any) -> tuple[bytes, bool]:
+    """Return the pickle of shared objects, and whether more than one worker may have it.
+
+    Raises
+    ------
+    SerializationError
+        When they do not pickle.
+    """
+    try:
+        return dumps(shared), True
+    except Exception as error:
+        if loaded("multiprocessing.context") is None:
+            raise explain("the shared objects", shared, "they", error) from error
+        original = error
+    from multiprocessing import context, reduction
+
+    spawning: Any = context
+    before = spawning.get_spawning_popen()
+    spawning.set_spawning_popen(_Recipient())
+    try:
+        return bytes(reduction.ForkingPickler.dumps(shared)), False
+    except Exception:
+        raise explain("the shared objects", shared, "they", original) from original
+    finally:
+        spawning.set_spawning_popen(before)
+
+
+def begin_worker(init: Callable[..., object] | None, passed: Passed, shared: bytes | None) -> None:
+    """Prepare this worker for the tasks of a session; it may have inherited the shared objects."""
     worker = this_worker()
-    worker.shared = _inherited if is_inherited else shared
+    worker.shared = _inherited if shared is None else pickle.loads(shared)
     if init is not None:
         call_init(init, passed, worker)
 

@@ -231,6 +231,13 @@ class Worker:
             self.send(SetUp(now, start_settings))
             self.told = now
 
+    def tell_authkey(self) -> None:
+        """Send what this process proves itself by to others of multiprocessing."""
+        from multiprocessing.process import current_process
+
+        assert self.told is not None
+        self.tell(self.told._replace(authkey=bytes(current_process().authkey)))
+
     @property
     def is_busy(self) -> bool:
         """Whether there is something that it has not answered."""
