@@ -65,31 +65,6 @@ class Call:
     """One call: tasks, a spec, and the resources that it runs on.
 
     `start` it, then `run` it or take its `chunks`, and `close` it, however it ended.
-
-    Parameters
-    ----------
-    tasks : iterable
-        Of delayed calls.
-    spec : CallSpec
-        What was asked for.
-    resources : CallResources
-        Workers, arrays and journal.
-    label : str
-        The call in words.
-    return_as : ReturnAs, optional
-        What the caller gets, if not what the spec says.
-    policy : Policy, optional
-        What becomes of tasks that fail, if not what the spec says.
-    interruption : Interruption, optional
-        Set by another thread when the call is to end.
-    may_run_here : bool, default True
-        Whether the tasks of a call with one job may run in the thread that makes it.
-    observers : iterable of Observer
-        Who is told of events.
-    hook : callable, optional
-        Is told of events first; what it raises ends the call.
-    context_items : sequence of ContextItem
-        What is to hold inside the tasks besides what the caller has set up.
     """
 
     def __init__(
@@ -110,13 +85,13 @@ class Call:
         self._tasks: Iterable[Any] = tasks
         self._spec = spec
         self._resources = resources
-        self._label = label
+        self._label = label  # the call in words
         self._return_as = spec.results.return_as if return_as is None else return_as
         self._policy = policy
         self._interruption = interruption
-        self._may_run_here = may_run_here
-        self._own_items = context_items
-        self._emit = emit_to(observers, hook)
+        self._may_run_here = may_run_here  # the tasks of one job, in the thread of the call
+        self._own_items = context_items  # besides those of the caller's settings
+        self._emit = emit_to(observers, hook)  # an exception of the hook ends the call
         self._number = next(_numbers) if self._emit is not None else 0
         self._dispatch: Dispatch | None = None
         self._counters = Counters()
@@ -124,7 +99,7 @@ class Call:
 
     @property
     def counters(self) -> Counters:
-        """How far the call is, or was when it ended."""
+        """The progress of the call, or its progress when it ended."""
         dispatch = self._dispatch
         if dispatch is None:
             return self._counters
@@ -133,7 +108,7 @@ class Call:
 
     @property
     def is_list(self) -> bool:
-        """Whether the caller gets everything at the end."""
+        """Whether the caller gets all results at the end."""
         return self._return_as is ReturnAs.LIST
 
     def start(self) -> None:
@@ -206,15 +181,15 @@ class Call:
         return self._dispatch.chunks()
 
     def attach_to(self, error: BaseException) -> None:
-        """Have `error`, which ends the call, carry what was done."""
+        """Have `error`, which ends the call, carry the results."""
         self._error = error
         if self._dispatch is None:
-            attach(error, PartialResults(), None)  # it ended before any worker was ready
+            attach(error, PartialResults(), None)  # the call ended before any worker was ready
         else:
             attach(error, *self._dispatch.outcomes.partial())
 
     def close(self, is_complete: bool = False) -> None:
-        """End the call: with all its results, or by letting nothing of it go on."""
+        """End the call: with all its results, or by stopping what still runs."""
         self._counters = self.counters
         dispatch, self._dispatch = self._dispatch, None  # keep its figures, not its results
         self._tasks = ()
@@ -237,7 +212,7 @@ class Call:
                     emit(CallEnded(self._number, completed, total, resumed, self._error))
 
     def _place(self, n_jobs: int) -> tuple[Backend, Session | None]:
-        """Return the backend, or one that works in its place, with a session where it has one."""
+        """Return the backend, or a working one in its place, and its session if it has one."""
         backend, setup = self._spec.backend, self._spec.workers.setup
         if setup is not None:
             setup.check_n_jobs(n_jobs)
@@ -254,7 +229,7 @@ class Call:
         return backend, None
 
     def _needs_no_worker(self, n_jobs: int) -> bool:
-        """Whether one job is all, and nothing is asked for that only a worker can give."""
+        """Whether there is one job only, and no parameter that needs a worker."""
         spec, backend = self._spec, self._spec.backend
         if n_jobs != 1 or not backend.inline_when_single or not self._may_run_here:
             return False

@@ -1,4 +1,4 @@
-"""The checks of all parameters: each is checked when it is given, not when it first matters."""
+"""The checks of all parameters, made when a parameter is given and not when it is first used."""
 
 from __future__ import annotations
 
@@ -45,13 +45,7 @@ def check_hints(prefer: Any, require: Any) -> None:
 
 
 def check_nested(given: Any) -> tuple[str, ...]:
-    """Return the names of backends, by level, that `nested` lists, or is.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For what is no name of a registered backend.
-    """
+    """Return the names of backends by level; raise ValueError or TypeError for other values."""
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise TypeError(
@@ -117,13 +111,7 @@ def check_initializer(initializer: Any, initargs: Any) -> None:
 
 
 def check_preload(given: Any) -> tuple[str, ...]:
-    """Return the names of modules that `preload` lists, or is.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For what cannot be the name of a module.
-    """
+    """Return the names of modules as a tuple; raise ValueError or TypeError for other values."""
     if given is None:
         return ()
     names = [given] if isinstance(given, str) else given
@@ -154,13 +142,7 @@ def check_function(given: Any, name: str) -> Callable[..., Any] | None:
 
 
 def check_cpu_ids(given: Any) -> tuple[tuple[int, ...], ...] | None:
-    """Return the CPUs of each worker; None where the system cannot have it run on some alone.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For what is no list of CPUs, or lists of them, that there are.
-    """
+    """Return the CPUs of each worker; None, with a warning, if the system cannot pin processes."""
     if given is None:
         return None
     words = (
@@ -193,13 +175,7 @@ def _cpus(entry: Any, words: str) -> tuple[int, ...]:
 
 
 def check_worker_env(given: Any) -> tuple[tuple[tuple[str, str], ...], ...] | None:
-    """Return the variables of each worker.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For what is no list of mappings from names to values.
-    """
+    """Return the variables of each worker; raise ValueError or TypeError for other values."""
     if given is None:
         return None
     if not isinstance(given, (list, tuple)) or not all(isinstance(one, Mapping) for one in given):

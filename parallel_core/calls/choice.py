@@ -1,4 +1,4 @@
-"""Which backend, from what was given, the context, hints, constraints and nesting."""
+"""The choice of a backend, by parameters, context, hints, constraints and nesting."""
 
 from __future__ import annotations
 
@@ -9,26 +9,16 @@ from parallel_core.backends.base import Backend
 from parallel_core.backends.registry import default_backend_name, find_backend
 from parallel_core.calls.checks import check_hints
 
-#: Backends of calls within tasks, at each level, where nobody says anything else.
+#: Backends of calls within tasks, by level, unless something else is configured.
 NESTED = ("threading", "sequential")
 
 
 class Choice(NamedTuple):
-    """A backend, and why this one.
-
-    Attributes
-    ----------
-    backend : Backend
-        The backend.
-    n_jobs : int or None
-        How many jobs were asked for; None where nobody has said.
-    remark : str or None
-        What was asked for and not given, for a message.
-    """
+    """The chosen backend."""
 
     backend: Backend
-    n_jobs: int | None
-    remark: str | None = None
+    n_jobs: int | None  #: as requested
+    remark: str | None = None  #: a request that is not met, for a message
 
 
 def choose_backend(
@@ -36,21 +26,8 @@ def choose_backend(
 ) -> Choice:
     """Return the backend and the number of jobs for a call.
 
-    Parameters
-    ----------
-    given : str, Backend, Executor, multiprocessing context or None
-        From the call itself; it decides.
-    n_jobs : int or None
-        From the call itself.
-    prefer, require : str, None or Unset
-        Hint and constraint of the call; where it has none, those of the context count.
-    params : dict
-        Parameters for the factory of a backend that is chosen by name.
-
-    Raises
-    ------
-    ValueError
-        When hint and constraint contradict each other, or `given` does not meet `require`.
+    A `given` backend decides. Raises ValueError if hint and constraint contradict each other, or if
+    `given` does not satisfy `require`.
     """
     settings = config.current_settings()
     hint = config.setting("prefer", prefer, settings)
@@ -86,24 +63,12 @@ def choose_backend(
 
 
 class _Active(NamedTuple):
-    """The backend of calls that name none.
-
-    Attributes
-    ----------
-    backend : Backend
-        The backend.
-    forced : bool
-        Whether it is threads because hint or constraint say so, where others would have been used.
-    remark : str or None
-        What was overridden.
-    level : int
-        Of the call, if it runs sequentially because of it; else 0.
-    """
+    """The backend of calls that name none."""
 
     backend: Backend
-    forced: bool = False
-    remark: str | None = None
-    level: int = 0
+    forced: bool = False  #: whether hint or constraint turned another backend into threads
+    remark: str | None = None  #: a setting that was overridden
+    level: int = 0  #: of nesting, if the call runs sequentially for it
 
     def remark_for(self, n_jobs: int | None) -> str | None:
         """Return what to tell a call that asked for `n_jobs`."""

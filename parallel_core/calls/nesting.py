@@ -1,4 +1,4 @@
-"""What the tasks of a call are told of it, for the calls that they make themselves."""
+"""Settings that the tasks of a call get, for the calls that they make themselves."""
 
 from __future__ import annotations
 
@@ -8,20 +8,9 @@ from parallel_core.backends.cores import cores_here
 
 
 def settings_of_tasks(backend: Backend, n_jobs: int, threads: int | None = None) -> config.Settings:
-    """Return what is in force in the tasks of a call that begins here.
-
-    Parameters
-    ----------
-    backend : Backend
-        That runs them.
-    n_jobs : int
-        How many of them run at a time; each gets an equal share of the cores.
-    threads : int, optional
-        How many threads numeric libraries may use in each, for threads of this process; for other
-        workers, which may have been told themselves, what was said here.
-    """
+    """Return the settings that apply in the tasks of a call that begins here."""
     outer = config.current_settings()
-    if threads is None:
+    if threads is None:  # workers other than threads, which may have been told themselves
         said = (outer.threads, outer.backend_params.get("inner_max_num_threads"))
         threads = min((number for number in said if number is not None), default=None)
     nested = None

@@ -1,7 +1,7 @@
-"""The parameters there are: their types, and what is said of one that there is not.
+"""The types of all parameters, and the error for an unknown one.
 
-The signature of `Parallel` says which there are, by name and default. The dictionaries below repeat
-it for type checkers, which look at its overloads instead; a test holds the two together.
+The signature of `Parallel` lists all parameters with their defaults. The dictionaries below repeat
+them for type checkers, which use its overloads; a test compares the two.
 """
 
 from __future__ import annotations
@@ -98,18 +98,9 @@ def names_of(function: Callable[..., Any]) -> list[str]:
 def unexpected(
     door: str, names: Iterable[str], known: Iterable[str], of_calls: Collection[str] = ()
 ) -> TypeError:
-    """Return the error for parameters that there are not.
+    """Return the error for `names` that the class or function `door` does not take.
 
-    Parameters
-    ----------
-    door : str
-        The class or function that does not take them.
-    names : iterable of str
-        Their names.
-    known : iterable of str
-        The names that it takes.
-    of_calls : collection of str
-        The names that `Parallel` takes, where that is another door.
+    It takes `known` names; `of_calls` are those of `Parallel`, if `door` is another one.
     """
     import difflib
 

@@ -19,7 +19,7 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def check_pre_dispatch(given: object) -> None:
-    """Raise ValueError for what no number of jobs would make valid."""
+    """Raise ValueError for a value that is invalid with any number of jobs."""
     if isinstance(given, str) and "n_jobs" in given:
         _evaluate(given, 1 << 20)
     else:
@@ -27,27 +27,11 @@ def check_pre_dispatch(given: object) -> None:
 
 
 def resolve_pre_dispatch(given: object, n_jobs: int) -> int | None:
-    """Return how many batches may be pulled ahead of the workers.
+    """Return how many batches may be pulled ahead, at least 1; None for no limit.
 
-    Parameters
-    ----------
-    given : "all", int or str
-        An expression may use numbers, ``n_jobs``, ``+ - * / // %``, ``min``, ``max``, parentheses.
-    n_jobs : int
-        Value of ``n_jobs`` in the expression.
+    An expression may use numbers, ``n_jobs``, ``+ - * / // %``, ``min``, ``max`` and parentheses.
+    It is parsed, and never evaluated as code. Other values raise ValueError.
 
-    Returns
-    -------
-    int or None
-        At least 1; None for no limit.
-
-    Raises
-    ------
-    ValueError
-        For anything else. The expression is parsed, never evaluated as code.
-
-    Examples
-    --------
     >>> resolve_pre_dispatch("1.5*n_jobs", 2)
     3
     """

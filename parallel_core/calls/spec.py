@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Results(NamedTuple):
-    """What the caller gets; the parameters of `Parallel` of the same names."""
+    """The return value of a call; the parameters of `Parallel` of the same names."""
 
     return_as: ReturnAs = ReturnAs.LIST
     stop_when: Callable[[Any], object] | None = None
@@ -69,7 +69,7 @@ class Results(NamedTuple):
 
 
 class Failures(NamedTuple):
-    """What becomes of tasks that fail; the parameters of `Parallel` of the same names."""
+    """The treatment of failures; the parameters of `Parallel` of the same names."""
 
     on_error: Any = "raise"
     retries: int = 0
@@ -82,17 +82,13 @@ class Failures(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How long, and how far ahead; the parameters of `Parallel` of the same names.
-
-    `pre_dispatch` is as it was given, since what it comes to depends on the number of workers.
-    A `batch_size` of None adapts.
-    """
+    """Limits of time, memory and distance; the parameters of `Parallel` of the same names."""
 
     timeout: float | None = None
     call_timeout: float | None = None
-    pre_dispatch: float | str = "2*n_jobs"
+    pre_dispatch: float | str = "2*n_jobs"  #: as given, since its value depends on the workers
     pre_dispatch_nbytes: int | None = None
-    batch_size: int | None = None
+    batch_size: int | None = None  #: None adapts it
     min_free_memory: int | None = None
     low_memory_timeout: float | None = checks.LOW_MEMORY_TIMEOUT
     order_tasks: bool = False
@@ -116,34 +112,12 @@ class Arrays(NamedTuple):
 
 
 class CallSpec(NamedTuple):
-    """What a call was asked to do.
-
-    Attributes
-    ----------
-    backend : Backend
-        Where its tasks run.
-    n_jobs : int
-        How many workers were asked for.
-    is_named : bool
-        Whether the call itself names its backend.
-    remark : str or None
-        What was asked for and not given, for a message.
-    verbose : int
-        How much to report.
-    results, failures, bounds, arrays, workers
-        The groups.
-    journal : path or Journal or None
-        Where results are kept.
-    seed : object
-        What random numbers of tasks are derived from.
-    observers : tuple of Observer
-        Who is told of events.
-    """
+    """What a call was asked to do."""
 
     backend: Backend
-    n_jobs: int
-    is_named: bool = False
-    remark: str | None = None
+    n_jobs: int  #: as requested
+    is_named: bool = False  #: whether the call itself names its backend
+    remark: str | None = None  #: a request that is not met, for a message
     verbose: int = 0
     results: Results = Results()
     failures: Failures = Failures()
@@ -155,11 +129,11 @@ class CallSpec(NamedTuple):
     observers: tuple[Observer, ...] = ()
 
     def effective_n_jobs(self) -> int:
-        """Return how many workers a call gets that begins here and now."""
+        """Return the number of workers that a call gets if it begins now."""
         return self.backend.effective_n_jobs(self.n_jobs)
 
     def features(self) -> list[str]:
-        """Return the parameters about single workers, which not every backend understands."""
+        """Return the given parameters of single workers, which not every backend supports."""
         setup = self.workers.setup
         asked_for = [] if setup is None else setup.asked_for()
         return [*asked_for, "order_tasks"] if self.bounds.order_tasks else asked_for
@@ -178,23 +152,10 @@ def spec_of(
     backend_params: dict[str, Any],
     default_n_jobs: int | None = None,
 ) -> CallSpec:
-    """Return the spec of a call.
+    """Return the spec of a call; raise ValueError or TypeError for invalid parameters.
 
-    Parameters
-    ----------
-    door : str
-        The class or function that was given the parameters, for errors.
-    params : dict
-        All parameters of `Parallel` by name, in the order of its signature.
-    backend_params : dict
-        Parameters for the factory of a backend that is given by its name.
-    default_n_jobs : int, optional
-        What ``n_jobs=None`` means where no context says; by default what the backend says.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For parameters that make no sense.
+    `door` is the class or function that got them, for errors. `params` has all parameters of
+    `Parallel`, in the order of its signature.
     """
     settings = config.current_settings()
     backend = params["backend"]
@@ -290,13 +251,7 @@ def _bounds(params: dict[str, Any]) -> Bounds:
 
 
 def worker_options(given: dict[str, Any], passed: Passed = NOTHING_PASSED) -> WorkerOptions:
-    """Return what workers are asked to be, checked; what was not given has its default.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For parameters that make no sense.
-    """
+    """Return the checked parameters of workers, with defaults for those that were not given."""
     params = {**WORKER_DEFAULTS, **given} if given else WORKER_DEFAULTS
     checks.check_initializer(params["initializer"], params["initargs"])
     return WorkerOptions(

@@ -13,15 +13,15 @@
                 (list, or chunks for a generator)                     │   └───▶ events
                                                                       └─ Policy: retry, go on, end
 
-The loop runs in whoever wants the next result, and pulls the iterable there. No thread is here.
+The loop runs in the thread that wants the next result, and pulls the iterable there. It starts no
+thread.
 
-- `loop`: the loop above, for whatever has workers, threads included; `inline`: a plain loop.
-- `outcomes`: what has come of tasks, and what follows from it, for both loops.
+- `loop`: the loop above, for all sessions, threads included; `inline`: a plain loop.
+- `outcomes`: the outcomes of tasks, and what follows from them, for both loops.
 - `source`: pulls tasks and has them encoded; `sizing`: how many at a time, from figures alone;
-  `window`: how far ahead; `limits`: what bounds a call.
-- `delivery`: puts results in order, or not; `placeholders`: what stands where there is none.
-- `policy`: what becomes of a task that failed; `call_errors`: what an error carries that ends a
-  call.
+  `window`: how far ahead; `limits`: the bounds of a call.
+- `delivery`: results on their way to the caller, in order or not.
+- `policy`: what to do about a failed task; `call_errors`: what an error carries that ends a call.
 - `deadline`: the time limit of a call; `memory`: holding back while too little is free;
   `interruption`: ending a call from another thread.
 - `task_queue`: tasks that come while the call runs, from an executor.

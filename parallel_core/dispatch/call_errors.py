@@ -1,4 +1,4 @@
-"""What an exception that ends a call carries: the results that were there, and the failing call."""
+"""What an exception that ends a call carries: the results that had arrived, and the failed task."""
 
 from __future__ import annotations
 
@@ -18,16 +18,10 @@ Chunk = tuple[int, list[Any]]
 
 
 class PartialResults(Mapping[int, Any]):
-    """The results of a call that did not come to its end, by position.
-
-    Parameters
-    ----------
-    chunks : list of (int, list)
-        Consecutive results, each with the position of the first; in order.
-    """
+    """The results of a call that did not come to its end, by position."""
 
     def __init__(self, chunks: list[Chunk] | None = None) -> None:
-        self._chunks = chunks or []
+        self._chunks = chunks or []  # consecutive results, in the order of their positions
         self._firsts = [first for first, _ in self._chunks]
         self._count: int | None = None
 
@@ -60,19 +54,7 @@ class PartialResults(Mapping[int, Any]):
 
 
 class Replay:
-    """Runs a failed task again, in this process and thread, for a debugger.
-
-    Parameters
-    ----------
-    words : str
-        Which task it is.
-    call : callable
-        Returns its function and arguments, as they were when the task was yielded.
-    position : int
-        Its position in the call.
-    context items : sequence of ContextItem
-        What holds inside it.
-    """
+    """Runs a failed task again, in this process and thread, for a debugger."""
 
     def __init__(
         self,
@@ -81,8 +63,8 @@ class Replay:
         position: int = 0,
         items: Sequence[ContextItem] = (),
     ) -> None:
-        self._words = words
-        self._call = call
+        self._words = words  # for the task
+        self._call = call  # returns the function and the arguments, as they were at the yield
         self._position = position
         self._items = items
 

@@ -9,34 +9,22 @@ from parallel_core.backends.base import NEVER
 
 
 class Deadline:
-    """When a call has to be over.
-
-    Parameters
-    ----------
-    seconds : float or None
-        From now on; None for ever.
-    clock : callable, optional
-        Which time it is.
-
-    Attributes
-    ----------
-    at : float
-        That moment, of the clock.
-    """
+    """The moment at which a call has to be over."""
 
     __slots__ = ("_clock", "_seconds", "at")
 
     def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
+        #: That moment, by the clock.
         self.at = NEVER if seconds is None else clock() + seconds
 
     def is_over(self) -> bool:
-        """Whether it has passed."""
+        """Whether the moment has passed."""
         return self.at != NEVER and self._clock() >= self.at
 
     def error(self, completed: int) -> BaseException:
-        """Return what to raise when it has."""
+        """Return the error of a call that is not over by then."""
         from parallel_core.errors import CallTimeoutError
 
         return CallTimeoutError(

@@ -1,4 +1,4 @@
-"""One task after the other, in the thread that wants the results."""
+"""The plain loop: one task after the other, in the thread that wants the results."""
 
 from __future__ import annotations
 
@@ -26,29 +26,12 @@ from parallel_core.tasks.known import KnownResult
 
 
 class InlineLoop:
-    """One call, without any worker.
-
-    Parameters
-    ----------
-    tasks : iterable
-        Of delayed calls.
-    outcomes : Outcomes
-        What has come of the tasks.
-    limits : Limits
-        What bounds the call.
-    worker : ThisWorker
-        What its tasks learn of the worker that this is.
-
-    Attributes
-    ----------
-    outcomes : Outcomes
-        What has come of the tasks.
-    """
+    """One call, without any worker."""
 
     def __init__(
         self, tasks: Iterable[Any], outcomes: Outcomes, limits: Limits, worker: ThisWorker
     ) -> None:
-        self._worker = worker
+        self._worker = worker  # which tasks are told of as theirs
         self.outcomes = outcomes
         self._tasks = outcomes.look_up(tasks)
         self._limits = limits
@@ -59,18 +42,18 @@ class InlineLoop:
 
     @property
     def dispatched(self) -> int:
-        """How many tasks were begun: none is begun before the one before it is done."""
+        """The number of tasks that were begun: each is done before the next begins."""
         return self.outcomes.completed
 
     def start(self) -> None:
         """Do nothing: a task runs when its result is wanted."""
 
     def abandon(self) -> None:
-        """Let the caller's generator clean up; nothing else goes on."""
+        """Let the caller's generator clean up; nothing else is running."""
         close_generator(self._tasks)
 
     def run(self) -> Any:
-        """Return all results; or what they were folded to."""
+        """Return all results, or the value that they were folded to."""
         outcomes, limits = self.outcomes, self._limits
         bounds = limits.gate or limits.call_timeout or limits.interruption
         try:

@@ -1,4 +1,4 @@
-"""Ending a call from another thread than the one that it runs in."""
+"""Ending a call from a thread other than its own."""
 
 from __future__ import annotations
 
@@ -6,34 +6,29 @@ from collections.abc import Callable
 
 
 class CallInterrupted(BaseException):
-    """Ends a call that nobody waits for any more; only who interrupts it gets to see this."""
+    """Ends a call that nobody waits for any more; only the interrupting thread sees it."""
 
 
 class Interruption:
-    """What another thread sets, and a dispatch looks at.
-
-    Attributes
-    ----------
-    is_set : bool
-        Whether the call is to end.
-    """
+    """A flag that another thread sets, and the loop of a call checks."""
 
     def __init__(self) -> None:
+        #: Whether the call is to end.
         self.is_set = False
         self._wake: Callable[[], None] | None = None
 
     def wake_by(self, wake: Callable[[], None] | None) -> None:
-        """Have `wake` called when it is set: it has the dispatch look."""
+        """Have `wake` called when the flag is set: it has the loop check."""
         self._wake = wake
 
     def set(self) -> None:
-        """Have the call end as soon as the dispatch looks."""
+        """Have the call end at the loop's next check."""
         self.is_set = True
         wake = self._wake
         if wake is not None:
             wake()
 
     def check(self) -> None:
-        """Raise `CallInterrupted` when it is set."""
+        """Raise `CallInterrupted` if the flag is set."""
         if self.is_set:
             raise CallInterrupted

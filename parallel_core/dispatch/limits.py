@@ -1,4 +1,4 @@
-"""What bounds a call, and how far it came."""
+"""The bounds of a call, and its progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ReturnAs(enum.Enum):
-    """What the caller gets."""
+    """The kind of return value of a call."""
 
     LIST = "list"
     GENERATOR = "generator"
@@ -19,52 +19,22 @@ class ReturnAs(enum.Enum):
 
 
 class Counters(NamedTuple):
-    """How far a call came.
-
-    Attributes
-    ----------
-    dispatched, completed : int
-        Numbers of tasks.
-    total : int or None
-        How many there are, if that became known.
-    """
+    """The progress of a call, in tasks."""
 
     dispatched: int = 0
     completed: int = 0
-    total: int | None = None
+    total: int | None = None  #: None while it is not known
 
 
 class Limits(NamedTuple):
-    """How far one call may go: ahead of its workers, in time, in memory.
+    """The bounds of one call: ahead of its workers, in time, in memory. None: no bound."""
 
-    Attributes
-    ----------
-    pre_dispatch : int or None
-        How many batches may be pulled ahead; None for all.
-    pre_dispatch_nbytes : int or None
-        How many bytes of arguments may be pulled ahead.
-    batch_size : int or None
-        Tasks in a batch; None to adapt.
-    max_tasks : int or None
-        The most that a batch may have, whatever its size should be.
-    timeout : float or None
-        Seconds for a task.
-    call_timeout : float or None
-        Seconds for the whole call.
-    gate : MemoryGate or None
-        Closed while too little memory is free.
-    interruption : Interruption or None
-        Set by another thread when the call is to end.
-    order_tasks : bool
-        Whether tasks go to the workers in turn.
-    """
-
-    pre_dispatch: int | None = None
-    pre_dispatch_nbytes: int | None = None
-    batch_size: int | None = None
-    max_tasks: int | None = None
-    timeout: float | None = None
-    call_timeout: float | None = None
+    pre_dispatch: int | None = None  #: batches ahead
+    pre_dispatch_nbytes: int | None = None  #: bytes of arguments ahead
+    batch_size: int | None = None  #: None adapts it
+    max_tasks: int | None = None  #: in a batch, whatever its size should be
+    timeout: float | None = None  #: seconds for each task
+    call_timeout: float | None = None  #: seconds for the whole call
     gate: MemoryGate | None = None
     interruption: Interruption | None = None
-    order_tasks: bool = False
+    order_tasks: bool = False  #: whether tasks go to the workers in turn

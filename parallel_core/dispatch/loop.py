@@ -1,12 +1,12 @@
 """The loop for backends that take batches: pull, submit, wait, record, refill.
 
 Two limits hold at any time. At most ``pre_dispatch`` batches are *ahead*: pulled, and not yet
-finished (or, for a generator, not yet taken by its consumer). And at a worker there are one or
-two: with short batches a second one bridges the handing over; long ones are kept here, for
-whichever worker is free first.
+finished (or, for a generator, not yet taken by its consumer). And a worker has one or two: with
+short batches, the second bridges the time of submission; long batches are kept here for the worker
+that is free first.
 
-What becomes of results and failures is decided by `Outcomes`. What is to run again, and what a
-worker has not run, goes back to the front of the backlog, as batches of their own.
+`Outcomes` decides about results and failures. Tasks that are to run again, and tasks that a worker
+has not run, go back to the front of the backlog, as batches of their own.
 
 `TaskQueue` may have nothing now. They are asked only when there is something, and for no more than
 some worker has room for; what arrives in the meantime wakes the session.
@@ -56,32 +56,7 @@ _FIRST_SECONDS = 0.001  # a generator this fast is asked for the whole first win
 
 
 class BatchLoop:
-    """One call on a session.
-
-    Parameters
-    ----------
-    tasks : iterable
-        Of delayed calls.
-    session : Session
-        The workers; given back by whoever leased them, not here.
-    outcomes : Outcomes
-        What has come of the tasks.
-    limits : Limits
-        What bounds the call.
-    aim_seconds : float
-        How long a batch should take on this backend.
-    definitions : Definitions
-        Those of the call.
-    settings : Settings, optional
-        What of the configuration holds inside tasks in threads of this process.
-
-    Attributes
-    ----------
-    outcomes : Outcomes
-        What has come of the tasks.
-    dispatched : int
-        How many tasks were handed over and were not taken back.
-    """
+    """One call on a session, which `CallResources` closes; `settings` are for tasks in threads."""
 
     def __init__(
         self,
@@ -94,7 +69,7 @@ class BatchLoop:
         settings: Settings | None = None,
     ) -> None:
         self.outcomes = outcomes
-        self.dispatched = 0
+        self.dispatched = 0  #: tasks that were handed over and not taken back
         self._session = session
         self._limits = limits
         self._definitions = definitions

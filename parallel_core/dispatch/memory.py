@@ -1,4 +1,4 @@
-"""Holding back while there is too little free memory."""
+"""Holding tasks back while too little memory is free."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ _LOOK_SECONDS = 0.05
 
 
 def free_memory() -> int | None:
-    """Return the bytes that could be had without swapping, for this process; None if unknown.
-
-    That is what the system calls available (see ``/proc/meminfo`` in `proc(5)`), or less where a
-    memory cgroup leaves less.
-    """
+    """Return the bytes that this process can get without swapping; None if unknown."""
+    # What the system calls available (see /proc/meminfo in proc(5)), or less if a memory cgroup
+    # leaves less.
     try:
         with open("/proc/meminfo", "rb") as file:
             lines = file.read().splitlines()
@@ -28,35 +26,20 @@ def free_memory() -> int | None:
     return free if room is None else min(free, room)
 
 
+# Tasks that are running may free memory when they end. So the time for which the gate may be closed
+# counts only while no task runs.
 class MemoryGate:
-    """Open while enough memory is free.
-
-    What is at work may free memory as it ends, so patience is needed, and may end, only while
-    nothing is: see `hold`.
-
-    Parameters
-    ----------
-    threshold : int
-        Bytes that should be free before more work is handed over.
-    patience : float or None
-        Seconds for which there may be less at a time; None: no matter how long.
-    """
+    """Open while enough memory is free."""
 
     def __init__(self, threshold: int, patience: float | None) -> None:
-        self._threshold = threshold
-        self._patience = patience
+        self._threshold = threshold  # bytes
+        self._patience = patience  # seconds; None: for ever
         self._looked = 0.0
         self._lacks = False
-        self._waits_since: float | None = None  # closed, with nothing at work
+        self._waits_since: float | None = None  # closed, and no task runs
 
     def hold(self, at_work: int) -> bool:
-        """Whether to hold back, with so many tasks or batches at work; looks at most every 50 ms.
-
-        Raises
-        ------
-        LowMemoryError
-            When it has been closed for too long, with nothing at work.
-        """
+        """Whether to hold back; raise `LowMemoryError` after too long with nothing `at_work`."""
         now = time.monotonic()
         if now - self._looked < _LOOK_SECONDS:
             return self._lacks
@@ -77,5 +60,5 @@ class MemoryGate:
 
     @property
     def again(self) -> float:
-        """When to look again, `time.monotonic`."""
+        """The time to look again, by `time.monotonic`."""
         return self._looked + _LOOK_SECONDS

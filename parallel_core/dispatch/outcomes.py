@@ -40,44 +40,7 @@ if TYPE_CHECKING:
 
 
 class Outcomes:
-    """What has come of the tasks of one call.
-
-    Parameters
-    ----------
-    return_as : ReturnAs
-        What the caller gets.
-    policy : Policy
-        What becomes of tasks that fail.
-    stop_when : callable, optional
-        Says of a result whether the call should end with it.
-    journal : Journal, optional
-        Where results are kept.
-    reduction : Reduction, optional
-        How results are folded to the one that the call returns.
-    context_items : sequence of ContextItem
-        What is to hold inside the tasks.
-    emit : callable, optional
-        Is told of events.
-    call : int
-        Number of the call, for events.
-    is_live : bool
-        Whether tasks are put in while the call runs; then chunks have their positions.
-
-    Attributes
-    ----------
-    completed : int
-        How many tasks have an outcome.
-    total : int or None
-        How many there are, once that is known.
-    resolved : int
-        How many of `completed` needed no worker.
-    stopped_early : bool
-        Whether `stop_when` was satisfied.
-    failure : BaseException or None
-        What ends the call.
-    folded : FoldedResults or None
-        The results of a call that returns one value.
-    """
+    """The outcomes of the tasks of one call; `is_live`: tasks are added while it runs."""
 
     def __init__(
         self,
@@ -98,25 +61,26 @@ class Outcomes:
         self.journal = journal
         self.stop_when = stop_when
         self.emit = emit
-        self.call = call
+        self.call = call  #: its number, for events
         self.delivery = delivery_for(return_as, is_live)
+        #: The results of a call that returns one value.
         self.folded = None if reduction is None else reduction.begin()
-        self.completed = 0
-        self.total: int | None = None
-        self.resolved = 0
-        self.stopped_early = False
-        self.failure: BaseException | None = None
+        self.completed = 0  #: tasks that have an outcome
+        self.total: int | None = None  #: all tasks, once that is known
+        self.resolved = 0  #: those of `completed` that needed no worker
+        self.stopped_early = False  #: by `stop_when`
+        self.failure: BaseException | None = None  #: what ends the call
         self._has_placeholders = False
         self._replay: Replay | None = None
 
     @property
     def is_list(self) -> bool:
-        """Whether the caller gets everything at the end."""
+        """Whether the caller gets all results at the end."""
         return self.return_as is ReturnAs.LIST
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing is to be done with single results but to keep them."""
+        """Whether single results are only kept."""
         return self.emit is None and self.stop_when is None and self.journal is None
 
     @property

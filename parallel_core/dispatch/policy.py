@@ -1,10 +1,10 @@
-"""What becomes of a task that has failed.
+"""What to do about a task that has failed.
 
 ::
 
-    Failure ──▶ Policy.judge ──▶ Verdict: RAISE    the call ends with it
-                 (on_error,               DELIVER  something stands in the result's place
-                  retries)                RETRY    the task is run again, in a while
+    Failure ──▶ Policy.judge ──▶ Verdict: RAISE    the error ends the call
+                 (on_error,               DELIVER  a value takes the place of the result
+                  retries)                RETRY    the task runs again later
 """
 
 from __future__ import annotations
@@ -31,41 +31,31 @@ class Action(enum.Enum):
 
 
 class Verdict(NamedTuple):
-    """What to do with one failure.
-
-    Attributes
-    ----------
-    action : Action
-        That.
-    value : object
-        What to deliver.
-    seconds : float
-        After how long to run the task again.
-    """
+    """The decision about one failure."""
 
     action: Action
-    value: Any = None
-    seconds: float = 0.0
+    value: Any = None  #: to deliver
+    seconds: float = 0.0  #: before the task runs again
 
 
 class Replacement(NamedTuple):
-    """What `TaskFailure.replace` returns."""
+    """The value of a decision to replace a failed result: see `TaskFailure.replace`."""
 
     value: Any
 
 
 class TaskFailure(NamedTuple):
-    """A task that failed, as a callable `on_error` is told of it.
+    """Failed task that is passed to a function `on_error`.
 
     Attributes
     ----------
     position : int
-        Of the task in the call.
+        Position of the task in the call.
     error : Exception
-        What it raised, or what became of it: a `WorkerDiedError`, a `TaskTimeoutError`, a
-        `SerializationError`. Its message or a note of it names the task.
+        Exception that the task raised, or a `WorkerDiedError`, `TaskTimeoutError` or
+        `SerializationError`. Its message or a note names the task.
     attempts : int
-        How many times it has been tried.
+        Number of attempts so far.
     """
 
     position: int
@@ -73,7 +63,7 @@ class TaskFailure(NamedTuple):
     attempts: int
 
     def replace(self, value: Any) -> Replacement:
-        """Return the decision to have `value` in the place of the result."""
+        """Return the decision to put `value` in the place of the result."""
         return Replacement(value)
 
 
@@ -83,19 +73,7 @@ _WORDS = ("raise", "return", "skip")
 
 
 class Policy:
-    """Decides about failures, and counts how often each task was tried.
-
-    Parameters
-    ----------
-    on_error : {"raise", "return", "skip"} or callable
-        What to do in the end.
-    retries : int
-        How many times a task may be run again.
-    retry_on : tuple of exception classes
-        Besides the death of its worker, what it may have raised.
-    backoff : float
-        Seconds before the first retry; each further one waits twice as long.
-    """
+    """Decides about failures, and counts the attempts of each failed task."""
 
     def __init__(
         self,
@@ -112,12 +90,12 @@ class Policy:
 
     @property
     def after_failure(self) -> AfterFailure:
-        """What becomes of the other tasks of a batch after one that failed."""
+        """What a worker does with the rest of a batch after a failure."""
         carries_on = self._on_error != "raise" or self._retries > 0
         return AfterFailure.CARRY_ON if carries_on else AfterFailure.STOP
 
     def judge(self, failure: Failure, may_retry: bool = True) -> Verdict:
-        """Return what to do; what `on_error` raises, if it is a callable, is raised."""
+        """Return the decision; a function `on_error` may raise."""
         position, error = failure
         if not isinstance(error, Exception):
             return _RAISE  # an interrupt is no failure of a task

@@ -3,10 +3,10 @@
 ::
 
     what workers needed ──▶ record ──────┐
-    handing a batch over ─▶ handed_over ─┼─▶ BatchSizer ──▶ to_pull, look_after, share
+    submitting a batch ───▶ handed_over ─┼─▶ BatchSizer ──▶ to_pull, look_after, share
     tasks, bytes, seconds ▶ pulled ──────┘
 
-No clock is read here, and nothing is called for each task: what is fed are figures of batches.
+No clock is read here, and nothing is called for each task: the sizer is fed figures of batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 _GROWTH = 16
 _MOST = 1 << 17
 _MOST_NBYTES = 1 << 20
-_MOST_RESULT_NBYTES = 4 << 20  # new memory for more takes longer to get than to fill
+_MOST_RESULT_NBYTES = 4 << 20  # for more, new memory takes longer to get than to fill
 _MOST_SECONDS = 0.5  # longer batches keep results back and end far apart
 _DISPATCH_SHARE = 0.01  # of a worker's time, for handing over what it does in it
 _BUSY_SHARE = 0.25  # of the dispatcher's time, for that; reading the answers costs as much again
@@ -28,52 +28,33 @@ _LOOK_SECONDS = 1e-4  # how long to pull without looking at the clock
 _LOOK_TASKS = 64
 _LOOK_SHARE = 8  # and one for so many that came at once in this batch
 _BLOCKED_SECONDS = 0.02  # whatever held pulling up for so long may do so again
-_SLOW = 10  # when pulling a task takes so many times what handing it over does, it goes by itself
+_SLOW = 10  # if pulling a task takes so many times longer than submitting it, it goes by itself
 _HELD_SHARE = 4  # one task in so many is held back, at most, where the input blocks now and then
 _LEAST_SHARE = 8  # the last batches of a call get smaller, to an eighth of what they aim at
 
 
+# The aim. A batch should take a worker so long that submitting it is 1 % of that, and half a
+# second at most, so that the last batches end together. The cheapest submission that was seen
+# counts, up to 5 ms. Others cost more for their bytes, which larger batches do not save, or because
+# another program had its turn on the processor. With very many workers a batch takes longer, since
+# the one thread that serves them all must not be what they wait for.
+#
+# Growth. Sizes start with 1. With few workers a slower answer counts at once, and a faster one by
+# half. With many, each answer counts for 2/n, as one slow task among thousands says little. Sizes
+# grow only when half as many answers have come as there are workers: workers with short tasks
+# answer first, and sizes that followed them gave most workers fifty times too much.
+#
+# The end. If the input has a length, batches get smaller when half of what is left is less than a
+# full batch for each worker. A length that is wrong makes small batches, and nothing worse. Uneven
+# ends are for stealing.
+#
+# Pulling. Workers may be idle while a batch is pulled, so that takes 2 ms at most, and the batch
+# holds at most 1 MiB of arguments. Tasks of a slow iterable go one by one, which costs nothing
+# beside waiting for them. An iterable that has blocked is asked for a quarter of what it has
+# yielded since: so of one that comes in bursts, at most a fifth of a burst is held back, and one
+# that paused once is soon asked for full batches again.
 class BatchSizer:
-    """Adapts the size of batches to how long tasks take.
-
-    A batch should take a worker as long as handing it over is no more than 1 % of it, and half a
-    second at most: then the last ones end together. With a great many workers it takes longer, for
-    the dispatcher, which has to serve them all, must not be what they wait for.
-
-    With few workers a slower answer counts at once, a faster one by half. With many, each counts
-    for less, as one slow task among thousands says little; and sizes grow only when as many answers
-    have come as half of the workers would give, for those with short tasks answer first.
-
-    Pulling a batch from the caller's iterable should not take long either, nor should it hold many
-    bytes, and neither should its results where they come back together. Tasks of a slow iterable go
-    one by one, which costs nothing beside waiting for them. One that has blocked is asked for a
-    part of what it has yielded since: the next task may be long in coming, and those before it are
-    held back meanwhile.
-
-    Parameters
-    ----------
-    fixed : int or None
-        The size, when the caller set one.
-    aim_seconds : float
-        How long a batch should take at least, as far as the tasks allow it.
-    most : int, optional
-        The most that a batch may have.
-    n_workers : int
-        How many there are to share the work.
-    total : int, optional
-        How many tasks there are, if that is known; it may be wrong.
-    most_nbytes : int
-        Bytes of arguments in a batch; the task that goes over it is the last.
-    ask : callable, optional
-        Says how large the next batch should be; an engine that knows better.
-
-    Attributes
-    ----------
-    size : int
-        How many tasks a batch should have.
-    task_seconds : float or None
-        What a task takes, as far as is known.
-    """
+    """Adapts the size of batches to the time that tasks take."""
 
     __slots__ = (
         "_aim",
@@ -109,8 +90,8 @@ class BatchSizer:
         most_nbytes: int = _MOST_NBYTES,
         ask: Callable[[], int] | None = None,
     ) -> None:
-        self._ask = ask if fixed is None else None
-        self._fixed = fixed
+        self._ask = ask if fixed is None else None  # of an engine that knows better
+        self._fixed = fixed  # by the caller, who is obeyed whatever the input does
         self._aim = self._least_aim = aim_seconds
         self._most = min(most or _MOST, _MOST)
         self._most_nbytes = min(most_nbytes, _MOST_NBYTES)
@@ -119,7 +100,7 @@ class BatchSizer:
         self._down = min(self._up, 0.5)
         self._answers = 0  # since sizes last grew
         self._recorded = 0
-        self._left = total
+        self._left = total  # tasks; an estimate
         self._handing_over = _MOST_SECONDS * _DISPATCH_SHARE  # the least that was seen
         self._task_nbytes = 0.0
         self._result_nbytes = 0.0
@@ -127,12 +108,12 @@ class BatchSizer:
         self._look = 1
         self._since_blocked: int | None = None  # tasks that were pulled; None: it never has
         self._pull_seconds = _PULL_SECONDS if fixed is None else float("inf")
-        self.size = min(fixed or 1, most or sys.maxsize)
-        self.task_seconds: float | None = None
+        self.size = min(fixed or 1, most or sys.maxsize)  #: tasks that a batch should have
+        self.task_seconds: float | None = None  #: of one task, as far as is known
 
     @property
     def aim_seconds(self) -> float:
-        """How long a batch should take, as far as is known."""
+        """The time that a batch should take, as far as is known."""
         return self._aim
 
     @property
@@ -141,11 +122,7 @@ class BatchSizer:
         return self.task_seconds is None or self.task_seconds * self.size > 2 * self._aim
 
     def handed_over(self, seconds: float) -> None:
-        """Take in what it cost to hand a batch over, of any size.
-
-        The least counts: it is what every batch costs. The rest goes with the bytes, which larger
-        batches do not save, or was somebody else's turn on the processor.
-        """
+        """Take in the time that submitting a batch took."""
         if seconds < self._handing_over:
             self._handing_over = max(seconds, 0.0)
             cheap = self._handing_over / _DISPATCH_SHARE
@@ -179,7 +156,7 @@ class BatchSizer:
         self._answers += 1
         if size > self.size:
             if self._answers * 2 < self._n_workers:
-                return  # who answers first had short tasks
+                return  # workers that answer first had short tasks
             size = min(size, _GROWTH * max(tasks, self.size // _GROWTH))
             if size <= self.size:
                 return
@@ -208,15 +185,7 @@ class BatchSizer:
         return self._pulling * self._n_workers > (self.task_seconds or 0.0)
 
     def look_after(self, most: int, pulled: int, nbytes: int, seconds: float) -> int:
-        """Return how many of `most` to pull before asking again; 0 for no more.
-
-        Parameters
-        ----------
-        most : int
-            What `to_pull` said.
-        pulled, nbytes, seconds : float
-            How much of it there is, and what that took.
-        """
+        """Return how many of `most` to pull before asking again; 0 for no more."""
         if pulled:
             if seconds > self._pull_seconds or nbytes > self._most_nbytes:
                 return 0
@@ -230,7 +199,7 @@ class BatchSizer:
         return look
 
     def pulled(self, tasks: int, nbytes: int, seconds: float) -> None:
-        """Take in what pulling a batch took."""
+        """Take in the time that pulling a batch took."""
         if self._left is not None:
             self._left = max(0, self._left - tasks)
         if tasks:
@@ -244,9 +213,7 @@ class BatchSizer:
             self._since_blocked += tasks
 
     def share(self, left: int) -> int:
-        """Return how many tasks a batch may have when `left` are left: all workers get some.
-
-        Batches do not get so small that handing them over shows: the rest is for taking back.
-        """
+        """Return how many tasks a batch may have when `left` are left: all workers get some."""
+        # Not so small that submitting it shows.
         each = left // max(1, self._n_workers)
         return min(self.size, max(each, self.size // _LEAST_SHARE, 1))

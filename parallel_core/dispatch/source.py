@@ -21,21 +21,11 @@ from parallel_core.tasks.known import KnownResult
 
 
 class ResolvedTask(NamedTuple):
-    """A task that no worker will see.
-
-    Attributes
-    ----------
-    position : int
-        Of the task in the call.
-    task : tuple or KnownResult
-        It, or its result that is known already.
-    error : SerializationError or None
-        Why it cannot be handed to a worker.
-    """
+    """A task that no worker needs to run."""
 
     position: int
-    task: Any
-    error: SerializationError | None = None
+    task: Any  #: the delayed call, or a `KnownResult`
+    error: SerializationError | None = None  #: why it cannot be handed to a worker
 
 
 class _NotEncoded(Exception):
@@ -47,32 +37,7 @@ class _NotEncoded(Exception):
 
 
 class TaskSource:
-    """The caller's iterable.
-
-    Parameters
-    ----------
-    iterable : iterable
-        Of delayed calls.
-    builder : BatchBuilder
-        Encodes them.
-    sizer : BatchSizer
-        Says how many make a batch; it is told what pulling them took.
-    clock : callable, optional
-        Returns seconds.
-    live : TaskQueue, optional
-        Where the tasks come from, if more may come after there were none.
-
-    Attributes
-    ----------
-    position : int
-        How many tasks have been pulled.
-    exhausted : bool
-        Whether there are no more.
-    may_block : bool
-        Whether the next task may be long in coming.
-    resolved : deque of ResolvedTask
-        Tasks that were pulled and need no worker, until somebody takes them from here.
-    """
+    """The caller's iterable; `live`: the queue behind it, if others add tasks to that."""
 
     def __init__(
         self,
@@ -83,20 +48,21 @@ class TaskSource:
         live: TaskQueue | None = None,
     ) -> None:
         self._iterator = iter(iterable)
+        #: Whether the next task may be long in coming.
         self.may_block = type(iterable) not in (list, tuple)
         self._live = live
         self._builder = builder
         self._sizer = sizer
         self._clock = clock
-        self.resolved: deque[ResolvedTask] = deque()
-        self.position = 0
+        self.resolved: deque[ResolvedTask] = deque()  #: pulled, for others to take from here
+        self.position = 0  #: the number of tasks that were pulled
         self.exhausted = False
 
     def pull(self, most: int) -> Batch | None:
-        """Return a batch of at most `most` tasks, or None where there are none to hand over.
+        """Return a batch of at most `most` tasks, or None if there is none to hand over.
 
-        It ends early where the sizer says so, and before a task that is resolved already. What the
-        iterable raises is raised as it is.
+        It ends early if the sizer says so, and before a task that is resolved already. Exceptions
+        of the iterable are not caught.
         """
         builder = self._builder
         builder.begin(self.position)

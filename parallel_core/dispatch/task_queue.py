@@ -1,12 +1,13 @@
-"""Tasks that others put in while their call runs.
+"""Tasks that other threads add while their call runs.
 
 ::
 
     put, from any thread ──▶ TaskQueue ── is_empty? ──▶ BatchLoop, which is woken for it
                                                         (`Session.waker`) and never waits in here
 
-To have nothing now is not the end. That comes when no more can be put in, or when for a while there
-was nothing to do: whoever keeps workers for a call that does nothing keeps them from others.
+An empty queue is not the end of the call. The call ends when no more tasks can be added, or when
+there was nothing to do for a while: a call that does nothing would keep its workers from other
+calls.
 """
 
 from __future__ import annotations
@@ -21,15 +22,7 @@ REST_SECONDS = 0.05
 
 
 class TaskQueue:
-    """A source of tasks for one call after the other.
-
-    It is an iterator of what is there now.
-
-    Attributes
-    ----------
-    has_rested : bool
-        Whether this call is over, because nothing will come, or nothing has come for a while.
-    """
+    """A source of tasks for one call after the other; iterates over those that are there now."""
 
     #: Whether each result has a future of its own, which can be cancelled before its task is sent.
     #: If not, results come as `ReturnAs` says, and no more are ahead than for a generator.
@@ -40,6 +33,7 @@ class TaskQueue:
         self._wake: Callable[[], None] | None = None
         self._is_closed = False
         self._rests_since = math.inf
+        #: Whether this call is over: no task will come, or none has come for a while.
         self.has_rested = False
 
     def begin(self) -> None:

@@ -9,20 +9,7 @@ from parallel_core.serialization.batch import Batch
 
 
 class Window:
-    """Batches that are ahead: pulled and not finished, or finished and not taken by a consumer.
-
-    Parameters
-    ----------
-    limits : Limits
-        How many batches, and how many bytes, may be ahead.
-    counts_taken : bool
-        Whether a consumer takes the results, as from a generator. What it has not taken is ahead.
-
-    Attributes
-    ----------
-    in_flight : int
-        Batches that were handed over and are not finished.
-    """
+    """Batches that are ahead: pulled and not finished, or finished and not taken by a consumer."""
 
     __slots__ = ("_counts_taken", "_max_batches", "_max_nbytes", "_nbytes", "_sizes", "_taken",
                  "in_flight")  # fmt: skip
@@ -30,11 +17,11 @@ class Window:
     def __init__(self, limits: Limits, counts_taken: bool) -> None:
         self._max_batches = limits.pre_dispatch
         self._max_nbytes = limits.pre_dispatch_nbytes
-        self._counts_taken = counts_taken
+        self._counts_taken = counts_taken  # by a consumer, as from a generator
         self._nbytes = 0  # of arguments of tasks that are not done
         self._sizes: deque[int] = deque()  # of finished batches that were not taken in full
         self._taken = 0  # results that were taken and are not counted against a batch yet
-        self.in_flight = 0
+        self.in_flight = 0  #: batches that were handed over and are not finished
 
     def is_full(self, waiting: int) -> bool:
         """Whether no more may be pulled, with `waiting` batches pulled and not handed over."""

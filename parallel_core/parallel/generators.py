@@ -1,4 +1,4 @@
-"""What ``return_as="generator"`` returns: a true generator that cleans up however it ends."""
+"""The generator of ``return_as="generator"``, which cleans up however it ends."""
 
 from __future__ import annotations
 
@@ -20,16 +20,8 @@ def result_generator(
 ) -> _Results:
     """Return a generator of the items of `chunks`.
 
-    Parameters
-    ----------
-    chunks : iterator of list
-        The results.
-    finish : callable
-        Called once at the end, with whether that was the end of `chunks`.
-    attach : callable
-        Gets the exception that ends it before.
-    name : str
-        Of the call, for the warning when it is dropped.
+    `finish` is called once at the end, with whether `chunks` was exhausted; `attach` gets the
+    exception that ends the generator early; `name` is for the warning of a dropped generator.
     """
     itself: list[weakref.ref[_Results]] = []
     generator = _generate(chunks, finish, attach, name, itself)
