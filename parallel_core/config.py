@@ -82,18 +82,6 @@ class Settings:
     """What the surrounding `parallel_config` blocks set, and calls left; never changed once made.
 
     What cannot be pickled is left out when it is.
-
-    Attributes
-    ----------
-    values : dict
-        By parameter name; only what was set.
-    backend_params : dict
-        Parameters of its workers; only those that were set.
-    cores : int or None
-        How many cores the calls around this code left to it; None where there are none around it.
-    threads : int or None
-        How many threads numeric libraries may use in this task, where the whole process has not
-        been told.
     """
 
     __slots__ = ("backend_params", "cores", "threads", "values")
@@ -105,9 +93,12 @@ class Settings:
         cores: int | None = None,
         threads: int | None = None,
     ) -> None:
-        self.values = values
-        self.backend_params = backend_params
+        self.values = values  #: by parameter name; only what was set
+        self.backend_params = backend_params  #: parameters of the backend's workers that were set
+        #: How many cores the calls around this code left to it; None where there are no such calls.
         self.cores = cores
+        #: How many threads numeric libraries may use in this task, where the whole process has not
+        #: been told.
         self.threads = threads
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -180,17 +171,9 @@ def task_settings(
     """Return what of the settings in force holds inside the tasks of a call.
 
     That is all but the backend, its parameters and the number of jobs, which chose who runs this
-    call.
-
-    Parameters
-    ----------
-    cores : int, optional
-        How many the call leaves to each of its tasks; by default those that it has got itself.
-    threads : int, optional
-        How many threads numeric libraries may use in each task, where no worker process is told.
-        `inner_max_num_threads` is in it, and so holds.
-    nested : tuple, optional
-        Backend and number of jobs of calls within the tasks; see `Backend.nested`.
+    call. `cores` is how many the call leaves to each task, by default those that it has got itself.
+    `threads` is how many threads numeric libraries may use in each, where no worker process is
+    told; `inner_max_num_threads` is in it. `nested` is what `Backend.nested` returned.
     """
     outer = current_settings()
     values = {name: value for name, value in outer.values.items() if name not in _CHOICE_OF_CALL}

@@ -80,13 +80,7 @@ def register_joblib() -> None:
 
 
 class Call:
-    """What one call of joblib's has under way.
-
-    Parameters
-    ----------
-    executor : ParallelExecutor
-        Runs it.
-    """
+    """What one call of joblib's has under way on an executor."""
 
     def __init__(self, executor: ParallelExecutor) -> None:
         self.executor = executor
@@ -115,13 +109,7 @@ class Call:
         return job
 
     def result(self, future: Future[Any], seconds: float | None) -> Any:
-        """Return the result of `future`, or raise what any of the call's has raised.
-
-        Raises
-        ------
-        multiprocessing.TimeoutError
-            When neither has come within `seconds`.
-        """
+        """Return the result of `future`, or raise what any of the call's futures has raised."""
         until = None if seconds is None else time.monotonic() + seconds
         self.awaited = future
         while not future.done() and self.failed is None:
@@ -252,13 +240,7 @@ def _drop_batches(parallel: Any) -> None:
 
 
 def _checked(params: dict[str, Any]) -> dict[str, Any]:
-    """Return `params`, if workers of ours have them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        When they have not.
-    """
+    """Return `params`; a TypeError or ValueError says which workers of ours do not take."""
     unknown = params.keys() - {*WORKER_PARAMS, _CHECK}
     if unknown:
         raise TypeError(

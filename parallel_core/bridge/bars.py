@@ -19,13 +19,7 @@ _NAME = "BatchCompletionCallBack"
 
 
 class BarsOfCallbacks:
-    """Makes an observer of each call where the callback has been replaced.
-
-    Parameters
-    ----------
-    parallel : module
-        ``joblib.parallel``.
-    """
+    """Makes an observer of each call where the callback has been replaced."""
 
     def __init__(self, parallel: ModuleType) -> None:
         self._module = parallel
@@ -57,13 +51,7 @@ class _Bar:
 
 
 class _StandIn:
-    """What joblib's callback needs to know of a `Parallel`, to leave off at once.
-
-    Parameters
-    ----------
-    parallel : Parallel
-        Ours, for the counters.
-    """
+    """What joblib's callback needs to know of a `Parallel` of ours, to leave off at once."""
 
     def __init__(self, parallel: Any) -> None:
         self._parallel = parallel

@@ -179,13 +179,7 @@ def uninstall() -> None:
 
 
 def import_joblib(name: str = "joblib") -> ModuleType:
-    """Return a module of joblib's.
-
-    Raises
-    ------
-    ImportError
-        When joblib is not installed.
-    """
+    """Return a module of joblib's."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

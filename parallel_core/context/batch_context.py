@@ -21,13 +21,7 @@ def _this_process() -> tuple[int, bytes]:
 
 
 class ContextFailed(Exception):
-    """Something that was to hold inside tasks could not be brought about, or not be ended.
-
-    Parameters
-    ----------
-    error : BaseException
-        What is to end the call.
-    """
+    """A context item could not be set up around tasks, or put back: `error` ends the call."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -35,15 +29,7 @@ class ContextFailed(Exception):
 
 
 class BatchContext:
-    """ContextItems around the tasks of one batch, in one thread.
-
-    Parameters
-    ----------
-    context items : sequence of ContextItem
-        Those that are needed here.
-    place : Place
-        Where this is.
-    """
+    """Context items around the tasks of one batch, in one thread."""
 
     def __init__(self, items: Sequence[ContextItem], place: Place) -> None:
         self._items = items
@@ -53,10 +39,7 @@ class BatchContext:
     def begin(self, position: Callable[[], int]) -> None:
         """Begin the batch; `position` returns the position of the task that is running.
 
-        Raises
-        ------
-        ContextFailed
-            When that cannot be done; what was begun is ended.
+        Where that fails, what was begun is ended, and `ContextFailed` says so.
         """
         for item in self._items:
             try:
@@ -142,14 +125,10 @@ _KEPT = 16
 def pickle_context(
     items: Sequence[ContextItem], definitions: Definitions
 ) -> tuple[bytes, dict[int, Definition]]:
-    """Return the pickles of `context items`, and the definitions that every worker needs for them.
+    """Return the pickles of context items, and the definitions that every worker needs for them.
 
-    Those that are given again for the next call are not pickled again.
-
-    Raises
-    ------
-    ContextError
-        When one does not pickle.
+    Items that are given again for the next call are not pickled again. One that does not pickle is
+    a `ContextError`.
     """
     sealed: list[bytes] = []
     needed: dict[int, Definition] = {}
@@ -186,15 +165,7 @@ def pickle_context(
 
 
 class PickledContext:
-    """What a worker was told of the context of a call.
-
-    Parameters
-    ----------
-    data : bytes
-        What `pickle_context` returned.
-    place : Place
-        Which sort of process this is, if it is not the caller's own.
-    """
+    """What a worker was told of the context of a call."""
 
     def __init__(self, data: bytes, place: Place) -> None:
         self._data = data
@@ -204,10 +175,7 @@ class PickledContext:
     def open(self) -> tuple[tuple[ContextItem, ...], Place]:
         """Return the context items that are needed here, unpickled once; and where that is.
 
-        Raises
-        ------
-        ContextFailed
-            When they do not unpickle.
+        `ContextFailed` says that they do not unpickle.
         """
         if self._items is None:
             try:
@@ -222,13 +190,7 @@ class PickledContext:
 
 
 class ReceivedBatchContext(BatchContext):
-    """What is in a pickled context, around the tasks of one batch.
-
-    Parameters
-    ----------
-    pickled context : PickledContext
-        It is opened when the batch begins.
-    """
+    """What is in a pickled context, around the tasks of one batch."""
 
     def __init__(self, pickled_context: PickledContext) -> None:
         super().__init__((), Place.WORKER)

@@ -14,23 +14,10 @@ def context_items_of_call(
     settings: config.Settings | None = None,
     is_here: bool = True,
 ) -> tuple[ContextItem, ...]:
-    """Return what the caller has set up, and the seed of the call, as far as it is needed.
+    """Return what the caller has set up, and the seed of the call, as far as `place` needs it.
 
-    Parameters
-    ----------
-    place : Place
-        Where the tasks will run.
-    seeded : Seeded, optional
-        The latter.
-    settings : Settings, optional
-        What of the configuration holds inside the tasks, for processes.
-    is_here : bool
-        Whether that is this machine.
-
-    Raises
-    ------
-    ContextError
-        When something that is registered cannot be captured.
+    `settings` are what of the configuration holds inside the tasks, for processes; `is_here` says
+    whether those are on this machine.
     """
     items: list[ContextItem] = []
     if place in (Place.WORKER, Place.FOREIGN_PROCESS):

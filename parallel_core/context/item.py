@@ -26,7 +26,7 @@ Dumps = Callable[[object], bytes]
 
 
 class Part:
-    """What an context item does around the tasks of one batch, in one thread.
+    """What a context item does around the tasks of one batch, in one thread.
 
     The batch context calls `end` once, whatever has happened in between.
     """
@@ -49,13 +49,7 @@ class Part:
 
 
 class Entered(Part):
-    """A context manager that is entered now, and left at the end.
-
-    Parameters
-    ----------
-    manager : context manager
-        It.
-    """
+    """A context manager that is entered now, and left at the end."""
 
     def __init__(self, manager: Any) -> None:
         manager.__enter__()
@@ -67,21 +61,11 @@ class Entered(Part):
 
 
 class ContextItem(ABC):
-    """Something that holds inside tasks: made in the caller for one call, picklable, never changed.
+    """Something that holds inside tasks: made in the caller for one call, and never changed."""
 
-    Attributes
-    ----------
-    name : str
-        For errors.
-    places : tuple of Place
-        Where it has anything to do.
-    is_kept : bool
-        Whether further calls will have this very object, as long as nothing changes.
-    """
-
-    name = ""
-    places: tuple[Place, ...] = PROCESSES
-    is_kept = False
+    name = ""  #: for errors
+    places: tuple[Place, ...] = PROCESSES  #: where it has anything to do
+    is_kept = False  #: whether further calls have this very object, as long as nothing changes
 
     def packed(self, dumps: Dumps) -> ContextItem | None:
         """Return what is to travel instead of this, if anything; `dumps` pickles what is in it."""
@@ -92,13 +76,7 @@ class ContextItem(ABC):
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:
         """Begin a batch in this thread; return what is to be done further, if anything.
 
-        Variables of `contextvars` that are set here hold in every task of the batch; each task
-        gets a copy of this context.
-
-        Parameters
-        ----------
-        position : callable
-            Returns the position in the call of the task that is running.
-        place : Place
-            Where this is; one of `places`.
+        `position` returns the position in the call of the task that is running; `place` is one of
+        `places`. Variables of `contextvars` that are set here hold in every task of the batch; each
+        task gets a copy of this context.
         """

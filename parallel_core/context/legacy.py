@@ -64,15 +64,7 @@ _KINDS: tuple[Any, ...] = (_PythonRandom, _NumpyRandom)
 
 
 class GlobalSeeds(Part):
-    """Seeds them around the tasks of a batch.
-
-    Parameters
-    ----------
-    root : bytes
-        What seeds are derived from, together with the position of each task.
-    position : callable
-        Returns the position of the task that is running.
-    """
+    """Seeds the generators around the tasks of a batch, from `root` and each task's position."""
 
     def __init__(self, root: bytes, position: Callable[[], int]) -> None:
         self._root = blake2b(root, digest_size=32, person=b"parallel-core")
@@ -118,13 +110,7 @@ class GlobalSeeds(Part):
 
 
 class _Finder:
-    """Tells when one of the modules has been imported.
-
-    Parameters
-    ----------
-    tell : callable
-        Takes the module.
-    """
+    """Calls `tell` with one of the modules when it has been imported."""
 
     def __init__(self, tell: Callable[[ModuleType], None]) -> None:
         self._tell = tell

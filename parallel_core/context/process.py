@@ -44,13 +44,7 @@ class _Undo(Part):
 
 
 class Filters(ContextItem):
-    """The filters of `warnings`.
-
-    Parameters
-    ----------
-    filters : list of Filter
-        Those of the caller.
-    """
+    """The filters of `warnings` in the caller."""
 
     name = "warnings.filters"
     is_kept = True
@@ -144,15 +138,7 @@ def _category(told: Any) -> Any:
 
 
 class Levels(ContextItem):
-    """Levels of loggers, and what `logging.disable` has said.
-
-    Parameters
-    ----------
-    disabled : int
-        The latter.
-    levels : dict
-        By name; that of the root logger is empty.
-    """
+    """Levels of loggers by name, the root's by "", and the level that `logging.disable` has set."""
 
     name = "logging"
     is_kept = True
@@ -193,15 +179,7 @@ def _set_levels(loggers: list[Any], levels: list[int], disabled: int) -> None:
 
 
 class WorkingDirectory(ContextItem):
-    """The working directory and ``sys.path``, for engines whose workers are not told otherwise.
-
-    Parameters
-    ----------
-    folder : str or None
-        None when it was removed under us.
-    path : list of str
-        ``sys.path``.
-    """
+    """The working directory and ``sys.path``, for engines whose workers are not told otherwise."""
 
     name = "sys.path and working directory"
     places = (Place.FOREIGN_PROCESS,)
@@ -235,13 +213,7 @@ def _go(folder: str | None, path: list[str]) -> None:
 
 
 class Configuration(ContextItem):
-    """What of the `parallel_config` in force holds inside tasks.
-
-    Parameters
-    ----------
-    settings : Settings
-        As `config.task_settings` returned them.
-    """
+    """What of the `parallel_config` in force holds inside tasks."""
 
     name = "parallel_config"
     places = (Place.WORKER, Place.FOREIGN_PROCESS, Place.THREAD)

@@ -88,13 +88,7 @@ def unregister_context(name: str) -> None:
 
 
 def captured() -> list[ContextItem]:
-    """Return what is registered, as it is now.
-
-    Raises
-    ------
-    ContextError
-        When a `capture` raises.
-    """
+    """Return what is registered, as it is now; a `capture` that raises is a `ContextError`."""
     items: list[ContextItem] = []
     for name, (capture, restore) in list(_registered.items()):
         try:
@@ -108,17 +102,7 @@ def captured() -> list[ContextItem]:
 
 
 class Restored(ContextItem):
-    """A registered context, with its state.
-
-    Parameters
-    ----------
-    name : str
-        Under which it is registered.
-    state : object
-        What `capture` has returned.
-    restore : callable
-        Takes it.
-    """
+    """A registered context: what `capture` has returned, and the `restore` that takes it."""
 
     places = (Place.THREAD, *PROCESSES)
 

@@ -31,21 +31,11 @@ _POOL_SIZE = 4
 
 
 class Seed(NamedTuple):
-    """What a `numpy.random.SeedSequence` is made of.
+    """What a `numpy.random.SeedSequence` is made of."""
 
-    Attributes
-    ----------
-    entropy : int or tuple of int
-        What the user gave.
-    spawn_key : tuple of int
-        Which of its descendants.
-    pool_size : int
-        How many words it mixes.
-    """
-
-    entropy: int | tuple[int, ...]
-    spawn_key: tuple[int, ...] = ()
-    pool_size: int = _POOL_SIZE
+    entropy: int | tuple[int, ...]  #: what the user gave
+    spawn_key: tuple[int, ...] = ()  #: which of its descendants
+    pool_size: int = _POOL_SIZE  #: how many words it mixes
 
     def child(self, *key: int) -> Seed:
         """Return the descendant with that key."""
@@ -105,17 +95,7 @@ def _wrong(given: Any) -> str:
 
 
 class Streams:
-    """The streams of the tasks of one batch, in one thread.
-
-    Parameters
-    ----------
-    seed : Seed
-        Of the call.
-    position : callable
-        Returns the position of the task that is running.
-    seeds_globals : bool
-        Whether the generators of the whole process are seeded, too.
-    """
+    """The streams of random numbers of the tasks of one batch, in one thread."""
 
     __slots__ = ("_calls", "_calls_of", "position", "seed", "seeds_globals")
 
@@ -219,27 +199,15 @@ def leave_streams() -> None:
 
 
 class Seeded(ContextItem):
-    """The seed of a call.
-
-    Parameters
-    ----------
-    seed : Seed
-        It.
-    seeds_globals : bool
-        Whether the call is where the generators of the whole process may be seeded around a task:
-        not in a thread of other tasks.
-
-    Attributes
-    ----------
-    seed : Seed
-        That.
-    """
+    """The seed of a call."""
 
     name = "seed"
     places = tuple(Place)
 
     def __init__(self, seed: Seed, seeds_globals: bool) -> None:
         self.seed = seed
+        # Whether the generators of the whole process may be seeded around a task: not where other
+        # threads run tasks.
         self._seeds_globals = seeds_globals
 
     def begin(self, position: Callable[[], int], place: Place) -> Part | None:

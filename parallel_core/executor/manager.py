@@ -144,16 +144,7 @@ def _as_outcome(failure: TaskFailure) -> Any:
 class LiveCalls:
     """Makes one call after the other from `FutureTasks`, never in the thread that makes them.
 
-    Parameters
-    ----------
-    spec : CallSpec
-        What was asked for.
-    batch_size_is_given : bool
-        Whether the user has set a size of batches.
-    label : str
-        The calls in words.
-    lend : callable, optional
-        Returns a block in which one of the calls has the resources that it runs on.
+    `lend` returns a block in which one of the calls has the resources that it runs on.
     """
 
     def __init__(
@@ -220,20 +211,7 @@ class LiveCalls:
 
 
 class Manager:
-    """Runs what is in the queue, in a thread, while there is something in it.
-
-    Parameters
-    ----------
-    calls : LiveCalls
-        Runs it.
-    name : str
-        Of the thread.
-
-    Attributes
-    ----------
-    tasks : FutureTasks
-        The queue.
-    """
+    """Runs what is in the queue, in a thread, while there is something in it."""
 
     def __init__(self, calls: LiveCalls, name: str) -> None:
         self._calls = calls
@@ -246,13 +224,7 @@ class Manager:
         self._thread: threading.Thread | None = None
 
     def submit(self, work: Work) -> None:
-        """Take in `work`.
-
-        Raises
-        ------
-        RuntimeError
-            After `shutdown`, or when the program is ending.
-        """
+        """Take in `work`, unless `shutdown` was called or the program is ending (RuntimeError)."""
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError(

@@ -20,17 +20,10 @@ def duration(seconds: float) -> str:
 
 
 class Messages:
-    """Says how far a call is.
+    """Says how far a call is, by lines that begin with its label.
 
-    Parameters
-    ----------
-    verbose : int
-        0 is silent; the higher, the more often; above 10 every completion is told; up to 50 on
-        stderr, above on stdout.
-    label : str
-        Stands in front, ``Parallel(n_jobs=2)`` say.
-    divert : callable, optional
-        Gets the text of each message, instead of the stream.
+    A `verbose` of 0 is silent; higher values report more often, above 10 after every completion.
+    Messages go to stderr, or to stdout above 50; `divert` takes their text instead of either.
     """
 
     def __init__(

@@ -12,28 +12,18 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class MemoryWatch:
-    """Looks at the resident memory of this process.
+    """Looks at the resident memory of this process, and writes it on the board.
 
-    Parameters
-    ----------
-    board : Board
-        Where it is written. Over the limit, the worker starts no further task: it lowers its own
-        ``LIMIT``, and the parent has it replaced.
-
-    Attributes
-    ----------
-    due : float
-        When to look again, `time.monotonic`.
-    most : int or None
-        The limit, in bytes.
+    Over the limit, the worker starts no further task: it lowers its own ``LIMIT``, and the parent
+    has it replaced.
     """
 
     __slots__ = ("_board", "_file", "due", "most")
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self.most: int | None = None
-        self.due = 0.0
+        self.most: int | None = None  #: the limit, in bytes
+        self.due = 0.0  #: when to look again, `time.monotonic`
         try:
             self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # no such file on this system: nothing to look at

@@ -12,15 +12,7 @@ if TYPE_CHECKING:
 
 
 class NotPreloaded(Exception):
-    """A module of `preload` that does not import, on its way to the caller.
-
-    Parameters
-    ----------
-    module : str
-        Its name.
-    data, text : bytes, str
-        What it raised; see `serialization.failure`.
-    """
+    """A module of `preload` that does not import, on its way to the caller with what it raised."""
 
     def __init__(self, module: str, data: bytes, text: str) -> None:
         super().__init__(module, data, text)
@@ -46,13 +38,7 @@ class NotPreloaded(Exception):
 def import_modules(
     names: tuple[str, ...], before: Callable[[str], object] = lambda _: None
 ) -> None:
-    """Import all of `names`; `before` is told of each that is not there yet.
-
-    Raises
-    ------
-    NotPreloaded
-        For the first that cannot be had.
-    """
+    """Import all of `names`; `before` is told of each that is not there yet."""
     for name in names:
         if name in sys.modules:
             continue

@@ -22,12 +22,7 @@ _LAST_SECONDS = 0.5  # for threads that tasks have left
 def open_pidfd(pid: int) -> int | None:
     """Return a descriptor that turns readable when process `pid` ends, if there is such a thing.
 
-    See pidfd_open(2).
-
-    Raises
-    ------
-    OSError
-        When there are no descriptors left.
+    See pidfd_open(2). An OSError says that there are no descriptors left.
     """
     opener: Any = getattr(os, "pidfd_open", None)
     if opener is None:
