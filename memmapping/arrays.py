@@ -43,15 +43,7 @@ _PICKLING_METHODS = ("__reduce__", "__reduce_ex__", "__setstate__")
 class StoredArray:
     """The elements of an array, in the order in which they will lie.
 
-    Parameters
-    ----------
-    rows : ndarray
-        A view of the array, its axes in the order of memory: the last one is the densest.
-
-    Attributes
-    ----------
-    nbytes : int
-        How long it is when packed.
+    `rows` is a view whose axes are in the order of memory: the last one is the densest.
     """
 
     __slots__ = ("_rows", "nbytes")
@@ -77,10 +69,7 @@ class StoredArray:
 class ArrayPacker:
     """Decides for each object that pickle meets whether it is an array to be stored.
 
-    Parameters
-    ----------
-    store : callable
-        Takes a `StoredArray` and returns the offset at which it will lie.
+    `store` takes a `StoredArray` and returns the offset at which it will lie.
     """
 
     def __init__(self, store: Callable[[StoredArray], int]) -> None:
@@ -134,14 +123,8 @@ def array_in_place(
 def array_maker(make_array: ArrayFactory, start: int, end: int) -> Callable[..., NDArray[Any]]:
     """Return what stands for `array_in_place` while an object is unpacked.
 
-    Parameters
-    ----------
-    make_array : callable
-        Makes an array of (offset, dtype, shape, order).
-    start : int
-        What offsets in the pickle count from.
-    end : int
-        Where the packed bytes end.
+    `make_array` takes offset, dtype, shape and order. Offsets in the pickle count from `start`; the
+    packed bytes end at `end`.
     """
     from memmapping.damage import DamagedFileError
 

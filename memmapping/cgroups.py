@@ -11,10 +11,7 @@ _ROOT = "/sys/fs/cgroup"
 def cgroup_folders(controller: str) -> Iterator[str]:
     """Yield the folders of this process's cgroup and of those around it.
 
-    Parameters
-    ----------
-    controller : str
-        ``"memory"`` or ``"cpu"``: under version 1 each has groups of its own.
+    The controller is ``"memory"`` or ``"cpu"``: under version 1 each has groups of its own.
     """
     try:
         with open("/proc/self/cgroup") as file:

@@ -22,14 +22,10 @@ _WORTH_A_WORD = 0.5  # seconds; nobody wonders about less
 class Checking:
     """Says at each use of an array how much of it is to be compared; for one call after another.
 
-    Parameters
-    ----------
-    mode : {"auto", "always", "never"}
-        ``"always"`` compares all that a task is given. ``"auto"`` does so once a call, and once
-        more at its end; in between, it compares parts, for a twentieth of the time, and does not
-        look at arrays that nobody may write to. ``"never"`` compares nothing.
-    warn : callable
-        Told once a call when comparing takes much of its time.
+    ``"always"`` compares all that a task is given. ``"auto"`` does so once a call, and once more at
+    its end; in between, it compares parts, for a twentieth of the time, and does not look at arrays
+    that nobody may write to. ``"never"`` compares nothing. `warn` is told once a call when
+    comparing takes much of its time.
     """
 
     def __init__(self, mode: str, warn: Callable[[str], object]) -> None:
@@ -51,14 +47,8 @@ class Checking:
     def look(self, is_exact: bool, is_trusted: bool, is_checked: bool) -> Look:
         """Return how to look at an array.
 
-        Parameters
-        ----------
-        is_exact : bool
-            Whether others may write to it, so that changes are to be expected.
-        is_trusted : bool
-            Whether nobody may write to it.
-        is_checked : bool
-            Whether this call has compared it.
+        It `is_exact` where others may write to it, so that changes are to be expected; it
+        `is_trusted` where nobody may; it `is_checked` when this call has compared it.
         """
         now = time.perf_counter()
         if self._began is None:

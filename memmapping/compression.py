@@ -19,46 +19,22 @@ _EXPANDED_NBYTES = 1 << 20  # made of it at a time, at most
 
 
 class Method(NamedTuple):
-    """A method of compression.
-
-    Attributes
-    ----------
-    name : str
-        What it is called.
-    extension : str
-        How the names of its files end.
-    prefix : bytes
-        How its files start.
-    default_level : int
-        The level when none is asked for.
-    compressor : callable
-        Takes a level, and returns an object with ``compress`` and ``flush``.
-    decompressor : callable
-        Returns an object as `bz2.BZ2Decompressor`.
-    """
+    """A method of compression."""
 
     name: str
-    extension: str
-    prefix: bytes
+    extension: str  #: how the names of its files end
+    prefix: bytes  #: how its files start
     default_level: int
+    #: Takes a level, and returns an object with ``compress`` and ``flush``.
     compressor: Callable[[int], Any]
-    decompressor: Callable[[], Any]
+    decompressor: Callable[[], Any]  #: returns an object as `bz2.BZ2Decompressor`
 
 
 def chosen_method(compress: object, filename: str | None) -> tuple[Method, int] | None:
     """Return method and level for what a user asked for, or None for no compression.
 
-    Parameters
-    ----------
-    compress : bool, int, str or tuple
-        As for `dump`.
-    filename : str or None
-        Its extension names the method unless `compress` does.
-
-    Raises
-    ------
-    ValueError
-        When it is none of these, or needs what is not installed.
+    The extension of `filename` names the method unless `compress`, as for `dump`, does. What is no
+    method or level, or is not installed, is a ValueError.
     """
     level: int | None
     if isinstance(compress, str):
@@ -95,17 +71,7 @@ def detected_method(start: bytes) -> Method | None:
 
 
 class Compressing:
-    """A file to write to, that passes everything on compressed.
-
-    Parameters
-    ----------
-    file : binary file
-        Where to.
-    method : Method
-        By which method.
-    level : int
-        1 to 9.
-    """
+    """A file to write to, that passes everything on to another, compressed."""
 
     def __init__(self, file: BinaryIO, method: Method, level: int) -> None:
         self._file = file
@@ -124,16 +90,7 @@ class Compressing:
 class Expanding(io.RawIOBase):
     """A file to read from, that expands what another file holds.
 
-    Parameters
-    ----------
-    file : binary file
-        The compressed file.
-    method : Method
-        How it is compressed.
-    start : bytes
-        What has been read of it already.
-    name : str
-        What to call it in an error.
+    `start` is what has been read of that already, `name` what an error calls it.
     """
 
     def __init__(self, file: BinaryIO, method: Method, start: bytes, name: str) -> None:
@@ -159,10 +116,7 @@ class Expanding(io.RawIOBase):
     def finish(self) -> None:
         """Read up to the end of the stream, whose checksum is there, and leave the file there.
 
-        Raises
-        ------
-        DamagedFileError
-            When the end is missing, or the checksum differs.
+        A `DamagedFileError` says that the end is missing, or that the checksum differs.
         """
         while not self._decompressor.eof:
             self._expand(_EXPANDED_NBYTES)

@@ -11,38 +11,18 @@ SHARED_MEMORY = "/dev/shm"
 
 
 class Folder(NamedTuple):
-    """A place for arrays.
-
-    Attributes
-    ----------
-    path : str
-        The folder.
-    reason : str
-        Why it is considered.
-    free : int or None
-        Bytes that fit, as far as the file system and the memory cgroup tell.
-    problem : str or None
-        Why it cannot be used.
-    """
+    """A place for arrays."""
 
     path: str
-    reason: str
-    free: int | None
-    problem: str | None
+    reason: str  #: why it is considered
+    free: int | None  #: bytes that fit, as far as the file system and the memory cgroup tell
+    problem: str | None  #: why it cannot be used
 
 
 def candidate_folders(temp_folder: str | None = None) -> list[Folder]:
-    """Return the folders to try, best first.
+    """Return the folders to try, best first, with what is wrong with each, if anything.
 
-    Parameters
-    ----------
-    temp_folder : str, optional
-        The user's choice; it comes first.
-
-    Returns
-    -------
-    list of Folder
-        With what is wrong with each, if anything; the last one is the system's temporary folder.
+    The user's `temp_folder` comes first, the system's temporary folder last.
     """
     found: list[tuple[str, str]] = []
     if temp_folder is not None:

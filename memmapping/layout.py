@@ -64,17 +64,10 @@ class Content(Protocol):
 
 
 class Part(NamedTuple):
-    """What lies where in the packed bytes.
+    """What lies where in the packed bytes."""
 
-    Attributes
-    ----------
-    offset : int
-        Where it starts.
-    content : Content
-        What it is: ``nbytes``, and ``pieces(piece_nbytes)`` that yields memoryviews.
-    """
-
-    offset: int
+    offset: int  #: where it starts
+    #: What it is: ``nbytes``, and ``pieces(piece_nbytes)`` that yields memoryviews.
     content: Content
 
 
@@ -82,22 +75,13 @@ class Packed:
     """An object ready to be written; it refers to the memory of the arrays in it.
 
     What happens to these before it is written, happens to what is written.
-
-    Attributes
-    ----------
-    nbytes : int
-        How long it is in all.
-    head : list of bytes
-        What comes before the arrays: header, pickle and table.
-    parts : list of Part
-        Arrays and other buffers, in the order of their offsets.
     """
 
     __slots__ = ("head", "nbytes", "parts")
 
     def __init__(self, head: list[bytes], parts: list[Part], nbytes: int) -> None:
-        self.head = head
-        self.parts = parts
+        self.head = head  #: what comes before the arrays: header, pickle and table
+        self.parts = parts  #: arrays and other buffers, in the order of their offsets
         self.nbytes = nbytes
 
     def __repr__(self) -> str:
@@ -109,28 +93,12 @@ class Packed:
         offset: int | None = None,
         piece_nbytes: int = PIECE_NBYTES,
     ) -> int:
-        """Write it all, large arrays straight from where they are.
+        """Write it all, large arrays straight from where they are, and return how many bytes.
 
-        Parameters
-        ----------
-        target : int or binary file
-            A descriptor, or anything that has ``write``.
-        offset : int, optional
-            With a descriptor, where in the file to start, in bytes. By default it is written
-            where the descriptor stands, as to a file object. Arrays are aligned in memory if
-            this is a multiple of 4096.
-        piece_nbytes : int
-            How much to write at a time, at most.
-
-        Returns
-        -------
-        int
-            How many bytes were written: `nbytes`.
-
-        Raises
-        ------
-        OSError
-            When the file system is full, or whatever else the target says.
+        The target is a descriptor, or anything that has ``write``. With a descriptor, `offset` is
+        where in the file to start; by default it is written where the descriptor stands. Arrays
+        are aligned in memory if it is a multiple of 4096. Not more than `piece_nbytes` are written
+        at a time.
         """
         if isinstance(target, int):
             write = _writer_to_descriptor(target, offset)
@@ -171,25 +139,13 @@ class Packed:
 
 
 class Head(NamedTuple):
-    """What `parse_header` found.
-
-    Attributes
-    ----------
-    pickle_nbytes, n_buffers : int
-        Length of the pickle, and number of entries in the table.
-    checksum : int
-        Of both together.
-    data_offset : int
-        Where the data start.
-    nbytes : int
-        How long the packed object is, header and all.
-    """
+    """What `parse_header` found."""
 
     pickle_nbytes: int
-    n_buffers: int
-    checksum: int
-    data_offset: int
-    nbytes: int
+    n_buffers: int  #: number of entries in the table
+    checksum: int  #: of pickle and table together
+    data_offset: int  #: where the data start
+    nbytes: int  #: of the packed object, header and all
 
     @property
     def body_nbytes(self) -> int:
@@ -202,27 +158,9 @@ def pack(obj: object, script_objects: ScriptObjects = ScriptObjects.BY_VALUE) ->
 
     Every numpy array in it, however deep, becomes a part of its own, unless it holds Python
     objects or its class has its own way to be pickled. So does every buffer that other
-    types hand over, as in PEP 574 [1]_. All else is pickled, by cloudpickle what `pickle` refuses.
+    types hand over, as in PEP 574. All else is pickled, by cloudpickle what `pickle` refuses.
+    Nothing is copied before `Packed.write_to`.
 
-    Parameters
-    ----------
-    obj : object
-        Whatever can be pickled.
-    script_objects : ScriptObjects
-        How to take functions and classes that the running script defines; by default with
-        their code.
-
-    Returns
-    -------
-    Packed
-        To be written with `Packed.write_to`; it has not copied anything.
-
-    References
-    ----------
-    .. [1] https://peps.python.org/pep-0574/
-
-    Examples
-    --------
     >>> import io, numpy as np
     >>> file = io.BytesIO()
     >>> pack({"weights": np.arange(3.0), "name": "linear"}).write_to(file) == len(file.getvalue())
@@ -252,28 +190,10 @@ def unpack(
 ) -> Any:
     """Make the object again whose packed bytes are in `source`, its arrays over that memory.
 
-    A pickle can run any code: unpack only what comes from whom you trust.
-
-    Parameters
-    ----------
-    source : buffer
-        Memory that starts with a packed object: bytes, a memoryview, an ``mmap.mmap``. It may
-        be longer. Arrays can be written to if it can.
-    make_array : callable, optional
-        Called with offset (in `source`), dtype, shape and order ("C" or "F") of each array to
-        make it. By default it is a plain array over that memory.
-    name : str
-        What to call the source in an error.
-
-    Returns
-    -------
-    object
-        What `pack` was given.
-
-    Raises
-    ------
-    DamagedFileError
-        When `source` is too short, or holds something else.
+    A pickle can run any code: unpack only what comes from a source that you trust. The memory may
+    be longer; arrays can be written to if it can. `make_array` takes offset (in `source`), dtype,
+    shape and order of each array; by default it makes a plain array over that memory. A source that
+    is too short, or holds something else, is a `DamagedFileError`, which calls it `name`.
     """
     memory = memoryview(source).cast("B")
     head = parse_header(memory[:HEADER_NBYTES].tobytes(), name, len(memory))
@@ -296,21 +216,10 @@ def unpack(
 
 
 def parse_header(data: bytes, name: str, found_nbytes: int | None = None) -> Head:
-    """Read the first `HEADER_NBYTES` of a packed object.
+    """Read the first `HEADER_NBYTES` of a packed object, of which there are `found_nbytes` in all.
 
-    Parameters
-    ----------
-    data : bytes
-        The header, or what there is of it.
-    name : str
-        What to call the source in an error.
-    found_nbytes : int, optional
-        How many bytes there are in all, if that is known.
-
-    Raises
-    ------
-    DamagedFileError
-        When it is none, is of a version to come, or says that there should be more bytes.
+    A `DamagedFileError` says that it is none, or is of a version to come, or should be longer; it
+    calls the source `name`.
     """
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
         what = f"it starts with {data[:8]!r}" if data else "it is empty"
@@ -346,19 +255,9 @@ def rebuild(
 ) -> Any:
     """Make an object of its head, and of arrays and buffers as the caller makes them.
 
-    Parameters
-    ----------
-    head : Head
-        The header.
-    body : bytes
-        The bytes that follow it, `Head.body_nbytes` of them.
-    make_array : callable
-        Makes an array of (offset, dtype, shape, order).
-    take_buffer : callable
-        Makes a buffer of (offset, nbytes). Both are called in the order of the offsets, which
-        count from the start of the header.
-    name : str
-        What to call the source in an error.
+    `body` are the `Head.body_nbytes` that follow the header. `make_array` takes offset, dtype,
+    shape and order, `take_buffer` offset and length. Both are called in the order of the offsets,
+    which count from the start of the header. An error calls the source `name`.
     """
     if zlib.crc32(body) != head.checksum:
         raise DamagedFileError(

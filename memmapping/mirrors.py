@@ -50,69 +50,32 @@ _memcmp.restype = ctypes.c_int
 
 
 class Look:
-    """How much of what cannot be watched is compared at a use.
+    """How much of what cannot be watched is compared at a use: all, where `seconds` are None.
 
-    Parameters
-    ----------
-    seconds : float or None
-        None: all that the use needs. Else this long, each time another part; so earlier uses may
-        have missed what is found to have changed.
-
-    Attributes
-    ----------
-    spent : float
-        How many seconds were spent comparing.
+    Else this long, each time another part; so earlier uses may have missed what is found to have
+    changed.
     """
 
     __slots__ = ("seconds", "spent")
 
     def __init__(self, seconds: float | None = None) -> None:
         self.seconds = seconds
-        self.spent = 0.0
+        self.spent = 0.0  #: how many seconds were spent comparing
 
 
 class Follower(Protocol):
-    """A user of a mirror who does not compare all at each use, and wants to know of changes.
+    """A user of a mirror that does not compare all at each use, and wants to know of changes."""
 
-    Attributes
-    ----------
-    checked : array of bool or None
-        The pages that it relies on.
-    is_outdated : bool
-        Set when one of these has changed.
-    """
-
-    checked: Any
-    is_outdated: bool
+    checked: Any  #: the pages that it relies on
+    is_outdated: bool  #: set when one of these has changed
 
 
 class Mirror:
     """A copy of one array's memory in a segment.
 
-    Parameters
-    ----------
-    span : tuple of int
-        The memory: its first address, and the one after its last. Whoever asks for a segment
-        sees to it that the memory exists.
-    store : SegmentStore
-        Where segments come from.
-    folders : list of Folder
-        Where they may be.
-    watch : SharedWatch or None
-        Tells what was written; None: compare.
-    writable : bool
-        Whether workers may write to the segment; it is no copy to compare with, then.
-
-    Attributes
-    ----------
-    segment : Segment or None
-        Where the copy is.
-    followers : set of Follower
-        Those who are to be told of changes.
-    owner : weakref or None
-        Whose memory it is, where it is shared; see `mirror_of`.
-    lock : RLock
-        Held during a use: by its user until a `Use` says that the segment is relied on.
+    Whoever asks for a segment sees to it that the memory of `span` exists. `watch` tells what was
+    written; where there is none, the copy is compared. Where workers may write to the segment, it
+    is no copy to compare with.
     """
 
     def __init__(
@@ -141,8 +104,10 @@ class Mirror:
         self._settled: Span | None = None  # pages that are all copied, and watched but for ends
         self._map: tuple[mmap.mmap, int] | None = None
         self._next = 0  # the page to go on comparing with
-        self.followers: WeakSet[Follower] = WeakSet()
+        self.followers: WeakSet[Follower] = WeakSet()  #: are told of changes
+        #: Whose memory it is, where it is shared; see `mirror_of`.
         self.owner: ref[Any] | None = None
+        #: Held during a use: by its user until a `Use` says that the segment is relied on.
         self.lock = threading.RLock()
         self._is_busy = False
         _mirrors.add(self)
@@ -169,11 +134,6 @@ class Mirror:
         """Return the segment in which the bytes of `span` are what they are in memory now.
 
         The byte at address ``p`` is at offset ``p - first``.
-
-        Raises
-        ------
-        NoRoom
-            When there is none to be had.
         """
         with self.lock:
             if self._is_busy:  # this thread is at it, and the handler of a signal makes a call
@@ -408,13 +368,7 @@ _watch: ref[SharedWatch] | None = None
 
 
 def shared_watch() -> SharedWatch:
-    """Return the watch of this process, which ends when no mirror needs it any more.
-
-    Raises
-    ------
-    Unwatchable
-        When the kernel cannot tell, or must not.
-    """
+    """Return the watch of this process, which ends when no mirror needs it; or `Unwatchable`."""
     global _watch
     with HeldSignals(), _shared_lock:
         found = None if _watch is None else _watch()

@@ -72,11 +72,6 @@ class PageWatch:
     """Tells which pages of this process were written.
 
     A look takes the news away: each page has one who asks about it.
-
-    Raises
-    ------
-    Unwatchable
-        When the kernel cannot tell, or must not.
     """
 
     def __init__(self) -> None:
@@ -100,10 +95,7 @@ class PageWatch:
     def start(self, span: Span) -> None:
         """Watch the pages of `span`, whose ends lie between pages, from now on.
 
-        Raises
-        ------
-        Unwatchable
-            When this memory cannot be watched: it is watched by somebody else, or not private.
+        Memory that somebody else watches, or that is not private, is `Unwatchable`.
         """
         self.register(span)
         first, end = span
@@ -125,10 +117,7 @@ class PageWatch:
     def written(self, span: Span) -> list[Span]:
         """Return what was written within `span` since it was watched or since the last look.
 
-        Raises
-        ------
-        Unwatchable
-            When it cannot be told; then anything may have been.
+        Where that cannot be told, and anything may have been, it raises `Unwatchable`.
         """
         return self._scan(*span, _IS_WRITTEN, _WP_MATCHING | _CHECK_WPASYNC)
 

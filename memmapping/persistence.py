@@ -297,27 +297,15 @@ def _read_packed(stream: _Stream, found_nbytes: int | None, makes_native: bool) 
 
 
 class _Stream:
-    """A packed object that is read from its start to its end.
-
-    Attributes
-    ----------
-    start : bytes
-        Its first bytes, which have been read already.
-    name : str
-        What to call it in an error.
-    position : int
-        How many bytes have been read.
-    expected_nbytes : int
-        How long it says it is.
-    """
+    """A packed object that is read from its start to its end."""
 
     def __init__(self, file: BinaryIO, start: bytes, name: str) -> None:
         self._file = file
         self._readinto = getattr(file, "readinto", None)
-        self.start = start
+        self.start = start  #: its first bytes, which have been read already
         self.name = name
-        self.position = len(start)
-        self.expected_nbytes = HEADER_NBYTES
+        self.position = len(start)  #: how many bytes have been read
+        self.expected_nbytes = HEADER_NBYTES  #: how long it says it is
 
     def read(self, nbytes: int) -> bytes:
         """Return the next bytes, fewer only at the end of the file."""

@@ -57,19 +57,7 @@ def pickle_to(
 ) -> AnySink:
     """Pickle `obj` by the C pickler where that is right, else by cloudpickle.
 
-    Parameters
-    ----------
-    make_sink : callable
-        Called again for another attempt.
-    obj : object
-        What to pickle.
-    script_objects : ScriptObjects
-        Whether a pickle that names the script will do.
-
-    Returns
-    -------
-    Sink
-        The one that has it all.
+    Return the sink that has it all; `make_sink` is called again for another attempt.
     """
     try:
         sink = make_sink()

@@ -45,23 +45,7 @@ BufferReference = tuple[tuple[Any, ...], int, int]
 
 
 class _Known:
-    """A mirror that calls on the same workers have used.
-
-    Attributes
-    ----------
-    mirror : Mirror
-        It.
-    owner : weakref
-        Whose memory it is; when that goes, so does this.
-    is_exact : bool
-        Whether all of it is compared whenever it is used.
-    checked : array of bool or None
-        Which pages this call has compared, where it does so once.
-    skipped : bool
-        Whether it has then been used without comparing all again.
-    is_outdated : bool
-        Whether such a page has changed.
-    """
+    """A mirror that calls on the same workers have used."""
 
     __slots__ = (
         "__weakref__",
@@ -75,9 +59,10 @@ class _Known:
 
     def __init__(self, mirror: Mirror, owner: ref[Any] | None, is_exact: bool) -> None:
         self.mirror = mirror
-        self.owner = owner
-        self.is_exact = is_exact
-        self.checked: Any = None
+        self.owner = owner  #: whose memory it is; when that goes, so does this
+        self.is_exact = is_exact  #: whether all of it is compared whenever it is used
+        self.checked: Any = None  #: which pages this call has compared, where it does so once
+        #: Whether it has then been used without comparing all again.
         self.skipped = self.is_outdated = False
         mirror.followers.add(self)
 
@@ -103,33 +88,10 @@ class _Known:
 class ArrayReducer:
     """Makes references of arrays, for one call or several on the same workers.
 
-    Parameters
-    ----------
-    max_nbytes : int, float, str or None
-        From which size arrays are put in shared memory; None: never.
-    mmap_mode : {"r", "r+", "w+", "c", None}
-        How the receiver opens them; None: it gets ordinary arrays.
-    temp_folder : str, optional
-        Where to put them rather than in shared memory.
-    warn : callable, optional
-        Told once when there is no room for an array.
-    check : {"auto", "always", "never"}
-        How much of what cannot be watched is compared; see `Checking`.
-    warn_of_cost : callable, optional
-        Told once a call when comparing takes long.
-
-    Attributes
-    ----------
-    uses : list
-        What has to be kept for the references that were made (of the user's files, their names);
-        whoever sends them takes it away.
-    buffers : list of tuple
-        Where the buffers are that were handed over; taken away likewise.
-    copied_nbytes : int
-        How much memory was mirrored anew, in all.
-    changed : ChangedArrayError or None
-        Set when an array turns out to have changed that should not have; then what was made since
-        the call began may be out of date.
+    Arrays from `max_nbytes` on are put in shared memory, or in `temp_folder`, and opened with
+    `mmap_mode`; with None, there is no such size, or the receiver gets ordinary arrays. `check`
+    says how much of what cannot be watched is compared, see `Checking`. `warn` is told once when
+    there is no room for an array, `warn_of_cost` once a call when comparing takes long.
     """
 
     def __init__(
@@ -154,9 +116,14 @@ class ArrayReducer:
         self._warn_of_cost = warn_of_cost
         self._checking: Checking | None = None
         self._others: set[type] = set()  # of which nothing is known here; for one call
+        #: What has to be kept for the references that were made (of the user's files, their names);
+        #: whoever sends them takes it away.
         self.uses: list[Use | Origin] = []
+        #: Where the buffers are that were handed over; taken away likewise.
         self.buffers: list[BufferReference] = []
-        self.copied_nbytes = 0
+        self.copied_nbytes = 0  #: how much memory was mirrored anew, in all
+        #: Set when an array turns out to have changed that should not have; then what was made
+        #: since the call began may be out of date.
         self.changed: ChangedArrayError | None = None
         self._has_warned = False
 

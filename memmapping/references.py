@@ -33,27 +33,13 @@ class StaleReferenceError(RuntimeError):
 
 
 class Mapped(NamedTuple):
-    """Where the memory of a mapping comes from.
-
-    Attributes
-    ----------
-    origin : Origin
-        The file.
-    mode : str
-        How it was opened: ``"r"``, ``"r+"`` or ``"c"``.
-    start : int
-        Address of the mapping.
-    offset : int
-        Where in the file it starts.
-    segment : Segment or None
-        The segment, in the process that made it.
-    """
+    """Where the memory of a mapping comes from."""
 
     origin: Origin
-    mode: str
-    start: int
-    offset: int
-    segment: Segment | None
+    mode: str  #: how it was opened: ``"r"``, ``"r+"`` or ``"c"``
+    start: int  #: the address
+    offset: int  #: where in the file it starts
+    segment: Segment | None  #: in the process that made it
 
 
 _mapped: WeakKeyDictionary[mmap.mmap, Mapped] = WeakKeyDictionary()
@@ -103,10 +89,7 @@ keeper = Keeper()
 def open_mapping(origin: Origin, nbytes: int, mode: str) -> mmap.mmap:
     """Return a mapping of at least the first `nbytes` of the file that `origin` names.
 
-    Raises
-    ------
-    StaleReferenceError
-        When it is not there any more, or not what it was.
+    A `StaleReferenceError` says that the file is not there any more, or not what it was.
     """
     key = (origin.device, origin.inode, mode)
     with HeldSignals(), _lock:  # whose handlers may make a call, and come in here
@@ -310,29 +293,10 @@ def open_array(
     shape: tuple[int, ...],
     strides: tuple[int, ...] | None,
 ) -> np.ndarray[Any, Any]:
-    """Return the array that lies at `offset` in the file of `origin`.
+    """Return the array that lies at `offset` in the file of `origin`, the fields of an `Origin`.
 
-    Parameters
-    ----------
-    origin : tuple
-        The fields of an `Origin`.
-    offset : int
-        Of its first element, in bytes.
-    nbytes : int
-        Up to where the file has to reach.
-    mode : str or None
-        ``"r"``, ``"r+"``, ``"c"``; None for an array of its own, in memory.
-    dtype : dtype
-        Of its elements.
-    shape : tuple of int
-        Its shape.
-    strides : tuple of int or None
-        Its strides; None for C order.
-
-    Raises
-    ------
-    StaleReferenceError
-        When the file is not there any more, or not what it was.
+    The file has to reach up to `nbytes`, or a `StaleReferenceError` is raised. A `mode` of None
+    makes an array of its own, in memory; `strides` of None are those of C order.
     """
     where = Origin(*origin)
     mapping = open_mapping(where, nbytes, "r" if mode is None else mode)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-_MOST_LINKS = 40  # as many as the kernel follows
+_MAX_LINKS = 40  # as many as the kernel follows
 
 
 @contextmanager
@@ -20,22 +20,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     stays. The new one has the permissions, and as far as that is allowed the owners, of the old
     one, or those that `open` would give it. Behind a symbolic link, the file that it leads to is
     replaced; other hard links go on leading to the old one. What is no regular file, a pipe or
-    ``/dev/null``, is written into.
-
-    Parameters
-    ----------
-    path : str
-        The name.
-
-    Yields
-    ------
-    binary file
-        Without a buffer.
-
-    Raises
-    ------
-    OSError
-        As from ``open(path, "wb")``, and when no file can be made in the folder.
+    ``/dev/null``, is written into. The file has no buffer.
     """
     old = _status_of(path)
     target = _name_behind_links(path)
@@ -96,7 +81,7 @@ def _name_behind_links(path: str) -> str | None:
         proc = os.stat("/proc/self").st_dev
     except OSError:
         proc = -1
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         try:
             status = os.lstat(path)
         except FileNotFoundError:

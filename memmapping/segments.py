@@ -29,42 +29,16 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
 class Origin(NamedTuple):
-    """What another process needs to open the file that holds an array.
+    """What another process needs to open the file that holds an array."""
 
-    Attributes
-    ----------
-    path : str
-        Where it is opened.
-    device, inode : int
-        Which file it must be.
-    nameless : bool
-        Whether it is a segment; else it is a file of the user's.
-    """
-
-    path: str
-    device: int
+    path: str  #: where it is opened
+    device: int  #: which file it must be, with the inode
     inode: int
-    nameless: bool
+    nameless: bool  #: whether it is a segment; else it is a file of the user's
 
 
 class Segment:
-    """A file without a name, open in this process.
-
-    Attributes
-    ----------
-    fd : int
-        Its descriptor.
-    nbytes : int
-        Its length.
-    folder : str
-        Where it is.
-    users : set of weakref
-        Those in this process who expect its content to stay as it is; see `Use`.
-    maker : int
-        The process that made it; a fork has the object, too.
-    spoiled : bool
-        Whether it is of no use to anybody who comes later.
-    """
+    """A file without a name, open in this process."""
 
     __slots__ = (
         "__weakref__",
@@ -85,9 +59,10 @@ class Segment:
         self.fd = fd
         self.nbytes = nbytes
         self.folder = folder
+        #: Those in this process who expect its content to stay as it is; see `Use`.
         self.users: set[ref[Use]] = set()
-        self.spoiled = False
-        self.maker = os.getpid()
+        self.spoiled = False  #: whether it is of no use to anybody who comes later
+        self.maker = os.getpid()  #: the process that made it; a fork has the object, too
         status = os.fstat(fd)
         self._where = status.st_dev, status.st_ino
 
@@ -99,10 +74,7 @@ class Segment:
     def write(self, data: Any, offset: int = 0) -> None:
         """Write the bytes of `data`, a contiguous buffer, at `offset`.
 
-        Raises
-        ------
-        OSError
-            When the folder is full. Nobody gets a SIGBUS, as from writing through a mapping.
+        A full folder is an OSError, and no SIGBUS, as from writing through a mapping.
         """
         view = memoryview(data).cast("B")
         done = 0
@@ -110,13 +82,7 @@ class Segment:
             done += os.pwrite(self.fd, view[done : done + _PIECE], offset + done)
 
     def reserve(self) -> None:
-        """Have all its pages now, for somebody who will write through a mapping.
-
-        Raises
-        ------
-        OSError
-            When the folder is full.
-        """
+        """Have all its pages now, or an OSError, for a user that writes through a mapping."""
         os.posix_fallocate(self.fd, 0, self.nbytes)
 
     def is_private(self) -> bool:
@@ -140,13 +106,7 @@ class Use:
 
 
 def new_file(folder: str) -> int:
-    """Return the descriptor of an empty file in `folder` that has no name.
-
-    Raises
-    ------
-    OSError
-        When there can be none.
-    """
+    """Return the descriptor of an empty file in `folder` that has no name."""
     fd = _open_new(folder)
     os.fchmod(fd, 0o600)  # whatever the umask took away
     return fd

@@ -63,13 +63,7 @@ class Shared:
 
     @property
     def reference(self) -> tuple[tuple[Any, ...], int, str]:
-        """What another process needs to open it.
-
-        Raises
-        ------
-        ValueError
-            When the handle has been closed.
-        """
+        """What another process needs to open it; a ValueError says that the handle is closed."""
         where = self._segment.origin if self._segment is not None else self._where
         if where is None:
             raise ValueError("this shared object has been closed")
@@ -186,13 +180,7 @@ def share(obj: Any, temp_folder: str | None = None) -> Shared:
 
 
 def open_shared(origin: tuple[Any, ...], nbytes: int, token: str) -> Any:
-    """Return the shared object that lies in the file of `origin`; the same one each time.
-
-    Raises
-    ------
-    StaleReferenceError
-        When its memory is gone.
-    """
+    """Return the shared object that lies in the file of `origin`; the same one each time."""
     try:
         return _opened[token]
     except KeyError:

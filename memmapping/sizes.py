@@ -10,24 +10,10 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", 
 
 
 def parse_nbytes(size: object, name: str = "max_nbytes") -> int | None:
-    """Return a size in bytes.
+    """Return a size in bytes; None stays None.
 
-    Parameters
-    ----------
-    size : int, float, str or None
-        A number of bytes, or a number with a unit: ``"1M"``, ``"2.5G"``. None stays None.
-    name : str
-        What to call it in an error.
+    What is no size, or negative, is a ValueError or TypeError, which calls it `name`.
 
-    Raises
-    ------
-    ValueError
-        For a text that is no size, and for negative numbers.
-    TypeError
-        For anything else.
-
-    Examples
-    --------
     >>> parse_nbytes("2.5K"), parse_nbytes(1e6), parse_nbytes(None)
     (2560, 1000000, None)
     """

@@ -69,30 +69,17 @@ class SegmentStore:
         needed: int | None = None,
         when_gone: Callable[[], object] | None = None,
     ) -> Segment:
-        """Return a segment of `nbytes` whose content is anybody's guess.
+        """Return a segment of at least one byte, whose content is undefined; or `NoRoom`.
 
-        Parameters
-        ----------
-        nbytes : int
-            Its length, at least 1.
-        folders : iterable of Folder, optional
-            Where it may be, best first; default: `candidate_folders()`.
-        lasting : bool, default False
-            For what belongs to the user: it stays open in forked children, and is never reused.
-        needed : int, optional
-            How many bytes of it will be written; default: all.
-        when_gone : callable, optional
-            Called when nobody refers to a lasting segment any more; perhaps by a finalizer.
-
-        Raises
-        ------
-        NoRoom
-            When no folder has room.
+        It may be in one of `folders`, best first, by default `candidate_folders()`. A `lasting` one
+        belongs to the user: it stays open in forked children, and is never reused; `when_gone` is
+        called when nobody refers to it any more, perhaps by a finalizer. Of `nbytes`, `needed` will
+        be written, by default all.
         """
         needed = nbytes if needed is None else needed
         if not others_may_open():
             raise NoRoom(errno.EACCES, "other processes cannot open what this one has open")
-        if len(self._held) >= _most_held():
+        if len(self._held) >= _max_held():
             raise NoRoom(errno.EMFILE, f"{len(self._held)} arrays are in flight, each in a file")
         if not lasting:
             self._start_timer()
@@ -116,11 +103,6 @@ class SegmentStore:
         """Return a lasting segment that `fill` has filled.
 
         A folder that turns out to be full is left for the next one.
-
-        Raises
-        ------
-        NoRoom
-            When all are.
         """
         left = list(folders)
         while True:
@@ -146,12 +128,8 @@ class SegmentStore:
     ) -> list[Folder]:
         """Return the folders to try after that of `segment`, which failed with `error`.
 
-        Raises
-        ------
-        NoRoom
-            When there are none.
-        OSError
-            The given `error`, when it says something else than that the folder is full.
+        Where there are none, raise `NoRoom`; an error that does not say that the folder is full is
+        raised as it is.
         """
         if error.errno not in _FULL:
             raise error
@@ -305,7 +283,7 @@ class SegmentStore:
                 self._start_timer(max(left, KEPT_SECONDS / 10))
 
 
-def _most_held() -> int:
+def _max_held() -> int:
     """Return how many segments may be open: most descriptors are for others."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 4096 if soft == resource.RLIM_INFINITY else max(8, min(4096, soft // 4))

@@ -402,7 +402,7 @@ def test_kept_memory_is_freed_when_its_own_time_is_over() -> None:
 
 
 def test_a_bound_on_descriptors(arrays: Transfer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_most_held", lambda: 3)
+    monkeypatch.setattr(store, "_max_held", lambda: 3)
     kept = [np.full(50_000, number) for number in range(6)]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
