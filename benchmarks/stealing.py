@@ -23,6 +23,7 @@ from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.workers import barrier
 from parallel_core.workers.board import FENCED, STARTED, Board, Fence
 from parallel_core.workers.execute import Execution
+from parallel_core.workers.messages import AfterFailure, RunBatch
 from parallel_core.workers.stealing import steal_from
 from parallel_core.workers.worker import SentBatch
 
@@ -119,11 +120,24 @@ def _join_late(page: memoryview, board: Board) -> None:
     page[ROUND] = 1
     while page[ROUND] == 1:
         pass
-    Execution(0, 0, received, board, answers.append).run([(0, 1, [0])])
+    _run(0, 0, [0], received, board, answers)
     board.words[FENCED] = Fence.JOINED if barrier.join() else Fence.REFUSED
-    Execution(1, 1, received, board, answers.append).run([(0, 1, list(range(1, TASKS)))])
+    _run(1, 1, list(range(1, TASKS)), received, board, answers)
     page[RAN] = sum(len(answer.values) for answer in answers)
     page[ANSWERED] = 1
+
+
+def _run(
+    number: int,
+    base: int,
+    tasks: list[int],
+    received: ReceivedDefinitions,
+    board: Board,
+    answers: list[Any],
+) -> None:
+    runs = [(0, 1, tasks)]
+    batch = RunBatch(number, "", base, runs, None, (), AfterFailure.STOP, False, None, 0, None)
+    Execution(batch, received, board, answers.append).run()
 
 
 def _batch(start: int, size: int) -> Batch:
@@ -155,7 +169,7 @@ def _work(page: memoryview, board: Board) -> None:
         if done == END:
             return
         answers.clear()
-        Execution(done, base, received, board, answers.append).run([(0, 1, list(range(TASKS)))])
+        _run(done, base, list(range(TASKS)), received, board, answers)
         base += TASKS
         page[RAN] = sum(len(answer.values) for answer in answers)
         page[ANSWERED] = done

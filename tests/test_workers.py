@@ -30,7 +30,7 @@ from parallel_core.tasks.description import describe_call, function_name, short_
 from parallel_core.workers.board import NO_LIMIT, Board, Phase
 from parallel_core.workers.channel import Channel, ChannelClosed
 from parallel_core.workers.execute import Execution
-from parallel_core.workers.messages import Answer, FailureKind
+from parallel_core.workers.messages import AfterFailure, Answer, FailureKind, RunBatch
 from parallel_core.workers.pool import worker_pool
 from watching import HOME, LIMIT, running, some, wait_until
 
@@ -1045,6 +1045,10 @@ def test_patience_and_refusal() -> None:
 # --- the board ------------------------------------------------------------------------------------
 
 
+def run_batch(runs: list[Any], number: int, base: int) -> RunBatch:
+    return RunBatch(number, "", base, runs, None, (), AfterFailure.STOP, False, None, 0, None)
+
+
 class Bench:
     """An `Execution` of tasks that reach back into the test, in this very process."""
 
@@ -1069,7 +1073,8 @@ class Bench:
         self.answers: list[Answer] = []
 
     def run(self, number: int = 0, base: int = 0) -> Any:
-        Execution(number, base, self.received, self.board, self.answers.append).run(self.batch.runs)
+        batch = run_batch(self.batch.runs, number, base)
+        Execution(batch, self.received, self.board, self.answers.append).run()
         return self.answers[-1]
 
     def values(self) -> list[Any]:

@@ -17,8 +17,8 @@ from typing import Any
 
 from parallel_core.serialization.buffers import HERE, Buffer, Description
 from parallel_core.serialization.results import BESIDE, LocalSink, Parcel, ParcelPickler
-from parallel_core.workers.execute import Parcels
 from parallel_core.workers.messages import Answer, Message, from_wire, to_wire
+from parallel_core.workers.results import Parcels
 
 #: The pickle of whatever stands beside it.
 _FLAT = pickle.dumps(HERE, 5, buffer_callback=lambda _: False)

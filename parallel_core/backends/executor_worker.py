@@ -26,9 +26,9 @@ from parallel_core.serialization.failure import pack
 from parallel_core.serialization.pickling import dumps
 from parallel_core.serialization.received import ReceivedDefinitions
 from parallel_core.workers.board import PrivateBoard
+from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on
-from parallel_core.workers.messages import AfterFailure, Output, RunBatch, Unusable, to_wire
-from parallel_core.workers.running import execution_of
+from parallel_core.workers.messages import Output, RunBatch, Unusable, to_wire
 from parallel_core.workers.setup import run_initializer
 from parallel_core.workers.system import hear_interrupts, leave_threads
 from parallel_core.workers.threads import ThreadLimit, follow
@@ -160,7 +160,7 @@ def _run(order: Order, nested: bytes | None, collector: Collector) -> None:
         board = PrivateBoard()
         _boards.append(board)
         try:
-            execution = execution_of(
+            execution = Execution(
                 batch,
                 definitions,
                 board,
@@ -168,7 +168,7 @@ def _run(order: Order, nested: bytes | None, collector: Collector) -> None:
                 collector.parcels,
                 batch_context=batch_context,
             )
-            execution.run(batch.runs, AfterFailure(batch.after_failure), batch.answers_each)
+            execution.run()
         finally:
             _boards.remove(board)
     finally:

@@ -2,33 +2,24 @@
 
 Finished results leave every `FLUSH_SECONDS`, a failure at once; the batch ends with it, or goes on
 with the next task, as the parent asked. Each task starts with its number and time on the board and
-a look at the limit. Results that cannot change ride in the answer as
-they are; any other is pickled when its task returns, so that no later task can change it. Larger
-ones are pickled around their arrays and buffers: of middling size these are copied, to leave with
-others; large ones are sent from where they lie, so they leave before the next task begins.
+a look at the limit. What becomes of a result is for `Results` to say.
 """
 
 from __future__ import annotations
 
 from _contextvars import Context, copy_context
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
 from itertools import repeat
 from time import monotonic
 from typing import Any
 
 from parallel_core.context.batch_context import BatchContext, ContextFailed
-from parallel_core.errors import SerializationError
 from parallel_core.serialization.batch import NO_TOKEN, Run, loads_task, run_length
-from parallel_core.serialization.buffers import Buffer, Shelf
-from parallel_core.serialization.capture import SCALARS
-from parallel_core.serialization.encoding import SMALL, is_flat, is_scalar
 from parallel_core.serialization.failure import pack
 from parallel_core.serialization.opened import abandon_opened, close_opened, opened
-from parallel_core.serialization.pickling import explain
 from parallel_core.serialization.read_only import note_read_only
 from parallel_core.serialization.received import ReceivedDefinitions
-from parallel_core.serialization.results import BESIDE, LocalParcelPickler, ResultPickler
+from parallel_core.serialization.results import BESIDE
 from parallel_core.tasks.description import describe_call
 from parallel_core.workers.board import LIMIT, PHASE, SINCE, STARTED, Board, Phase
 from parallel_core.workers.forks import end_child, generation
@@ -37,13 +28,12 @@ from parallel_core.workers.messages import (
     AfterFailure,
     Answer,
     FailureKind,
+    RunBatch,
     TaskFailure,
 )
-
-FLUSH_SECONDS = 0.02
+from parallel_core.workers.results import BatchFailed, Outgoing, Parcels, Results
 
 Send = Callable[[Answer], None]
-_CONTAINERS = frozenset({list, tuple, dict, set})
 _IDLE, _UNPICKLING, _RUNNING, _PICKLING, _SENDING, _LOADING, _, _CONTEXT, *_OTHERS = map(int, Phase)
 #: What has failed when a task raises in a phase; else it is the task.
 _KINDS = {
@@ -57,151 +47,90 @@ class TaskStopped(KeyboardInterrupt):
     """Raised within a task that the parent wants to end, so that it can still clean up."""
 
 
-class Parcels:
-    """How answers with buffers leave.
-
-    Parameters
-    ----------
-    send : callable
-        Takes each, and its buffers. They are views: when it returns, nothing that happens to the
-        objects may change what it was given.
-    shelf : Shelf, optional
-        Where smaller ones are kept until then.
-    pickler : type
-        What leaves large parts of results where they lie.
-    is_together : bool
-        Whether all answers of a batch leave together, or are lost together.
-    """
-
-    __slots__ = ("is_together", "pickler", "send", "shelf")
-
-    def __init__(
-        self,
-        send: Callable[[Answer, list[Buffer]], None],
-        shelf: Shelf | None = None,
-        pickler: type[ResultPickler] = LocalParcelPickler,
-        is_together: bool = False,
-    ) -> None:
-        self.is_together = is_together
-        self.send = send
-        self.shelf = shelf
-        self.pickler = pickler
-
-
 class Execution:
-    """One batch being run.
+    """A batch being run. `send` takes each answer, `parcels` each that has buffers.
 
-    Parameters
-    ----------
-    number, base : int
-        Of the batch and of its first task, less one.
-    definitions : ReceivedDefinitions
-        Where its functions are.
-    board : Board
-        This worker's page, or a private one where nobody looks.
-    send : callable
-        Takes each answer.
-    parcels : Parcels, optional
-        Takes each answer that has buffers; without it there are none.
-    memory : MemoryWatch, optional
-        Looks at what this process holds, with each answer.
-    start : int
-        Position in the call of its first task.
-    batch context : BatchContext, optional
-        Surrounds the tasks.
-
-    Attributes
-    ----------
-    was_stopped : bool
-        Whether a task was interrupted because the parent wanted it to end.
+    Its functions are in `definitions`; `board` is the page of this worker, or a private one where
+    nobody looks. `memory` looks at what this process holds, with each answer. `batch_context`
+    surrounds the tasks.
     """
 
     def __init__(
         self,
-        number: int,
-        base: int,
+        batch: RunBatch,
         definitions: ReceivedDefinitions,
         board: Board,
         send: Send,
         parcels: Parcels | None = None,
         memory: MemoryWatch | None = None,
-        start: int = 0,
         batch_context: BatchContext | None = None,
     ) -> None:
+        #: Whether a task was interrupted because the parent wanted it to end.
         self.was_stopped = False
-        self._start_position = start
-        self._batch_context = batch_context
-        self._memory = memory
-        self._number = number
-        self._base = self._task = base
+        self._batch = batch
         self._definitions = definitions
         self._board = board
         self._send = send
         self._parcels = parcels
-        self._pickler: ResultPickler | None = None
-        self._buffers: list[Buffer] = []
-        self._runs: list[Run] = []
-        self._first = 0
-        self._values: list[Any] = []
-        self._pickled: list[int] = []
-        self._flushed = monotonic()
-        self._cut = False
-        self._flush_seconds = FLUSH_SECONDS
+        self._memory = memory
+        self._batch_context = batch_context
+        self._results = _results_of(batch, definitions, parcels)
+        self._task = batch.base  # number of the one that was started last
+        self._first = 0  # index of the first that was not answered
+        self._flushed = self._answered = monotonic()
+        self._flush_seconds = -1.0 if batch.answers_each else self._results.flush_seconds
+        self._is_cut = False
         self._failed_call: str | None = None
         self._notes: tuple[tuple[str, object], ...] = ()
         self._generation = generation()
 
-    def run(
-        self,
-        runs: list[Run],
-        after_failure: AfterFailure = AfterFailure.STOP,
-        answers_each: bool = False,
-    ) -> None:
+    def run(self) -> None:
         """Run the tasks until the end or the limit; answers go out through `send`."""
-        if answers_each:
-            self._flush_seconds = -1.0
-        self._runs = runs
         self._board.times[SINCE] = self._flushed
-        if self._batch_context is None:
-            failure = self._run_all(runs, after_failure)
-        else:
-            failure = self._run_within(self._batch_context, runs, after_failure)
-        self._definitions.look_at_large()
-        self._answer(True, failure)
+        try:
+            self._results.begin()
+            failure = self._run_all() if self._batch_context is None else self._run_within()
+            self._definitions.look_at_large()
+            self._answer(True, failure)
+        except BatchFailed as failed:
+            self._send_answer(True, self._no_task(failed), Outgoing([], None, [], 0, 0))
         self._board.words[PHASE] = _IDLE
 
     def position(self) -> int:
         """Return the position in the call of the task that is running."""
-        return self._start_position + self._board.words[STARTED] - self._base - 1
+        return self._batch.start + self._board.words[STARTED] - self._batch.base - 1
 
-    def _run_within(
-        self, batch_context: BatchContext, runs: list[Run], after_failure: AfterFailure
-    ) -> TaskFailure | None:
-        """Do `_run_all` within the `batch context`."""
+    def _run_within(self) -> TaskFailure | None:
+        """Do `_run_all` within the batch context."""
+        assert self._batch_context is not None
         words = self._board.words
         words[PHASE] = _CONTEXT
         try:
-            batch_context.begin(self.position)
+            self._batch_context.begin(self.position)
             try:
-                return self._run_all(runs, after_failure)
+                return self._run_all()
             finally:
                 words[PHASE] = _CONTEXT
-                self._notes = batch_context.end()
+                self._notes = self._batch_context.end()
         except ContextFailed as failed:
-            data, text = pack(failed.error, self._definitions.dumps)
-            words_for_it = "it was to hold inside the tasks of the call"
-            return TaskFailure(0, FailureKind.CONTEXT, data, text, words_for_it)
+            what = "it was to hold inside the tasks of the call"
+            return self._no_task(BatchFailed(FailureKind.CONTEXT, failed.error, what))
 
-    def _run_all(self, runs: list[Run], after_failure: AfterFailure) -> TaskFailure | None:
+    def _no_task(self, failed: BatchFailed) -> TaskFailure:
+        data, text = pack(failed.error, self._definitions.dumps)
+        return TaskFailure(0, failed.kind, data, text, failed.words)
+
+    def _run_all(self) -> TaskFailure | None:
         """Run the tasks; return the failure of the last one, if it is one that ends the batch."""
         failure = None
-        for run in runs:
+        carries_on = self._batch.after_failure == AfterFailure.CARRY_ON
+        for run in self._batch.runs:
             tasks = _tasks_of(run)
-            while (failure := self._run(run, tasks)) is not None and after_failure:
+            while (failure := self._run(run, tasks)) is not None and carries_on:
                 if self.was_stopped:
                     break
                 self._answer(False, failure)
-            if failure is not None or self._cut:
+            if failure is not None or self._is_cut:
                 break
         return failure
 
@@ -212,7 +141,8 @@ class Execution:
         """
         if self._batch_context is None or function is None:
             return function
-        return self._batch_context.bind(function, self._start_position + self._task - self._base)
+        position = self._batch.start + self._task - self._batch.base
+        return self._batch_context.bind(function, position)
 
     def _apply(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Call `function`, or what is to be called instead of it."""
@@ -225,12 +155,12 @@ class Execution:
         token, arity, _ = run
         try:
             function: Any = None if token == NO_TOKEN else self._load(token, tasks)
-            if arity < 0:
-                self._isolate(self._run_pickled, token, tasks)
-            elif self._definitions.captures_mutable_state:
-                self._isolate(self._run_volatile, token, tasks)
+            if arity < 0 or self._definitions.captures_mutable_state:
+                self._isolate(self._run_general, run, tasks)
             else:
                 self._isolate(self._run_plain, function, tasks)
+        except BatchFailed:
+            raise
         except BaseException as error:
             return self._failure(error)
         return None
@@ -275,7 +205,7 @@ class Execution:
         del error
         if self._definitions.captures_mutable_state:
             self._definitions.restore()
-        return TaskFailure(max(self._task - self._base, 1) - 1, kind, data, text, call)
+        return TaskFailure(max(self._task - self._batch.base, 1) - 1, kind, data, text, call)
 
     def _run_plain(
         self,
@@ -286,8 +216,9 @@ class Execution:
     ) -> bool:
         """Run tasks until a `context` is not like `base` any more; return whether that is so."""
         words, times, clock = self._board.words, self._board.times, monotonic
-        values, small, scalars = self._values, SMALL, SCALARS
-        append = values.append
+        results = self._results
+        small, texts, values = results.small, results.texts, results.values
+        append, keep, keeping = values.append, results.keep, results.phase
         task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
         call = self._bound(function)
         words[PHASE] = _RUNNING
@@ -298,24 +229,23 @@ class Execution:
                 words[STARTED] = task
                 if task > words[LIMIT]:
                     task -= 1
-                    self._cut = True
+                    self._is_cut = True
                     break
                 if now - flushed > flush_seconds:
-                    if values:
-                        self._answer(False, None)
-                        values = self._values
-                        append = values.append
-                    flushed = self._flushed = now
+                    flushed = self._flush()
+                    values = results.values
+                    append = values.append
                 value = call(*args)
                 kind = type(value)
-                if kind in small or (kind in scalars and len(value) < BESIDE):
+                if kind in small or (kind in texts and len(value) < BESIDE):
                     append(value)
                 else:
-                    self._keep(value, function, args, {})
-                    del value
-                    if values is not self._values:  # it was large, and has left
-                        values, flushed = self._values, self._flushed
+                    words[PHASE] = keeping
+                    if keep(value):
+                        self._send_large()
+                        values, flushed = results.values, self._flushed
                         append = values.append
+                    del value
                     words[PHASE] = _RUNNING
                 try:
                     if context != base:
@@ -323,50 +253,61 @@ class Execution:
                 except Exception:  # values that cannot be compared are others
                     return True
             return False
-        except BaseException:
+        except BaseException as error:
             self._failed_call = describe_call(function, args, {})
+            if words[PHASE] == keeping:
+                self._explain(error, value)
             raise
         finally:
             self._task = task
 
-    def _run_pickled(
-        self, token: int, payload: Iterable[Any], context: Context, base: Context
-    ) -> bool:
-        """Run tasks whose arguments were pickled one by one; see `_run_plain`."""
+    def _run_general(self, run: Run, items: Iterable[Any], context: Context, base: Context) -> bool:
+        """Run tasks as `_run_plain` does; their arguments may be pickles, their function new."""
+        token, arity, _ = run
         words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
         definitions = self._definitions
         task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
+        keep, keeping = self._results.keep, self._results.phase
         call = self._apply
         function: Any = None
         args: Any = ()
         kwargs: Any = {}
+        value: Any = None
         try:
-            for data in payload:
+            for item in items:
                 times[SINCE] = now = clock()
                 words[PHASE] = _UNPICKLING
                 task += 1
                 words[STARTED] = task
                 if task > words[LIMIT]:
                     task -= 1
-                    self._cut = True
+                    self._is_cut = True
                     break
                 if now - flushed > flush_seconds:
-                    flushed = self._flush(now)
+                    flushed = self._flush()
                 if token == NO_TOKEN:
-                    function, args, kwargs = loads(data)
+                    function, args, kwargs = loads(item)
+                elif arity < 0:
+                    function = definitions.resolve(token)
+                    args, kwargs = loads(item)
                 else:
                     function = definitions.resolve(token)
-                    args, kwargs = loads(data)
+                    args, kwargs = item, {}
                 words[PHASE] = _RUNNING
                 value = call(function, args, kwargs)
                 if opened:
                     close_opened()
-                self._keep(value, function, args, kwargs)
+                words[PHASE] = keeping
+                if keep(value):
+                    self._send_large()
                 function = args = kwargs = value = None  # gone before the next task begins
                 flushed = self._flushed
                 if definitions.captures_mutable_state:
                     definitions.restore()
-                if _differ(context, base):
+                try:
+                    if context != base:
+                        return True
+                except Exception:  # values that cannot be compared are others
                     return True
             return False
         except BaseException as error:
@@ -375,137 +316,62 @@ class Execution:
                 note_read_only(error, function, args, kwargs)
             if opened:
                 abandon_opened()
+            if words[PHASE] == keeping:
+                self._explain(error, value)
             raise
         finally:
             self._task = task
 
-    def _run_volatile(
-        self, token: int, argument_lists: Iterable[Any], context: Context, base: Context
-    ) -> bool:
+    def _flush(self) -> float:
+        """Send what is finished, if it is worth it; return when that was, for the next time."""
         words = self._board.words
-        call = self._apply
-        for args in argument_lists:
-            if not self._start():
-                return False
-            words[PHASE] = _UNPICKLING
-            function = self._definitions.resolve(token)
-            words[PHASE] = _RUNNING
-            try:
-                value = call(function, args, {})
-                if opened:
-                    close_opened()
-                self._keep(value, function, args, {})
-            except BaseException as error:
-                self._failed_call = describe_call(function, args, {})
-                note_read_only(error, function, args, {})
-                if opened:
-                    abandon_opened()
-                raise
-            del function, value
-            self._definitions.restore()
-            if _differ(context, base):
-                return True
-        return False
-
-    def _start(self) -> bool:
-        now = monotonic()
-        self._board.times[SINCE] = now
-        self._task += 1
-        self._board.words[STARTED] = self._task
-        if self._task > self._board.words[LIMIT]:
-            self._task -= 1
-            self._cut = True
-            return False
-        if now - self._flushed > self._flush_seconds:
-            self._flush(now)
-        return True
-
-    def _flush(self, now: float) -> float:
-        """Send what is finished; return from when on the next answer is due."""
-        if self._values:
+        phase, words[PHASE] = words[PHASE], self._results.phase
+        if self._results.flush():
             self._answer(False, None)
-        self._flushed = now
-        return now
+        words[PHASE] = phase
+        self._board.times[SINCE] = self._flushed = monotonic()  # the next task begins now
+        return self._flushed
 
-    def _keep(self, value: object, function: object, args: Any, kwargs: dict[str, Any]) -> None:
-        """Put a result among those to be sent, as it is now; a large one takes them all along."""
-        kind = type(value)
-        flat = kind in SCALARS or (kind not in _CONTAINERS and is_scalar(value))
-        if flat and not is_large(value):
-            self._values.append(value)
-            return
-        if (kind is list or kind is tuple) and is_flat(value):
-            self._values.append(copy(value))
-            return
-        self._board.words[PHASE] = _PICKLING
-        pickler = self._pickler or self._make_pickler()
-        try:
-            pickled = pickler.dumps_flat(value) if flat else pickler.dumps(value)
-        except Exception as error:
-            call = describe_call(function, args, kwargs)
-            raise self._explain(f"the result of {call}", value, "the result", error) from error
-        self._pickled.append(len(self._values))
-        if type(pickled) is bytes:
-            self._values.append(pickled)
-        else:
-            self._keep_parcel(pickled)
+    def _explain(self, error: BaseException, value: object) -> None:
+        """Raise what says why the result of a task does not pickle, if that is it."""
+        if isinstance(error, Exception) and not isinstance(error, BatchFailed):
+            what = f"the result of {self._failed_call}"
+            raise self._results.explain(what, value, "the result", error) from error
 
-    def _explain(
-        self, what: str, value: object, name: str, error: BaseException
-    ) -> SerializationError:
-        return explain(what, value, name, error, self._definitions.reduce)
-
-    def _make_pickler(self) -> ResultPickler:
-        make = ResultPickler if self._parcels is None else self._parcels.pickler
-        self._pickler = make(self._definitions.reduce)
-        return self._pickler
-
-    def _keep_parcel(self, parcel: Any) -> None:
-        assert self._parcels is not None
-        self._values.append(parcel.entry)
-        shelf = self._parcels.shelf
-        copies = None if shelf is None else shelf.put(parcel.buffers)
-        if copies is not None:
-            self._buffers += copies
-            return
-        self._buffers += parcel.buffers
-        tasks = sum(map(run_length, self._runs))
-        if self._board.words[STARTED] < self._base + tasks:
-            self._answer(False, None)  # after the last task, the end of the batch goes with it
+    def _send_large(self) -> None:
+        """Send a large result with all before it; after the last task the end goes with it."""
+        tasks = sum(map(run_length, self._batch.runs))
+        if self._board.words[STARTED] < self._batch.base + tasks:
+            self._answer(False, None)
 
     def _answer(self, finished: bool, failure: TaskFailure | None) -> None:
-        self._send_answer(finished, failure, len(self._values), None)
+        words = self._board.words
+        phase, words[PHASE] = words[PHASE], self._results.phase
+        self._send_answer(finished, failure, self._results.take())
+        self._results.restart(self._batch.start + self._first)
+        words[PHASE] = phase
 
-    def _send_answer(
-        self, finished: bool, failure: TaskFailure | None, tasks: int, folded: int | None
-    ) -> None:
-        """Send an answer about so many `tasks`, and a failure after them."""
+    def _send_answer(self, finished: bool, failure: TaskFailure | None, outgoing: Outgoing) -> None:
+        """Send an answer about these results, and a failure after them."""
         if generation() != self._generation:
             end_child()
-        values, pickled, buffers = self._values, self._pickled, self._buffers
-        marked: list[int] | bool | None = None
-        if pickled:
-            marked = True if len(pickled) == len(values) else pickled
+        values, pickled, buffers, tasks, folded = outgoing
         now = monotonic()
-        seconds = now - self._flushed
-        first = self._first
-        self._flushed = now
-        self._first += tasks + (failure is not None)
-        self._values, self._pickled, self._buffers = [], [], []
         answer = Answer(
-            self._number,
-            first,
+            self._batch.number,
+            self._first,
             values,
-            marked,
+            pickled,
             bool(buffers),
-            seconds,
+            now - self._answered,
             finished,
             failure,
             folded,
             self._notes,
         )
-        words = self._board.words
-        phase, words[PHASE] = words[PHASE], _SENDING
+        self._first += tasks + (failure is not None)
+        self._flushed = self._answered = now
+        self._board.words[PHASE] = _SENDING
         if self._memory is not None and now >= self._memory.due:
             self._memory.look(now)
         if self._parcels is not None and buffers:
@@ -514,15 +380,16 @@ class Execution:
                 self._parcels.shelf.clear()
         else:
             self._send(answer)
-        words[PHASE] = phase
 
 
-def _differ(context: Context, base: Context) -> bool:
-    """Whether a task has set a variable; the hottest loops say so themselves."""
-    try:
-        return context != base
-    except Exception:  # values that cannot be compared are others
-        return True
+def _results_of(
+    batch: RunBatch, definitions: ReceivedDefinitions, parcels: Parcels | None
+) -> Results:
+    if batch.folding is None:
+        return Results(definitions, parcels)
+    from parallel_core.workers.folding import FoldingResults
+
+    return FoldingResults(definitions, parcels, batch.folding, batch.start)
 
 
 def _tasks_of(run: Run) -> Iterator[Any]:
@@ -535,9 +402,3 @@ def _tasks_of(run: Run) -> Iterator[Any]:
     if arity == 1:
         return zip(payload)
     return zip(*[iter(payload)] * arity, strict=True)
-
-
-def is_large(value: Any) -> bool:
-    """Whether a scalar is text or bytes that are better sent from where they lie."""
-    kind = type(value)
-    return (kind is str or kind is bytes) and len(value) >= BESIDE

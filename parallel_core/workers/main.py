@@ -41,12 +41,11 @@ from parallel_core.workers.board import (
     Phase,
 )
 from parallel_core.workers.channel import ChannelClosed
-from parallel_core.workers.execute import Parcels, TaskStopped
+from parallel_core.workers.execute import Execution, TaskStopped
 from parallel_core.workers.forks import cut_off_children
 from parallel_core.workers.memory import MemoryWatch
 from parallel_core.workers.messages import (
     Accept,
-    AfterFailure,
     Answer,
     Ask,
     Born,
@@ -67,7 +66,7 @@ from parallel_core.workers.messages import (
 from parallel_core.workers.passing import Receiver
 from parallel_core.workers.remote_memory import MIN_NBYTES
 from parallel_core.workers.requests import run_request
-from parallel_core.workers.running import execution_of
+from parallel_core.workers.results import Parcels
 from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
 from parallel_core.workers.system import (
     arm_lifeline,
@@ -265,7 +264,7 @@ class _Server:
         if mappings is not None:
             mappings.begin()
         batch_context = None if self._context is None else ReceivedBatchContext(self._context)
-        execution = execution_of(
+        execution = Execution(
             batch,
             self._definitions,
             self._board,
@@ -274,11 +273,8 @@ class _Server:
             self._memory,
             batch_context,
         )
-        after_failure = AfterFailure(batch.after_failure)
         try:
-            contextvars.copy_context().run(
-                execution.run, batch.runs, after_failure, batch.answers_each
-            )
+            contextvars.copy_context().run(execution.run)
         finally:
             if self._end_batch is not None:
                 self._end_batch()
