@@ -27,7 +27,7 @@ def candidate_folders(temp_folder: str | None = None) -> list[Folder]:
     found: list[tuple[str, str]] = []
     if temp_folder is not None:
         found.append((os.path.abspath(os.path.expanduser(temp_folder)), "temp_folder"))
-    for variable in ("PARALLEL_CORE_TEMP_FOLDER", "JOBLIB_TEMP_FOLDER"):
+    for variable in ("MEMMAPPING_TEMP_FOLDER", "JOBLIB_TEMP_FOLDER"):
         value = os.environ.get(variable, "").strip()
         if value:
             found.append((os.path.abspath(os.path.expanduser(value)), variable))

@@ -119,7 +119,7 @@ def _open_new(folder: str) -> int:
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-    path = os.path.join(folder, f".parallel-core-{secrets.token_hex(16)}")
+    path = os.path.join(folder, f".memmapping-{secrets.token_hex(16)}")
     fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     os.unlink(path)
     return fd

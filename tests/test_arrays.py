@@ -510,7 +510,7 @@ def test_a_temp_folder_that_is_no_good(tmp_path: Path, folder: str) -> None:
         Parallel(n_jobs=2, temp_folder=path)([delayed(total)(np.ones(MILLION))])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        script_environment = {"PARALLEL_CORE_TEMP_FOLDER": str(path)}
+        script_environment = {"MEMMAPPING_TEMP_FOLDER": str(path)}
         got = run_script(
             "import numpy as np; from parallel_core import Parallel, delayed\n"
             "print(*Parallel(n_jobs=2)(delayed(np.sum)(np.ones(1000000)) for i in range(2)))",
@@ -533,9 +533,9 @@ def test_the_folder_of_the_users_choice(tmp_path: Path, how: str) -> None:
         assert got[0], got
         assert not os.listdir(sys.argv[1])
     """
-    environment = {"PARALLEL_CORE_TEMP_FOLDER": "", "JOBLIB_TEMP_FOLDER": ""}
+    environment = {"MEMMAPPING_TEMP_FOLDER": "", "JOBLIB_TEMP_FOLDER": ""}
     if how == "variable":
-        environment = {"PARALLEL_CORE_TEMP_FOLDER": str(tmp_path), "JOBLIB_TEMP_FOLDER": "/none"}
+        environment = {"MEMMAPPING_TEMP_FOLDER": str(tmp_path), "JOBLIB_TEMP_FOLDER": "/none"}
     elif how == "joblib's variable":
         environment = {"JOBLIB_TEMP_FOLDER": str(tmp_path)}
     run_script(script, str(tmp_path), how, **environment)
