@@ -1,12 +1,8 @@
-"""What can go wrong, by name.
+"""The errors of the library.
 
-Bad parameters raise the builtin ``TypeError`` and ``ValueError``. Everything that happens
-to a task, to a worker or on the way between them is one of the classes below, so that
-``except ParallelError`` catches what the library itself has to say, while an exception
-that a task raised reaches the caller as itself.
-
-The classes that descend from ``multiprocessing`` or ``concurrent.futures`` are made when
-they are first asked for: importing those two packages would double the import time.
+Invalid parameters raise the built-in ``TypeError`` and ``ValueError``. Every other error of the
+library is one of the classes below, so ``except ParallelError`` catches it. An exception that a
+task raised reaches the caller as itself.
 """
 
 from __future__ import annotations
@@ -41,17 +37,20 @@ __all__ = [
 ]
 
 
+# The classes that descend from ``multiprocessing`` or ``concurrent.futures`` are made when they are
+# first asked for: importing those two packages would double the import time.
+
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _OUR_FOLDERS = tuple(os.path.join(_HOME, name) + os.sep for name in ("parallel_core", "memmapping"))
 _OUR_PACKAGES = (__name__.partition(".")[0] + ".", "memmapping.")
 
 
 class ParallelError(Exception):
-    """Base of all errors that the library raises on its own account."""
+    """Base class of the library's own errors."""
 
 
 class BackendError(ParallelError, TypeError):
-    """A backend does not do what its interface asks of it; the message names class and method."""
+    """A backend breaks its interface; the message names class and method."""
 
 
 class InvalidTaskError(ParallelError, TypeError):
@@ -59,15 +58,15 @@ class InvalidTaskError(ParallelError, TypeError):
 
 
 class ChangedValueError(ParallelError, RuntimeError):
-    """A large global changed in place while tasks were handed out, and not all of them saw it."""
+    """A large captured value changed in place during a call, and not all later tasks saw it."""
 
 
 class ContextError(ParallelError):
-    """What the caller had set up could not be captured, or not be restored where tasks run."""
+    """A setting of the caller could not be captured, or could not be restored where tasks run."""
 
 
 class JournalError(ParallelError):
-    """A journal cannot be used, does not belong to this call, or could not be written to."""
+    """A journal cannot be used, does not belong to this call, or cannot be written to."""
 
 
 class SerializationError(ParallelError, pickle.PicklingError):
@@ -80,7 +79,7 @@ class TaskExitError(ParallelError, RuntimeError):
     Attributes
     ----------
     code : object
-        What the task passed to ``sys.exit``.
+        Argument of ``sys.exit``.
     """
 
     def __init__(self, message: str, code: object = None) -> None:
@@ -89,7 +88,7 @@ class TaskExitError(ParallelError, RuntimeError):
 
 
 class WorkerExitError(ParallelError, RuntimeError):
-    """A function given as `worker_exit` raised, or ended its worker; the message names which."""
+    """A `worker_exit` function raised an exception or ended its worker; the message names it."""
 
 
 class LowMemoryError(ParallelError, MemoryError):
@@ -97,12 +96,12 @@ class LowMemoryError(ParallelError, MemoryError):
 
 
 class RemoteError(ParallelError):
-    """Stands for an exception of a task that could not be rebuilt in this process.
+    """Stands for an exception of a task that cannot be rebuilt in this process.
 
     Attributes
     ----------
     type_name : str
-        The qualified name of the original exception's class.
+        Qualified name of the original exception's class.
     """
 
     def __init__(self, message: str, type_name: str = "") -> None:
@@ -111,11 +110,11 @@ class RemoteError(ParallelError):
 
 
 class PerformanceWarning(UserWarning):
-    """Says how a call could be much faster; given once."""
+    """Warning that says how a call could be much faster; given once."""
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a worker as text; the ``__cause__`` of what a task raised."""
+    """The traceback of a worker as text: the ``__cause__`` of a task's exception."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -126,7 +125,7 @@ class RemoteTraceback(Exception):
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Attach `note` to `error` as PEP 678 does; Python 3.10 keeps it without showing it."""
+    """Attach `note` to `error` as PEP 678 does; Python 3.10 keeps notes and does not show them."""
     if hasattr(error, "add_note"):
         error.add_note(note)
         return
@@ -141,13 +140,13 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Whether `error` says that a worker died at its task."""
+    """Whether `error` says that a worker died in its task."""
     made = globals().get("WorkerDiedError")  # while there is no class, there is no instance
     return made is not None and isinstance(error, made)
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Give a warning that points at the code which called the library."""
+    """Give a warning that points to the code that called the library."""
     depth, frame = 1, sys._getframe(0)
     while frame.f_back is not None:
         if not frame.f_globals.get("__name__", "").startswith(_OUR_PACKAGES):
@@ -157,11 +156,9 @@ def warn_caller(message: str, category: type[Warning]) -> None:
 
 
 def cut_traceback(error: BaseException) -> BaseException:
-    """Return `error` with only the users' own frames in its traceback, for who raises it anew.
-
-    That is for Ctrl-C, which comes wherever we happen to be. Frames of other libraries that we had
-    called go with ours.
-    """
+    """Return `error`, to be raised again, with only frames of the user in its traceback."""
+    # For Ctrl-C, which may come anywhere in the library. Frames of other libraries that ours had
+    # called go, too.
     kept: list[TracebackType] = []
     trace, ours = error.__traceback__, True
     while trace is not None:
@@ -176,12 +173,10 @@ def cut_traceback(error: BaseException) -> BaseException:
 
 
 def without_our_frames(error: Exception) -> Exception:
-    """Return `error` with no frames of this library in its traceback, for who raises it anew.
-
-    They tell nothing of what a task, the caller's iterable or function has raised, or of an error
-    that was meant. Any other that comes from here is a mistake of ours: it keeps them, but for the
-    first, which is about to be added again.
-    """
+    """Return `error`, to be raised again, with no frames of this library in its traceback."""
+    # They say nothing about exceptions of a task, of the caller's iterable or of its functions, or
+    # about an error that the library raises on purpose. Any other error from here is a bug of the
+    # library: it keeps the frames, except the first, which is about to be added again.
     kept: list[TracebackType] = []
     first = trace = error.__traceback__
     ours = False
@@ -245,27 +240,27 @@ def _engine_errors() -> dict[str, type[Exception]]:
     from concurrent.futures.process import BrokenProcessPool
 
     class TaskTimeoutError(ParallelError, TimeoutError, multiprocessing.TimeoutError):
-        """A task ran for longer than `timeout` allows.
+        """A task took longer than `timeout`.
 
-        Caught by ``except TimeoutError`` and by ``except multiprocessing.TimeoutError``.
+        It derives from ``TimeoutError`` and ``multiprocessing.TimeoutError``.
         """
 
     class CallTimeoutError(ParallelError, TimeoutError, multiprocessing.TimeoutError):
-        """A whole call took longer than `call_timeout` allows."""
+        """A call took longer than `call_timeout`."""
 
     class WorkerDiedError(ParallelError, BrokenProcessPool):
-        """A worker process ended while it was on a task, which the message names.
+        """A worker process ended while it ran a task, which the message names.
 
         Attributes
         ----------
         position : int or None
-            Of the task in the call, if one was to blame.
+            Position of the task in the call; None if the process was not running a task.
         exitcode : int or None
-            Of the process; ``-n`` for signal n.
+            Exit code of the process; ``-n`` for signal n.
         memory : int or None
-            How many bytes the process had held, as far as is known.
+            Bytes that the process held at most, as far as is known.
         stack : str
-            What `faulthandler` wrote in the worker as it died; empty if it could not.
+            Stack that `faulthandler` wrote when the process died; empty if there is none.
         """
 
         position = None
@@ -274,10 +269,10 @@ def _engine_errors() -> dict[str, type[Exception]]:
         stack = ""
 
     class InitializerError(ParallelError, BrokenProcessPool):
-        """The `initializer` raised in a worker; the original exception is the cause."""
+        """The `initializer` raised an exception in a worker, which is the cause of this error."""
 
     class PreloadError(InitializerError):
-        """A module of `preload` does not import in a worker, which the message names."""
+        """A module of `preload`, which the message names, cannot be imported in a worker."""
 
     made: dict[str, type[Exception]] = {}
     engine_errors: tuple[type[Exception], ...] = (

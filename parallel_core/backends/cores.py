@@ -18,18 +18,17 @@ _QUOTA_SECONDS = 1.0  # for which a quota that was read is good; reading takes a
 def cpu_count(only_physical_cores: bool = False) -> int:
     """Return the number of cores that this process may use.
 
-    Counts what the scheduler's affinity mask, the cgroup's quota and ``LOKY_MAX_CPU_COUNT``
-    leave.
+    The scheduler's affinity mask, the quota of the cgroup and ``LOKY_MAX_CPU_COUNT`` limit it.
 
     Parameters
     ----------
     only_physical_cores : bool, default False
-        Count a core with two hardware threads once.
+        Whether to count a core with two hardware threads once.
 
     Returns
     -------
     int
-        At least 1.
+        Number of cores, at least 1.
 
     Examples
     --------

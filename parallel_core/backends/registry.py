@@ -53,23 +53,23 @@ _replaced: ModuleType | None = None  # joblib.parallel, when we stand in its pla
 
 
 def register_parallel_backend(name: str, factory: Factory, make_default: bool = False) -> None:
-    """Make a backend known under a name.
+    """Register a backend under a name.
 
     Parameters
     ----------
     name : str
-        What users will pass as ``backend=``.
+        Name that users pass as ``backend=``.
     factory : callable
-        Returns a `Backend`, a `concurrent.futures.Executor`, or a backend by joblib's
-        conventions; a class will do. Called with the ``backend_params`` of the `parallel_config`
+        Function or class that returns a `Backend`, a `concurrent.futures.Executor`, or a backend by
+        joblib's conventions. It is called with the ``backend_params`` of the `parallel_config`
         block that chose the backend.
     make_default : bool, default False
-        Use it wherever no backend is chosen.
+        Whether calls that choose no backend use this one.
 
     Raises
     ------
     TypeError
-        When `name` is no string or `factory` cannot be called.
+        If `name` is not a string or `factory` is not callable.
 
     Examples
     --------
@@ -235,6 +235,6 @@ def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return (
-        f"unknown backend {name!r}{hint} KnownResult are: {', '.join(names)}; any other has to be "
+        f"unknown backend {name!r}{hint} Known are: {', '.join(names)}; any other has to be "
         "registered first, with register_parallel_backend or with joblib"
     )

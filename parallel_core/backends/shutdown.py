@@ -7,16 +7,16 @@ from parallel_core.workers.pool import end_idle_workers
 
 
 def shutdown_workers() -> int:
-    """End the idle workers of this process now, and free what they hold.
+    """End the idle workers of this process now, and free their memory.
 
-    Shared memory that is kept for the arrays of the next call is freed as well. Calls that are
-    running keep theirs. The next call starts new workers. Where the backend
-    ``"loky"`` was used, loky's reusable executor is shut down too, unless it is at work.
+    Shared memory that is kept for the arrays of the next call is freed as well. Running calls keep
+    their workers and memory. The next call starts new workers. If the backend ``"loky"`` was used,
+    loky's reusable executor is shut down, too, unless it is running tasks.
 
     Returns
     -------
     int
-        How many workers of our own were ended.
+        Number of the library's own workers that were ended.
 
     Examples
     --------

@@ -138,22 +138,22 @@ _generator: ContextVar[Any] = ContextVar("parallel_core_generator", default=None
 
 
 def rng() -> np.random.Generator:
-    """Return the random generator of the task that calls this.
+    """Return the random generator of the running task.
 
-    It is the same object until the end of the task. Which numbers it gives follows from the `seed`
-    of the call and the position of the task in it alone: not from `n_jobs`, the backend, the size
-    of batches, or whether the task was tried before.
+    It is the same object until the end of the task. Its numbers depend only on the `seed` of the
+    call and the position of the task. They do not depend on `n_jobs`, the backend, the batch size,
+    or earlier attempts at the task.
 
     Returns
     -------
     numpy.random.Generator
-        Made from ``SeedSequence(seed, spawn_key=(position,))``.
+        Generator made from ``SeedSequence(seed, spawn_key=(position,))``.
 
     Raises
     ------
     RuntimeError
-        Where there is none: outside of a task, in a call without `seed`, or in a thread that the
-        task has started without a copy of its context.
+        If there is no generator: outside of a task, in a call without `seed`, or in a thread that
+        the task has started without a copy of its context.
 
     Examples
     --------

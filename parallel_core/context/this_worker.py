@@ -16,17 +16,16 @@ from parallel_core.context.item import ContextItem, Part, Place
 
 
 class ThisWorker:
-    """What a worker knows of itself; `this_worker` returns it.
+    """Number, state and shared objects of a worker; `this_worker` returns it.
 
     Attributes
     ----------
     id : int
-        Number of the worker in the call, from 0. A worker that takes the place of another has its
-        number.
+        Number of the worker in the call, from 0. A worker that replaces another has its number.
     state : dict
-        Whatever tasks of this worker keep for later tasks of the same call, or ``with`` block.
+        Values that tasks of this worker keep for later tasks of the same call, or ``with`` block.
     shared : object
-        Objects that a pool gives to all of its workers; else None.
+        Objects that a pool gives to all of its workers; otherwise None.
     """
 
     __slots__ = ("_globals", "id", "shared", "state")
@@ -62,15 +61,20 @@ _note_use: Callable[[], None] | None = None
 
 
 def this_worker() -> ThisWorker:
-    """Return what the worker that runs this task knows of itself.
+    """Return the number, state and shared objects of the worker that runs this task.
 
-    For tasks of the backends ``"processes"``, ``"multiprocessing"``, ``"threading"`` and
-    ``"sequential"``, and for functions given as `worker_init` or `worker_exit`.
+    Call it in tasks of the backends ``"processes"``, ``"multiprocessing"``, ``"threading"`` and
+    ``"sequential"``, and in functions given as `worker_init` or `worker_exit`.
+
+    Returns
+    -------
+    ThisWorker
+        Object of this worker.
 
     Raises
     ------
     RuntimeError
-        Where no such task runs.
+        If it is called elsewhere.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What happens in a call, as events, and whoever wants to be told.
+"""Events of a call, and the observers that are told of them.
 
 ::
 
@@ -8,8 +8,8 @@
                  TaskFailed, TaskRetried ────────────────────────┤
     session ──── WorkerStarted, WorkerEnded ─────────────────────┘
 
-Observers are told in the thread that waits for the results, right when it happens: an observer that
-takes long holds the call up. Where nobody observes, `emit` is None, and no event is made.
+Observers are told at once, in the thread that waits for the results: a slow observer delays the
+call. Without observers, `emit` is None, and no event is made.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class CallStarted(NamedTuple):
 
 
 class BatchSubmitted(NamedTuple):
-    """Consecutive tasks were handed to a worker, or to an engine.
+    """Consecutive tasks were handed to a worker or an engine.
 
-    Tasks that an idle worker steals from a busy one, or that run again, are submitted again.
+    Tasks are submitted again if an idle worker steals them from a busy one, or if they are retried.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class BatchSubmitted(NamedTuple):
     tasks : int
         Number of tasks.
     nbytes : int
-        About how many bytes of arguments; small numbers are not counted.
+        Approximate size of the arguments in bytes; small numbers do not count.
     """
 
     call: int
@@ -72,20 +72,20 @@ class BatchAnswered(NamedTuple):
     call : int
         Number of the call.
     worker : int or None
-        Slot of the worker; None where the engine does not tell, and without workers.
+        Slot of the worker; None if the engine does not tell, or if there are no workers.
     first : int
         Position of the first task.
     tasks : int
-        Number of tasks, those that failed included.
+        Number of tasks, including failed ones.
     seconds : float
-        How long the worker was busy with them.
+        Time that the worker spent on them.
     completed : int
-        How many tasks of the call have an outcome now.
+        Number of tasks of the call that have an outcome now.
     total : int or None
-        How many tasks there are, if that is known.
+        Number of tasks of the call, if that is known.
     notes : tuple of tuple of str and object
-        What was learned where the tasks ran: a name, and bytes, numbers, text, or containers of
-        these. It comes with the last part of a batch.
+        Values from the worker, each with a name: bytes, numbers, text, or containers of these. They
+        come with the last part of a batch.
     """
 
     call: int
@@ -108,9 +108,9 @@ class ResultsResumed(NamedTuple):
     position : int
         Position of the task.
     completed : int
-        How many tasks of the call have an outcome now.
+        Number of tasks of the call that have an outcome now.
     total : int or None
-        How many tasks there are, if that is known.
+        Number of tasks of the call, if that is known.
     """
 
     call: int
@@ -129,7 +129,7 @@ class TaskFailed(NamedTuple):
     position : int
         Position of the task.
     error : BaseException
-        What it raised, or what became of it.
+        Exception of the task, or an error such as `WorkerDiedError`.
     """
 
     call: int
@@ -147,9 +147,9 @@ class TaskRetried(NamedTuple):
     position : int
         Position of the task.
     error : BaseException
-        What it raised, or what became of it.
+        Exception of the task, or an error such as `WorkerDiedError`.
     seconds : float
-        How long it waits before that.
+        Waiting time before the next attempt.
     """
 
     call: int
@@ -159,16 +159,16 @@ class TaskRetried(NamedTuple):
 
 
 class WorkerStarted(NamedTuple):
-    """A worker is there for the call.
+    """A worker process is ready for the call.
 
     Attributes
     ----------
     call : int
         Number of the call.
     worker : int
-        Its slot, from 0; a worker that replaces another has the same slot.
+        Slot of the worker, from 0. A worker that replaces another takes its slot.
     pid : int
-        Its process.
+        Process id of the worker.
     """
 
     call: int
@@ -177,18 +177,18 @@ class WorkerStarted(NamedTuple):
 
 
 class WorkerEnded(NamedTuple):
-    """A worker of the call has ended, or was ended.
+    """A worker process of the call has ended.
 
     Attributes
     ----------
     call : int
         Number of the call.
     worker : int
-        Its slot.
+        Slot of the worker.
     pid : int
-        Its process.
+        Process id of the worker.
     reason : str
-        Why, in words.
+        Reason in words.
     """
 
     call: int
@@ -205,13 +205,13 @@ class CallEnded(NamedTuple):
     call : int
         Number of the call.
     completed : int
-        How many of its tasks have an outcome.
+        Number of tasks that have an outcome.
     total : int or None
-        How many there were, if that became known.
+        Number of tasks, if that became known.
     resumed : int
-        How many results came from the journal.
+        Number of results that came from the journal.
     error : BaseException or None
-        What ended it before its time.
+        Exception that ended the call early.
     """
 
     call: int
@@ -236,7 +236,7 @@ Emit = Callable[[Event], None]
 
 
 class Observer(Protocol):
-    """Whoever wants to be told of the events of calls: any object with this method.
+    """Object that is told of the events of calls: any object with this method.
 
     Pass observers as ``Parallel(observers=[...])`` or ``parallel_config(observers=[...])``.
 

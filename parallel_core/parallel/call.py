@@ -1,4 +1,4 @@
-"""`Parallel`: what it takes and what it returns, in words and in types."""
+"""`Parallel`: its parameters and return values, in words and in types."""
 
 from __future__ import annotations
 
@@ -113,23 +113,23 @@ class Parallel(Runner, Generic[Returns, Instead]):
     worker_lifespan : int, optional
         Number of tasks after which a worker process is replaced.
     worker_init : callable, optional
-        Function that each worker calls before its first task: in a ``with`` block once, else once a
-        call. See :doc:`/howto/worker-state`, for this and the next five.
+        Function that each worker calls before its first task of a call, or of a ``with`` block. See
+        :doc:`/howto/worker-state` for this and the next five parameters.
     worker_exit : callable, optional
         Function that each worker calls after its last task, at the end of the call or of the
-        ``with`` block, and before a worker is replaced for its age or memory. What it returns is in
-        `exit_results`. It is not called in a worker that died, or after a call that failed.
+        ``with`` block, and before a worker is replaced for its age or memory. Its return values are
+        in `exit_results`. It is not called in a worker that died, or after a call that failed.
     cpu_ids : list of int or list of lists of int, optional
-        CPUs that each worker may run on; one entry for each worker.
+        CPUs that each worker may run on, with one entry for each worker.
     worker_env : list of mappings, optional
-        Environment variables of each worker process, set before anything is imported in it; one
+        Environment variables of each worker process, set before anything is imported in it. One
         mapping for each worker.
     use_worker_state : bool, default False
-        Whether each task, `worker_init` and `worker_exit` get a dictionary as their first argument,
-        which belongs to the worker.
+        Whether each task, `worker_init` and `worker_exit` get a dictionary that belongs to the
+        worker as their first argument.
     order_tasks : bool, default False
-        Whether workers take turns: task ``i`` goes to worker ``i % n_jobs``, or, with a
-        `batch_size`, so many tasks at a time.
+        Whether workers take turns: task ``i`` goes to worker ``i % n_jobs``. With a `batch_size`,
+        each worker gets that many tasks at a time.
     preload : str or list of str, optional
         Modules that are imported once, in a process from which workers are forked: many workers
         then start quickly and share memory; see :doc:`/howto/preload`.
@@ -158,18 +158,18 @@ class Parallel(Runner, Generic[Returns, Instead]):
     Attributes
     ----------
     n_tasks : int or None
-        How many tasks the iterable has, once that is known.
+        Number of tasks in the iterable, once that is known.
     n_dispatched_tasks, n_completed_tasks : int
-        How many tasks were handed to workers, and how many are done.
+        Numbers of tasks that were handed to workers, and that are done.
     n_resumed_tasks : int
-        How many results came from the `journal`.
+        Number of results that came from the `journal`.
     exit_results : list
-        What `worker_exit` returned, in the order of the workers.
+        Return values of `worker_exit`, in the order of the workers.
 
     Raises
     ------
     ValueError, TypeError
-        For invalid parameters, when the object is made.
+        For invalid parameters, when the object is created.
 
     Notes
     -----
@@ -324,29 +324,28 @@ class Parallel(Runner, Generic[Returns, Instead]):
 
         Parameters
         ----------
-        iterable : iterable
-            Of delayed calls: tuples ``(function, args, kwargs)``. The thread that takes the results
-            pulls it.
+        iterable : iterable of tuple
+            Delayed calls ``(function, args, kwargs)``. The thread that takes the results pulls it.
 
         Returns
         -------
         list, generator or object
-            The results, as `return_as` says; or what `reduce` has made of them.
+            Results in the form of `return_as`, or the one value of `reduce`.
 
         Raises
         ------
         RuntimeError
-            When this instance is still running a call.
+            If this instance is still running a call.
         TypeError
-            When `iterable` is none, or an item of it is not a delayed call.
+            If `iterable` is not iterable, or an item of it is not a delayed call.
         ParallelError
-            See `parallel_core.errors`. What a task raises is raised as it is.
+            See `parallel_core.errors`. Exceptions of tasks are raised as themselves.
 
         Notes
         -----
-        Every exception that ends a call has two attributes more: ``results``, a mapping from
-        position to result with all that had arrived, and ``replay``, None or a function that runs
-        the task which failed again, in this process, for a debugger.
+        Every exception that ends a call gets two attributes: ``results``, a mapping from position
+        to result of all results that had arrived, and ``replay``, a function that runs the failed
+        task again in this process, for a debugger, or None.
         """
         try:
             return self._run(iterable)
@@ -360,30 +359,32 @@ class Parallel(Runner, Generic[Returns, Instead]):
     ) -> ResultStream[_R | Instead]:
         """Run all delayed calls of `iterable`, and return an asynchronous iterator over results.
 
-        For ``async for``, in asyncio or trio; the event loop goes on meanwhile. See
+        Use it with ``async for``, in asyncio or trio. The event loop continues meanwhile. See
         :doc:`/howto/async`.
 
         Parameters
         ----------
-        iterable : iterable
-            Of delayed calls, as for a plain call. It is pulled in another thread.
+        iterable : iterable of tuple
+            Delayed calls, as for a plain call. Another thread pulls it.
 
         Returns
         -------
         ResultStream
-            Results in order, or as they come with ``return_as="generator_unordered"``. It starts
-            when the first one is asked for. Where who waits for it is cancelled, or closes it
-            (`aclose`, or the end of an ``async with`` block), the call ends: tasks that run
-            are stopped.
+            Results in order, or as they arrive with ``return_as="generator_unordered"``. The call
+            starts when the first result is requested. It ends, and running tasks are stopped, if
+            the waiting task is cancelled or the stream is closed (by `aclose`, or at the end of an
+            ``async with`` block).
 
         Raises
         ------
-        TypeError, ValueError
-            When `iterable` is none, or results are folded by `reduce`.
+        TypeError
+            If `iterable` is not iterable.
+        ValueError
+            If the instance has a `reduce`.
 
         Notes
         -----
-        What a plain call raises is raised where the result is awaited.
+        Exceptions of a plain call are raised where the result is awaited.
         """
         from parallel_core.parallel.asynchronous import ResultStream
 
@@ -412,19 +413,18 @@ class Parallel(Runner, Generic[Returns, Instead]):
     async def acall(self, iterable: Iterable[Any]) -> Any:
         """Run all delayed calls of `iterable`, and return a list of all results.
 
-        To be awaited, in asyncio or trio; the event loop goes on meanwhile. See
-        :doc:`/howto/async`.
+        Await it in asyncio or trio. The event loop continues meanwhile. See :doc:`/howto/async`.
 
         Parameters
         ----------
-        iterable : iterable
-            Of delayed calls, as for a plain call. It is pulled in another thread.
+        iterable : iterable of tuple
+            Delayed calls, as for a plain call. Another thread pulls it.
 
         Returns
         -------
         list or object
-            The results; or what `reduce` has made of them. Where who waits for them is cancelled,
-            the call ends: tasks that run are stopped.
+            Results, or the one value of `reduce`. If the waiting task is cancelled, the call ends,
+            and running tasks are stopped.
         """
         call = self._in_background(check_iterable(iterable), ReturnAs.LIST)
         try:

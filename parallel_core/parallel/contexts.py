@@ -1,4 +1,4 @@
-"""`parallel_config` and `parallel_backend`, and questions about what is in force."""
+"""`parallel_config` and `parallel_backend`, and questions about the configuration."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 class parallel_config:
     """Set the defaults of `Parallel` for the code inside a ``with`` block.
 
-    It takes effect when it is made, for this thread or async task, and blocks can be nested: what
-    an inner one does not set stays as the outer one set it. Within the tasks of a call all of it
-    holds but the backend, its parameters and `n_jobs`, which said who runs the call itself.
+    The settings take effect when the object is created, for this thread or async task. Blocks can
+    be nested; an inner block keeps settings of the outer block that it does not change. Within the
+    tasks of a call, all settings apply except `backend`, its parameters and `n_jobs`.
 
     Parameters
     ----------
@@ -61,28 +61,28 @@ class parallel_config:
     require : "sharedmem", optional
         As for `Parallel`.
     nested : list of str or str, optional
-        Which backends calls within tasks use that name none: the first one that of calls within
-        tasks, the second one that of calls within their tasks, and so on; the last one holds for
-        all further levels. By default ``("threading", "sequential")``.
+        Names of backends for calls within tasks that name none: the first for calls within tasks,
+        the second for calls within the tasks of those, and so on. The last one applies to all
+        further levels. By default ``("threading", "sequential")``.
     output : {"pass", "discard"}, default "pass"
-        As for `Parallel`. ``"capture"`` changes what a call returns: only the call can ask for it.
+        As for `Parallel`. ``"capture"`` changes the results, so only a call itself can choose it.
     observers : list of Observer, optional
         Objects that are told what happens in each call; see `Observer`.
     inner_max_num_threads : int, optional
-        Threads that numeric libraries may use in each worker, thread or process; by default, and
-        in calls that name a backend themselves, its share of the cores. Variables such as
-        ``OMP_NUM_THREADS`` that you have set win. Warm workers follow when it changes.
+        Number of threads that numeric libraries may use in each worker, thread or process. By
+        default, and in calls that name a backend, it is the worker's share of the cores. Variables
+        such as ``OMP_NUM_THREADS`` that you have set take precedence. Warm workers follow a change.
     initializer, initargs, idle_worker_timeout, max_worker_memory, preload, worker_lifespan
         As for `Parallel`.
     worker_init, worker_exit, cpu_ids, worker_env
         As for `Parallel`.
     **backend_params
-        Parameters that the factory of a registered backend takes.
+        Parameters of the factory of a registered backend.
 
     Raises
     ------
     ValueError, TypeError
-        For parameters that make no sense, at once.
+        For invalid parameters, when the object is created.
 
     Examples
     --------
@@ -169,12 +169,12 @@ class parallel_config:
         return self
 
     def __getitem__(self, name: str) -> Any:
-        """Return what is in force in the block, as in ``config["n_jobs"]``."""
+        """Return a setting of the block, as in ``config["n_jobs"]``."""
         value = self._settings.values.get(name, DEFAULTS[name])
         return value.given if isinstance(value, Backend) else value
 
     def keys(self) -> KeysView[str]:
-        """Return the names of what can be asked for, so that ``dict(config)`` has it all."""
+        """Return the names of all settings, so that ``dict(config)`` works."""
         return DEFAULTS.keys()
 
     def __exit__(
@@ -186,7 +186,7 @@ class parallel_config:
         self.unregister()
 
     def unregister(self) -> None:
-        """Restore what was in force before, for use without ``with``."""
+        """Restore the earlier settings, for use without ``with``."""
         if self._token is not None:
             config.pop_settings(self._token)
             self._token = None
@@ -195,14 +195,14 @@ class parallel_config:
 class parallel_backend(parallel_config):
     """Choose the backend of `Parallel` inside a ``with`` block, by default with all cores.
 
-    `parallel_config` does the same and sets other defaults too.
+    `parallel_config` does the same, and can set other defaults, too.
 
     Parameters
     ----------
     backend : str, Backend, Executor or multiprocessing context
         As for `Parallel`.
     n_jobs : int, default -1
-        As for `Parallel`: all cores.
+        As for `Parallel`; -1 stands for all cores.
     inner_max_num_threads : int, optional
         As for `parallel_config`.
     initializer, initargs, idle_worker_timeout, max_worker_memory, preload, worker_lifespan
@@ -263,24 +263,24 @@ class parallel_backend(parallel_config):
 def get_active_backend(
     prefer: Any = UNSET["prefer"], require: Any = UNSET["require"], verbose: Any = UNSET["verbose"]
 ) -> tuple[Any, int]:
-    """Return the backend that `Parallel` would use here, and its number of jobs.
+    """Return the backend that `Parallel` would use now, and its number of jobs.
 
     Parameters
     ----------
     prefer : {"processes", "threads"}, optional
-        A hint, as for `Parallel`.
+        Hint, as for `Parallel`.
     require : "sharedmem", optional
-        A constraint, as for `Parallel`.
+        Constraint, as for `Parallel`.
     verbose : int, default 0
-        From 10 on, what is overridden is told on stderr.
+        Verbosity. From 10 on, a message on stderr names settings that are overridden.
 
     Returns
     -------
     tuple of Backend and int
-        In the place of the backend stands an object by joblib's conventions where one was given.
-        Either has `supports_sharedmem` and `uses_threads`, and knows its `nesting_level`. The
-        number of jobs is that of the context; 1 where none is set, or where hint or constraint
-        have it use threads instead of another backend.
+        Backend and number of jobs. A backend by joblib's conventions is returned as the object that
+        was given. Both kinds have the attributes `supports_sharedmem`, `uses_threads` and
+        `nesting_level`. The number of jobs is that of the context. It is 1 if the context sets
+        none, or if hint or constraint select threads instead of another backend.
 
     Examples
     --------
@@ -296,7 +296,7 @@ def get_active_backend(
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
-    """Return how many tasks would run at a time if `Parallel` were called here with `n_jobs`.
+    """Return the number of tasks that `Parallel` would run at a time if called now with `n_jobs`.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     Returns
     -------
     int
-        At least 1.
+        Number of tasks, at least 1.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a call returns, in words for type checkers, which `Parallel` is generic in."""
+"""Types for the return value of a call, in which `Parallel` is generic."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    # KnownResult to every type checker without being installed, and never imported by a program.
+    # Known to every type checker without being installed, and never imported by a program.
     from typing_extensions import TypeVar
 
-    #: What a call returns: one of the words below.
+    #: The kind of return value: one of the words below.
     Returns = TypeVar("Returns", default=Any)
-    #: What may stand in the place of a result, besides results.
+    #: The type of values that may stand in the place of a result.
     Instead = TypeVar("Instead", default=Any)
     Listed: TypeAlias = Literal["list"]
     Generated: TypeAlias = Literal["generator", "generator_unordered"]

@@ -1,4 +1,4 @@
-"""What `Parallel` does: it reads its parameters, and makes one call at a time."""
+"""The work of `Parallel`: it reads its parameters, and makes one call at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Runner:
-    """What `Parallel` is behind its types, which say what its parameters are."""
+    """`Parallel` without its types, which describe the parameters."""
 
     def __init__(
         self,
@@ -100,22 +100,22 @@ class Runner:
 
     @property
     def n_jobs(self) -> int:
-        """The number of jobs that was asked for."""
+        """Number of jobs, as requested."""
         return self._spec.n_jobs
 
     @property
     def return_as(self) -> str:
-        """What a call returns."""
+        """Kind of return value."""
         return self._return_as
 
     @property
     def batch_size(self) -> int | str:
-        """How many tasks are handed over together."""
+        """Number of tasks that are handed over together."""
         return self._batch_size
 
     @property
     def verbose(self) -> int:
-        """How much is reported."""
+        """Verbosity."""
         return self._spec.verbose
 
     @property
@@ -125,22 +125,22 @@ class Runner:
 
     @property
     def pre_dispatch(self) -> float | str:
-        """How many batches may be pulled ahead."""
+        """Number of batches that may be pulled ahead."""
         return self._spec.bounds.pre_dispatch
 
     @property
     def temp_folder(self) -> Any:
-        """Where large arrays are put."""
+        """Folder for large arrays."""
         return self._spec.arrays.temp_folder
 
     @property
     def max_nbytes(self) -> Any:
-        """From which size arrays are shared."""
+        """Size from which arrays are shared."""
         return self._spec.arrays.max_nbytes
 
     @property
     def mmap_mode(self) -> Any:
-        """How workers open shared arrays."""
+        """Mode in which workers open shared arrays."""
         return self._spec.arrays.mmap_mode
 
     @property
@@ -150,27 +150,27 @@ class Runner:
 
     @property
     def n_tasks(self) -> int | None:
-        """How many tasks there are, once that is known."""
+        """Number of tasks, once that is known."""
         return self._progress.total
 
     @property
     def n_dispatched_tasks(self) -> int:
-        """How many tasks were handed to workers."""
+        """Number of tasks that were handed to workers."""
         return self._progress.dispatched
 
     @property
     def n_completed_tasks(self) -> int:
-        """How many tasks are done."""
+        """Number of tasks that are done."""
         return self._progress.completed
 
     @property
     def n_resumed_tasks(self) -> int:
-        """How many results came from the journal."""
+        """Number of results that came from the journal."""
         return self._resources.n_resumed_tasks
 
     @property
     def exit_results(self) -> list[Any]:
-        """What `worker_exit` returned in each worker, at the end of a call or ``with`` block."""
+        """Return values of `worker_exit` from all workers, after a call or ``with`` block."""
         return self._resources.exit_results
 
     @property
@@ -210,7 +210,7 @@ class Runner:
         self._resources.close(calls_exit=error is None or isinstance(error, Exception))
 
     def _run(self, iterable: Any) -> Any:
-        """Return what a call returns."""
+        """Run a call, and return its result."""
         call = self._begin(check_iterable(iterable))
         if call.is_list:
             try:
@@ -225,7 +225,7 @@ class Runner:
         return_as: ReturnAs | None = None,
         interruption: Interruption | None = None,
     ) -> Call:
-        """Return a call that has not started, and is the one of this instance from now on."""
+        """Return a call that has not started; it is the one call of this instance from now on."""
         if self._call is not None:
             raise RuntimeError(
                 "This Parallel instance is already running a call, whose generator has not been "
@@ -300,7 +300,7 @@ class Runner:
 
     @property
     def _backend(self) -> Any:
-        """What libraries that know joblib's `Parallel` look at; see `Backend.given`."""
+        """The backend, for libraries that read this attribute of joblib's; see `Backend.given`."""
         return self._spec.backend.given
 
     def _has_own(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""`wrap_non_picklable_objects`: an object that pickles through cloudpickle, by its user's word."""
+"""`wrap_non_picklable_objects`: an object that pickles by value, because the user asks for it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ def _load_wrapped(data: bytes) -> object:
 
 
 class WrappedObject:
-    """Behaves as the object within, and pickles by value.
-
-    Attributes
-    ----------
-    wrapped : object
-        The object itself.
-    """
+    """Behaves as the object `wrapped`, and pickles by value."""
 
     def __init__(self, wrapped: object, keep_wrapper: bool) -> None:
         self.wrapped = wrapped
@@ -46,34 +40,34 @@ class WrappedObject:
 
 
 class WrappedCallable(WrappedObject):
-    """A `WrappedObject` that is called as the object within."""
+    """A `WrappedObject` that can be called."""
 
     def __init__(self, wrapped: Callable[..., Any], keep_wrapper: bool) -> None:
         super().__init__(wrapped, keep_wrapper)
         functools.update_wrapper(self, wrapped, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the object within."""
+        """Call the wrapped object."""
         return self.wrapped(*args, **kwargs)  # type: ignore[operator]  # __init__ takes callables
 
 
 def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
     """Make `obj` pickle by value, with cloudpickle, wherever it is sent.
 
-    The default workers need none of this: what does not pickle by name is pickled by value
-    without being asked. It is for other engines, and for objects inside containers of theirs.
+    The default workers do not need this: objects that do not pickle by name are pickled by value
+    automatically. Use it for other engines, and for objects inside their containers.
 
     Parameters
     ----------
     obj : object
-        A function, a class (its instances will be wrapped) or any other object.
+        Function, class (its instances will be wrapped) or other object.
     keep_wrapper : bool, default True
-        Whether the other side gets the wrapper again, so that it can be sent on.
+        Whether the receiver gets the wrapper again, so that it can send the object on.
 
     Returns
     -------
     object
-        Something that behaves as `obj` does.
+        Wrapper that behaves like `obj`.
 
     Examples
     --------

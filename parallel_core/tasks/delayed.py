@@ -1,4 +1,4 @@
-"""`delayed`, and what a delayed call is: the plain tuple ``(function, args, kwargs)``."""
+"""`delayed`, and delayed calls: plain tuples ``(function, args, kwargs)``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _R = TypeVar("_R")
 
 #: A delayed call, of a function that returns `_R`.
 Task = tuple[Callable[..., _R], tuple[Any, ...], dict[str, Any]]
-#: What is taken for one.
+#: What is accepted as one.
 TaskLike = tuple[Callable[..., _R], tuple[Any, ...] | list[Any], dict[str, Any]]
 
 
@@ -28,13 +28,14 @@ def delayed(function: Callable[_P, _R]) -> Callable[_P, Task[_R]]:
     Parameters
     ----------
     function : callable
-        Whatever the workers shall call.
+        Function that workers will call.
 
     Returns
     -------
     callable
-        Called with arguments, it returns the tuple ``(function, args, kwargs)`` and calls nothing.
-        Type checkers hold the arguments to the signature of `function`; see :doc:`/howto/typing`.
+        Function that takes the same arguments, returns the tuple ``(function, args, kwargs)``, and
+        calls nothing. Type checkers compare the arguments with the signature of `function`; see
+        :doc:`/howto/typing`.
 
     Examples
     --------
@@ -47,11 +48,9 @@ def delayed(function: Callable[_P, _R]) -> Callable[_P, Task[_R]]:
 
 
 def check_task(item: object, position: int) -> Task[Any]:
-    """Return `item` as a task, or say what stands there instead.
-
-    Other libraries make their own delayed calls, so any 3-tuple (or list) of a callable,
-    a sequence of arguments and a mapping of keyword arguments will do.
-    """
+    """Return `item` as a task; raise `InvalidTaskError` if it is none."""
+    # Other libraries make their own delayed calls, so a list or tuple of a callable, a sequence of
+    # arguments and a mapping of keyword arguments is accepted.
     if isinstance(item, (tuple, list)) and len(item) == 3:
         function, args, kwargs = item
         if type(args) is tuple and type(kwargs) is dict and callable(function):

@@ -1,10 +1,10 @@
-"""ForkServers: processes that have imported what workers need, and fork them on request.
+"""Fork servers: processes that have imported modules for workers, and fork workers on request.
 
 ::
 
     this process                        fork server                       worker
     ┌───────────────────────┐  link   ┌─────────────────────┐        ┌────────────────┐
-    │ ForkServer              │ ──────▶ │ imports the modules │ ─fork─▶│ as any other:  │
+    │ ForkServer            │ ──────▶ │ imports the modules │ ─fork─▶│ as any other:  │
     │   socket, board and   │ ◀────── │ once                │        │ socket, board, │
     │   lifeline of each    │  pidfd  │                     │        │ lifeline       │
     │   worker ─────────────│─ ─ ─ ─ ─│─ SCM_RIGHTS ─ ─ ─ ─ │─ ─ ─ ─▶│                │
