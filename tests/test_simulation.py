@@ -19,7 +19,7 @@ from benchmarks.simulation.drive import dispatch_on, plan_for, results_of
 from benchmarks.simulation.ideal import ideal_makespan
 from benchmarks.simulation.model import Model, sums, sums_of
 from benchmarks.simulation.session import AllDead, SimulatedError, SimulatedSession, feed
-from parallel_core.backends.shares import WORTH_SECONDS
+from parallel_core.backends.placement import WORTH_SECONDS
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.dispatch.policy import Policy
 from parallel_core.errors import TaskTimeoutError, WorkerDiedError

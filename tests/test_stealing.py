@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.backends.channel_session import ChannelSession
-from parallel_core.backends.shares import tasks_to_leave
+from parallel_core.backends.placement import choose_victim, load, tasks_to_leave
 from parallel_core.backends.thread_share import BatchInWork, Form, Share
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers import barrier
@@ -233,6 +234,19 @@ def test_shares() -> None:
     assert tasks_to_leave(7, 8.0, 1.0) == 0
     assert tasks_to_leave(7, 0.0, 0.0) is None
     assert tasks_to_leave(7, 0.001, 0.0) == 0
+
+
+@core
+def test_who_gets_a_batch_and_who_is_robbed() -> None:
+    in_order = [(0, False, False), (1, True, False), (2, True, False), (1, False, False)]
+    assert sorted(in_order, key=lambda one: load(*one)) == in_order
+    assert load(3000, False, False) < load(0, True, True), "whatever there is behind it"
+    candidates = [("few", 2, 0.0), ("many", 8, 0.0), ("none", 0, 9.0)]
+    assert choose_victim(candidates, 5.0, 1.0) == ("many", 4, math.inf)
+    slow = [*candidates, ("slow", 1, 20.0)]
+    assert choose_victim(slow, 5.0, 1.0) == ("slow", 0, math.inf)
+    victim, _, again = choose_victim(candidates, 5.0, 1e-6)
+    assert victim is None and 5.0 < again < 5.1
 
 
 @core

@@ -22,13 +22,12 @@ from parallel_core.backends.base import (
     SessionFailed,
 )
 from parallel_core.backends.losses import given_back
-from parallel_core.backends.shares import WORTH_SECONDS, tasks_to_leave
+from parallel_core.backends.placement import choose_victim, load
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers.messages import AfterFailure
 from parallel_core.workers.worker import ExitInfo, TimedOutTask
 
-_UNPROVEN = 1000  # as a `ChannelSession` chooses workers
-_LOOK_SECONDS = 0.01
+_LOOK_SECONDS = 0.01  # as a `ChannelSession` has it
 _ROUNDING = 1e-9  # seconds; a clock that stands still would be looked at for ever
 _MOST_WAITS = 1000  # for a task
 _DEATH = ExitInfo("was simulated to death", None, 0, "")
@@ -46,8 +45,8 @@ class SimulatedSession(Session):
     """Workers that take virtual time.
 
     The result of a task is its position. What is taken back, from whom, and who gets a batch is
-    decided as in `ChannelSession`, with the same functions where they are functions, but without
-    looking at all workers each time.
+    decided by the functions of `backends.placement`, as in `ChannelSession`, but without looking at
+    all workers each time.
 
     Parameters
     ----------
@@ -134,21 +133,16 @@ class SimulatedSession(Session):
         def minus_since(worker: SimulatedWorker) -> float | None:
             return -worker.unstarted(now, starts)[2] if waiting(worker) else None
 
-        most, victim, keep, again = -1.0, None, 0, NEVER
+        candidates = []
         for worker in (self._most.best(waiting), self._longest.best(minus_since)):
-            if worker is None:
-                continue
-            unstarted, begins, since = worker.unstarted(now, starts)
-            worth, running_for = unstarted * task_seconds, max(now - since, 0.0)
-            share = tasks_to_leave(unstarted, running_for, task_seconds)
-            if share is None:
-                again = min(again, now + max(worth, WORTH_SECONDS) + WORTH_SECONDS)
-            elif not unstarted:
-                continue
-            elif (size := max(worth, running_for)) > most:
-                most, victim, keep = size, worker, begins + share
-        if victim is None:
+            if worker is not None:
+                unstarted, begins, since = worker.unstarted(now, starts)
+                candidates.append(((worker, begins), unstarted, max(now - since, 0.0)))
+        chosen, keep, again = choose_victim(candidates, now, task_seconds)
+        if chosen is None:
             return [], again
+        victim, begins = chosen
+        keep += begins
         taken = []
         if self._model.has_barriers:
             taken = victim.steal_from(keep, now, starts)
@@ -221,16 +215,8 @@ class SimulatedSession(Session):
 
     def _note_load(self, worker: SimulatedWorker) -> None:
         queued = len(worker.sent)
-        if worker.is_gone:
-            key = queued + 2 * _UNPROVEN
-        elif not queued:
-            worker.is_limited = False
-            key = 0
-        elif worker.is_limited:
-            key = queued + 2 * _UNPROVEN
-        else:
-            key = queued if worker.has_answered else queued + _UNPROVEN
-        self._loads.note(worker, key)
+        worker.is_limited = worker.is_limited and queued > 0
+        self._loads.note(worker, load(queued, worker.has_answered, worker.is_limited))
 
     def _start(self, worker: SimulatedWorker, now: float) -> None:
         """Have `worker` begin with the first batch of its queue."""
@@ -352,9 +338,8 @@ class SimulatedSession(Session):
         self, worker: SimulatedWorker, index: int | None, timed_out: TimedOutTask | None = None
     ) -> None:
         worker.version += 1
-        worker.is_gone = True
+        worker.is_gone = True  # which the dispatcher does not know yet
         running = worker.queue[0] if index is not None else None
-        self._note_load(worker)
         self._message(partial(self._reap, worker, running, index, timed_out))
 
     def _reap(

@@ -24,7 +24,7 @@
   for more of them.
 - `session_setup`: what is done in each worker before its first task and after its last one;
   `local_worker`: the same for threads.
-- `shares`: who gets what of a busy worker's tasks; `initializer`: that of a call, on its way;
+- `placement`: who gets a batch, and who gives what it has not begun; `initializer`: that of a call;
   `shutdown`: ending idle workers.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.

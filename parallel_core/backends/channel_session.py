@@ -25,8 +25,8 @@ from parallel_core.backends.base import (
     WorkerView,
 )
 from parallel_core.backends.losses import died, given_back, note_timed_out, returned
+from parallel_core.backends.placement import WORTH_SECONDS, choose_victim, load
 from parallel_core.backends.session_setup import SessionSetup, answer_request, lost_requests
-from parallel_core.backends.shares import WORTH_SECONDS, tasks_to_leave
 from parallel_core.errors import warn_caller
 from parallel_core.observe.events import WorkerEnded, WorkerStarted
 from parallel_core.serialization.batch import Batch
@@ -57,7 +57,6 @@ from parallel_core.workers.stealing import steal_from
 from parallel_core.workers.worker import ExitInfo, Worker, wait_for_end
 
 _SPIN_SECONDS = 1e-4  # waking up takes as long as a tiny call: so look, before going to sleep
-_UNPROVEN = 1000
 _MAX_FAILED_STARTS = 2  # for each job: workers that may end, all in a row, before they are ready
 _TIMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
 _BLAMED = (Phase.LOADING, *_TIMED)  # in these, death is the task's
@@ -201,23 +200,14 @@ class ChannelSession(Session):
         """Whether some worker has fewer than `queued` batches, and would soon get to another."""
         if len(self._workers) < self.n_workers:
             return True
-        for worker in self._workers:
-            sent = len(worker.sent)
-            if worker.leaving or (sent and worker.is_limited):
-                continue
-            if not sent or (sent < queued and worker.has_answered):
-                return True
-        return False
+        return any(_load(worker) < queued for worker in self._workers)
 
     def slot_has_capacity(self, slot: int, queued: int) -> bool:
         """Whether the worker of `slot` has fewer; or some worker, if it has none any more."""
         worker = self._worker_of(slot)
         if worker is None:
             return len(self._workers) < self.n_workers or self.has_capacity(queued)
-        if worker.leaving or (worker.sent and worker.is_limited):
-            return False
-        sent = len(worker.sent)
-        return not sent or (sent < queued and worker.has_answered)
+        return _load(worker) < queued
 
     def _worker_of(self, slot: int) -> Worker | None:
         return next((worker for worker in self._workers if worker.slot == slot), None)
@@ -293,13 +283,12 @@ class ChannelSession(Session):
     def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
         """Take from the worker that has the most, in time, of what it has not started."""
         now = time.monotonic()
-        most, again = 0.0, NEVER
         least = WORTH_SECONDS
         if not any(worker.ready and not worker.sent for worker in self._workers):
             if len(self._workers) == self.n_workers:
-                return [], again  # whoever is still being born may come too late
+                return [], NEVER  # whoever is still being born may come too late
             least = _START_SECONDS
-        victim, keep = None, 0
+        candidates, not_yet = [], False
         for worker in self._workers:
             if not worker.sent or (worker.is_limited and not worker.is_fenced):
                 continue  # its answer will give back what it has
@@ -309,16 +298,12 @@ class ChannelSession(Session):
             if not waiting:
                 continue
             if worker.channel.pending or not (worker.is_fenced or worker.has_begun):
-                again = min(again, now + _LOOK_SECONDS)
-                continue
-            worth = waiting * task_seconds
-            share = tasks_to_leave(waiting, running_for, task_seconds, least)
-            if share is None:
-                again = min(again, now + max(worth, least) + WORTH_SECONDS)
-            elif (size := max(worth, running_for)) > most:
-                most, victim, keep = size, worker, share
+                not_yet = True
+            else:
+                candidates.append((worker, waiting, running_for))
+        victim, keep, again = choose_victim(candidates, now, task_seconds, least)
         if victim is None:
-            return [], again
+            return [], min(again, now + _LOOK_SECONDS) if not_yet else again
         taken = steal_from(victim, keep)
         return taken, now if taken else now + _LOOK_SECONDS
 
@@ -748,8 +733,6 @@ class ChannelSession(Session):
 
 
 def _load(worker: Worker) -> int:
-    """Return how bad a choice `worker` is: one that has not answered yet may be on a long task."""
     queued = len(worker.sent)
-    if worker.leaving or (queued and worker.is_limited):
-        return queued + 2 * _UNPROVEN
-    return queued if worker.has_answered or not queued else queued + _UNPROVEN
+    takes_no_more = worker.leaving or (queued > 0 and worker.is_limited)
+    return load(queued, worker.has_answered, takes_no_more)
