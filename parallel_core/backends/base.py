@@ -287,6 +287,8 @@ class CallTerms(NamedTuple):
         Number of the call, for events.
     lifespan : int or None
         After how many tasks a worker is replaced.
+    timeout_of : callable or None
+        Returns the seconds for the task at a position, where each has its own.
     """
 
     call: str = ""
@@ -301,6 +303,11 @@ class CallTerms(NamedTuple):
     emit: Emit | None = None
     number: int = 0
     lifespan: int | None = None
+    timeout_of: Callable[[int], float] | None = None
+
+    def limit_for(self, position: int, limit: float) -> float:
+        """Return the seconds for the task at `position`; `limit` where all have the same."""
+        return limit if self.timeout_of is None else self.timeout_of(position)
 
 
 class WorkerView(NamedTuple):

@@ -375,10 +375,11 @@ class ChannelSession(Session):
             sent, index, since, phase = running
             if phase not in _TIMED or index < sent.answered:
                 continue
-            if now - since > limit:
-                again = min(again, worker.stop_task(sent, index, limit))
+            seconds = self._terms.limit_for(sent.batch.start + index, limit)
+            if now - since > seconds:
+                again = min(again, worker.stop_task(sent, index, seconds))
             else:
-                again = min(again, since + limit)
+                again = min(again, since + seconds)
         return again
 
     def cancel(self) -> None:

@@ -195,13 +195,14 @@ class FuturesSession(Session):
         now = time.monotonic()
         again = now + limit
         for future, (batch, since) in list(self._in_flight.items()):
-            if now - since <= limit:
-                again = min(again, since + limit)
+            seconds = self._terms.limit_for(batch.start, limit)
+            if now - since <= seconds:
+                again = min(again, since + seconds)
                 continue
             from parallel_core.errors import TaskTimeoutError
 
             late = TaskTimeoutError(
-                f"{batch.describe(0)} has not come back within timeout={limit:g} s"
+                f"{batch.describe(0)} has not come back within timeout={seconds:g} s"
             )
             failure = Failure(batch.start, late)
             self._news.append(Completion(batch, batch.start, [None], 0.0, True, [failure]))

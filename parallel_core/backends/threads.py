@@ -197,13 +197,15 @@ class ThreadSession(Session):
         now = monotonic()
         again = now + limit
         for worker in list(self._call.workers):
-            since = worker.since
-            if since and now - since <= limit:
-                again = min(again, since + limit)
+            since, seconds = worker.since, limit
+            if since and self._call.terms.timeout_of is not None:
+                seconds = self._call.terms.timeout_of(worker.position())
+            if since and now - since <= seconds:
+                again = min(again, since + seconds)
             elif since and worker.disown(since):
                 self._drop_thread(worker.slot)
                 self._call.replace(worker)
-                worker.hand_in(True, _too_late(worker.describe(), limit))
+                worker.hand_in(True, _too_late(worker.describe(), seconds))
                 self.start_workers()
         return again
 

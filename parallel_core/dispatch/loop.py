@@ -78,7 +78,10 @@ class BatchLoop:
         self._live = tasks if isinstance(tasks, TaskQueue) else None
         self._answers_each = self._live is not None and self._live.answers_each
         # An engine that cannot say which task runs gets single tasks where there is a time limit.
-        self._one_task_per_batch = limits.timeout is not None and not session.reports_running_task
+        self._timeout = limits.timeout
+        if self._live is not None and self._live.times_each:
+            self._timeout = NEVER if limits.timeout is None else limits.timeout
+        self._one_task_per_batch = self._timeout is not None and not session.reports_running_task
         # Where tasks go to workers in turn, so many of them, from a multiple of it on.
         self._turn = (limits.batch_size or 1) if limits.order_tasks else 0
         self._n_slots = session.n_workers
@@ -177,11 +180,13 @@ class BatchLoop:
             call=definitions.call,
             after_failure=outcomes.policy.after_failure,
             answers_each=self._answers_each,
-            is_timed=self._limits.timeout is not None,
+            is_timed=self._timeout is not None,
             emit=outcomes.emit,
             number=outcomes.call,
             lifespan=self._limits.max_tasks,
         )
+        if self._live is not None and self._live.times_each:
+            terms = terms._replace(timeout_of=self._live.timeout_of)
         if session.runs_here:
             make_fold = None if outcomes.folded is None else outcomes.folded.fold
             terms = terms._replace(
@@ -402,8 +407,8 @@ class BatchLoop:
     def _next_look(self) -> float:
         """Return when to stop waiting for news, of the clock."""
         until = min(self._deadline.at, self._steal_again)
-        if self._limits.timeout is not None:
-            again = self._session.enforce_timeout(self._limits.timeout)
+        if self._timeout is not None:
+            again = self._session.enforce_timeout(self._timeout)
             if again is None:
                 raise broken(self._session, "enforce_timeout", "returned nothing, not a time")
             until = min(until, again)

@@ -27,6 +27,8 @@ class TaskQueue:
     #: Whether each result has a future of its own, which can be cancelled before its task is sent.
     #: If not, results come as `ReturnAs` says, and no more are ahead than for a generator.
     answers_each = True
+    #: Whether tasks have time limits of their own, by `timeout_of`.
+    times_each = False
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()  # takes `put` at any moment
@@ -70,6 +72,11 @@ class TaskQueue:
     def accept(self, item: Any) -> Any:
         """Return the task that `item` stands for; None where it is not wanted any more."""
         return item
+
+    def timeout_of(self, position: int) -> float:
+        """Return the seconds that the task at `position` may run."""
+        del position
+        return math.inf
 
     def wake_by(self, wake: Callable[[], None] | None) -> None:
         """Have `wake` called, from whatever thread, when something was put in."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
@@ -44,10 +45,11 @@ class Settled(Protocol):
 
 
 class Work(NamedTuple):
-    """A task, and the future of its outcome."""
+    """A task, the future of its outcome, and how many seconds it may run, if that is its own."""
 
     future: Settled
     task: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+    timeout: float = math.inf
 
 
 class Raised:
@@ -63,10 +65,17 @@ class FutureTasks(TaskQueue):
     """The queue of an executor, and the futures of what was taken from it.
 
     A future is running from when its task is taken: then it is on its way to a worker.
+
+    Parameters
+    ----------
+    times_each : bool
+        Whether each task has a time limit of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, times_each: bool = False) -> None:
         super().__init__()
+        self.times_each = times_each
+        self._timeouts: dict[int, float] = {}
         self._running: dict[int, Settled] = {}
         self._position = 0
 
@@ -74,6 +83,7 @@ class FutureTasks(TaskQueue):
         """Start a call, which counts its tasks from 0."""
         super().begin()
         self._position = 0
+        self._timeouts.clear()
 
     def accept(self, item: Work) -> Any:
         """Return the task, unless its future was cancelled."""
@@ -83,6 +93,8 @@ class FutureTasks(TaskQueue):
         except Exception:
             return None  # somebody has given it a result by hand
         self._running[self._position] = item.future
+        if self.times_each:
+            self._timeouts[self._position] = item.timeout
         self._position += 1
         return item.task
 
@@ -96,8 +108,13 @@ class FutureTasks(TaskQueue):
                 self._settle(position, values.pop())
                 position += 1
 
+    def timeout_of(self, position: int) -> float:
+        """Return the seconds that a task may run which has no outcome yet."""
+        return self._timeouts.get(position, math.inf)
+
     def _settle(self, position: int, value: Any) -> None:
         future = self._running.pop(position)
+        self._timeouts.pop(position, None)
         try:
             if type(value) is Raised:
                 future.set_exception(value.error)
@@ -213,12 +230,12 @@ class LiveCalls:
 class Manager:
     """Runs what is in the queue, in a thread, while there is something in it."""
 
-    def __init__(self, calls: LiveCalls, name: str) -> None:
+    def __init__(self, calls: LiveCalls, name: str, times_each: bool = False) -> None:
         self._calls = calls
         self._name = f"parallel-core-{name}-{next(_numbers)}"
         self._context = contextvars.copy_context()
         self._context.run(leave_streams)  # where a call begins, and counts, is a matter of chance
-        self.tasks = FutureTasks()
+        self.tasks = FutureTasks(times_each)
         self._lock = threading.Lock()
         self._is_shut_down = False
         self._thread: threading.Thread | None = None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from parallel_core.calls.resources import CallResources
-from parallel_core.executor.manager import LiveCalls, Manager, Work
-from parallel_core.pool.async_result import AsyncResult
+from parallel_core.executor.manager import LiveCalls, Manager, Settled, Work
 from parallel_core.pool.lease import PoolWorkers, Wanted
 
 
@@ -28,13 +28,17 @@ class Applies:
         self._manager: Manager | None = None
 
     def submit(
-        self, want: Callable[[], Wanted], task: tuple[Any, Any, Any], result: AsyncResult
+        self,
+        want: Callable[[], Wanted],
+        task: tuple[Any, Any, Any],
+        result: Settled,
+        timeout: float | None = None,
     ) -> None:
         """Have a worker run `task`; the first one says by `want` what workers are to be like."""
         with self._lock:
             if self._manager is None:
                 self._manager = self._start(want())
-            self._manager.submit(Work(result, task))
+            self._manager.submit(Work(result, task, math.inf if timeout is None else timeout))
 
     def _start(self, wanted: Wanted) -> Manager:
         label = f"WorkerPool({wanted.spec.n_jobs}).apply"
@@ -46,7 +50,7 @@ class Applies:
             return self._workers.lend(wanted, holder)
 
         calls = LiveCalls(wanted.spec, batch_size_is_given, label, lend)
-        return Manager(calls, "pool")
+        return Manager(calls, "pool", times_each=True)
 
     def is_mine(self) -> bool:
         """Whether this is the thread that settles results, which must not wait for any."""

@@ -586,13 +586,13 @@ class WorkerPool:
             raise TypeError(f"WorkerPool.apply takes a function and its arguments, not {func!r}")
         result = AsyncResult(callback, error_callback)
         if self._of_applies is None:
-            self._of_applies = params, options
+            self._of_applies = params._replace(task_timeout=None), options
         first = self._of_applies
         task: Any = (func, *arguments_of(args, kwargs))
         if self._params.use_dill:
             [task] = by_dill([(DillFunction(func), *task[1:])])
         wanted = functools.partial(wanted_of, self._params, self._backend, *first)
-        self._applies.submit(wanted, task, result)
+        self._applies.submit(wanted, task, result, params.task_timeout)
         return result
 
     def _tasks(self, func: Callable[..., Any], pieces: Cut) -> Iterable[Any]:
