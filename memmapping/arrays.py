@@ -4,7 +4,7 @@ The memory of an array is stored as it lies: C and Fortran order stay what they 
 were swapped stay swapped. So nearly every array is written from where it is, and loops over it are
 as fast afterwards as before. Only gaps are closed, and steps backwards turned forwards.
 
-numpy is imported in functions alone: who has no arrays does not pay for it.
+numpy is imported in functions alone: a program without arrays does not pay for it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ the pickle need not know its own length. The header has a checksum of itself and
 table; the data have none, since computing it takes longer than writing them.
 
 `pack` copies nothing and `unpack` neither: what lies between may be a file, shared memory, or
-bytes. `parse_header` and `rebuild` are the halves of `unpack`, for who has no memory to show but
-a stream to read from.
+bytes. `parse_header` and `rebuild` are the halves of `unpack`, for callers that have no memory to
+show but a stream to read from.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ class _Collected:
         self.parts: list[Part] = []
         self.table: list[tuple[int, int]] = []
         self.data_nbytes = 0
-        # Who has not imported numpy has no arrays; and if pickling imports it, they are buffers.
+        # Without numpy there are no arrays; and if pickling imports it, they are buffers.
         has_numpy = "numpy" in sys.modules
         self.reduce: Callable[[Any], Any] | None = (
             ArrayPacker(self.store).reduce if has_numpy else None
@@ -382,6 +382,6 @@ def _writer_to_file(file: BinaryIO) -> Callable[[memoryview], int]:
             if written is None:
                 raise BlockingIOError(f"{file!r} does not wait until it can be written to")
             return written
-        return len(piece)  # who buffers takes it all, and need not say so
+        return len(piece)  # a file with a buffer takes it all, and need not say so
 
     return write

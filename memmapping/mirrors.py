@@ -10,7 +10,7 @@ A page of the mirror is *absent* or *copied*. A copied page is as good as the me
 last look; so each use begins with a look at the pages that it needs (`Mirror.segment_for`). When
 some have changed, there are two ways on. If nobody relies on the segment any more, which takes no
 task in flight here and a write lease, the changed pages are written again. Else the segment belongs
-to those who use it, and the mirror goes on with a new one.
+to its users, and the mirror goes on with a new one.
 
 A page is watched before it is copied or compared, so what is written meanwhile counts as changed.
 Where the kernel cannot tell, and before the second use of what is small, memory and copy are
@@ -381,7 +381,7 @@ def shared_watch() -> SharedWatch:
 def mirror_of(key: tuple[Any, ...], owner: Any, make: Callable[[], Mirror]) -> Mirror:
     """Return the mirror that calls of this process share under `key`, which is about `owner`.
 
-    Those who use it keep it, and let go of it when its owner does not exist any more.
+    Its users keep it, and let go of it when its owner does not exist any more.
     """
     with HeldSignals(), _shared_lock:
         found = _shared.get(key)

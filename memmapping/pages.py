@@ -71,7 +71,7 @@ _watches: WeakSet[PageWatch] = WeakSet()
 class PageWatch:
     """Tells which pages of this process were written.
 
-    A look takes the news away: each page has one who asks about it.
+    A look clears the mark of a page, so each page is asked about by one user.
     """
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ def _userfaultfd() -> int:
 
 
 class Watcher(Protocol):
-    """Who asks a `SharedWatch`; `extent` is the memory that the answers may be about."""
+    """A user of a `SharedWatch`; `extent` is the memory that the answers may be about."""
 
     @property
     def extent(self) -> Span:
@@ -194,8 +194,8 @@ class Watcher(Protocol):
 class SharedWatch:
     """One `PageWatch` for all that look after memory in this process, which may overlap.
 
-    Only one descriptor can watch a page, and a look takes the news away. So whoever looks has the
-    others told, who hear of it at their next look.
+    Only one descriptor can watch a page, and a look clears its mark. So a look of one user notes
+    for the others what it has found, and they get it at their next look.
     """
 
     def __init__(self) -> None:

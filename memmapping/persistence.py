@@ -80,7 +80,7 @@ def dump(
         Whatever can be pickled, and what cloudpickle can beyond that: lambdas, local classes.
     filename : str, path or binary file
         Where to. Under a name the file appears when it is complete: after an error, or on a full
-        disk, what was there before is still there, and who has mapped it sees no change. A file
+        disk, what was there before is still there, and its maps see no change. A file
         object is written to from where it stands.
     compress : bool, int, str or tuple, default 0
         A level from 0 (not at all) to 9 (smallest, slowest); a method, ``"zlib"``, ``"gzip"``,
@@ -89,7 +89,7 @@ def dump(
         may do so by ending with .z, .gz, .bz2, .lzma, .xz or .lz4, also when the level is 0;
         otherwise it is zlib. Compressed files cannot be mapped.
     protocol : int, optional
-        A pickle protocol, for those who are used to give one. It makes no difference: large
+        A pickle protocol, accepted for joblib's sake. It makes no difference: large
         buffers need protocol 5, which every Python that runs this can read.
 
     Returns

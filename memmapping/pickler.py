@@ -29,7 +29,7 @@ class ScriptObjects(enum.Enum):
 
     #: With their code: another process, whose ``__main__`` is another one, gets them, too.
     BY_VALUE = enum.auto()
-    #: As `pickle` does it: who reads them must be the same script, and finds its own classes.
+    #: As `pickle` does it: the same script must read them, and finds its own classes.
     BY_NAME = enum.auto()
 
 

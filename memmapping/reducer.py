@@ -10,8 +10,8 @@
     large buffer of   ──▶ ArrayReducer.hand_over ─▶ a segment, by the same mirrors
     another library
 
-A reference is worth something while its segment exists, so who sends it keeps the `Use` objects
-in `uses` until the receiver is done.
+A reference is worth something while its segment exists, so its sender keeps the `Use` objects in
+`uses` until the receiver is done.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class ArrayReducer:
         self._checking: Checking | None = None
         self._others: set[type] = set()  # of which nothing is known here; for one call
         #: What has to be kept for the references that were made (of the user's files, their names);
-        #: whoever sends them takes it away.
+        #: the sender of the references takes it away.
         self.uses: list[Use | Origin] = []
-        #: Where the buffers are that were handed over; taken away likewise.
+        #: Where the buffers are that were handed over; the sender takes it away, too.
         self.buffers: list[BufferReference] = []
         self.copied_nbytes = 0  #: how much memory was mirrored anew, in all
         #: Set when an array turns out to have changed that should not have; then what was made

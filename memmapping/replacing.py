@@ -16,10 +16,10 @@ _MAX_LINKS = 40  # as many as the kernel follows
 def replacing(path: str) -> Iterator[BinaryIO]:
     """Open a file to write, which takes the place of the one at `path` when the block ends.
 
-    Who has the old one open or mapped goes on seeing that. When the block raises, the old one
-    stays. The new one has the permissions, and as far as that is allowed the owners, of the old
-    one, or those that `open` would give it. Behind a symbolic link, the file that it leads to is
-    replaced; other hard links go on leading to the old one. What is no regular file, a pipe or
+    A process that has the old one open or mapped goes on seeing that. When the block raises, the
+    old one stays. The new one has the permissions, and as far as that is allowed the owners, of the
+    old one, or those that `open` would give it. Behind a symbolic link, the file that it leads to
+    is replaced; other hard links go on leading to the old one. What is no regular file, a pipe or
     ``/dev/null``, is written into. The file has no buffer.
     """
     old = _status_of(path)

@@ -59,9 +59,9 @@ class Segment:
         self.fd = fd
         self.nbytes = nbytes
         self.folder = folder
-        #: Those in this process who expect its content to stay as it is; see `Use`.
+        #: Users in this process that expect its content to stay as it is; see `Use`.
         self.users: set[ref[Use]] = set()
-        self.spoiled = False  #: whether it is of no use to anybody who comes later
+        self.spoiled = False  #: whether it must not be used again
         self.maker = os.getpid()  #: the process that made it; a fork has the object, too
         status = os.fstat(fd)
         self._where = status.st_dev, status.st_ino

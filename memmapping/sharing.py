@@ -7,8 +7,8 @@
        └──▶ Shared ── pickled: a few bytes ─────────┘
 
 A process that receives a handle opens the object once and keeps it, so that every task there gets
-the same one. It keeps it until it hears that the handle was closed: who connects the processes
-passes that on (`when_closed`, `forget`).
+the same one. It keeps it until it is told that the handle was closed: the code that connects the
+processes passes that on (`when_closed`, `forget`).
 """
 
 from __future__ import annotations

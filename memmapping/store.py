@@ -5,10 +5,10 @@ array, which saves the kernel most of the work) and *closed*. From kept back to 
 when a write lease proves that no other process has it open or mapped: a task may have stored its
 argument away. Few are kept, not for long, and `free_kept_memory` closes them at once.
 
-Whoever lets go may be a finalizer, in any thread and at any moment: so it takes no lock that it
-would have to wait for, and starts no thread. What is let go of lies in `_returned` until somebody
-with the lock sorts it in. The timer that closes what was kept for long enough is started by who
-takes a segment, and runs as long as there is any.
+A finalizer may let go, in any thread and at any moment: so letting go takes no lock that it would
+have to wait for, and starts no thread. What is let go of lies in `_returned` until a thread with
+the lock sorts it in. The timer that closes what was kept for long enough is started when a segment
+is taken, and runs as long as there is any.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from parallel_core.workers.execute import Execution
 from parallel_core.workers.lifeline import Lifeline, hold_on
 from parallel_core.workers.messages import Output, RunBatch, Unusable, to_wire
 from parallel_core.workers.setup import run_initializer
-from parallel_core.workers.system import hear_interrupts, leave_threads
+from parallel_core.workers.system import handle_interrupts, leave_threads
 from parallel_core.workers.threads import ThreadLimit, follow
 
 _CALLS = 8  # whose definitions an engine's worker keeps
@@ -83,7 +83,7 @@ def begin_worker(lifeline: Lifeline | None, data: bytes | None) -> None:
     `run_batch` tells what that raises.
     """
     hold_on(lifeline)
-    hear_interrupts()
+    handle_interrupts()
     begin_output(StartedBy.US)
     register: Any = getattr(threading, "_register_atexit", None)  # there is no public way
     if register is not None:

@@ -9,7 +9,7 @@ from typing import Any
 def run_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
     """Return the results of `function` for each tuple of arguments, the last one first."""
     results = [function(*args) for args in chunk]
-    results.reverse()  # for who takes them from the end
+    results.reverse()  # they are taken from the end
     return results
 
 

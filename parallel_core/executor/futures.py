@@ -203,7 +203,7 @@ class ParallelExecutor(Executor):
         chunksize : int, default 1
             How many calls make a task.
         buffersize : int, optional
-            How many tasks may be ahead of who takes the results; by default all are submitted now.
+            How many tasks may be ahead of the consumer; by default all are submitted now.
         """
         size = _check_positive("chunksize", chunksize)
         if self._captures:

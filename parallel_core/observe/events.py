@@ -278,7 +278,7 @@ observer_factories: list[Callable[[Any], Observer | None]] = []
 
 
 def observers_of(owner: object) -> list[Observer]:
-    """Return who observes the calls of `owner` without having been asked by it."""
+    """Return the observers of the calls of `owner` that others have registered."""
     made = [factory(owner) for factory in tuple(observer_factories)]
     return [observer for observer in made if observer is not None]
 

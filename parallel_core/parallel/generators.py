@@ -49,7 +49,7 @@ def _generate(
     except GeneratorExit:
         if not at_rest and itself and itself[0]() is not None:
             raise  # a task raised it
-        # Weak references are cleared before a dropped generator is finalized; who calls close()
+        # Weak references are cleared before a dropped generator is finalized; a caller of close()
         # still holds it.
         if itself and itself[0]() is None:
             warnings.warn(

@@ -29,7 +29,7 @@ from parallel_core.workers import forkserver_channel as words
 from parallel_core.workers.forkserver_channel import ForkServerChannel, ForkServerClosed
 from parallel_core.workers.preload import NotPreloaded, import_modules
 from parallel_core.workers.setup import ProcessState, apply
-from parallel_core.workers.system import arm_lifeline, hear_interrupts, open_pidfd
+from parallel_core.workers.system import arm_lifeline, handle_interrupts, open_pidfd
 
 _KIB = 1024  # the unit of ru_maxrss on Linux; see getrusage(2)
 
@@ -55,7 +55,7 @@ def main(connection: int, lifeline: int) -> None:
     for descriptor in (connection, lifeline):
         os.set_inheritable(descriptor, False)
     arm_lifeline(lifeline)
-    hear_interrupts()
+    handle_interrupts()
     channel = ForkServerChannel(socket.socket(fileno=connection))
     start_settings: _Start | None = None
     with contextlib.suppress(ForkServerClosed):

@@ -71,7 +71,7 @@ from parallel_core.workers.setup import ProcessState, StartSettings, apply, prep
 from parallel_core.workers.system import (
     arm_lifeline,
     die_with,
-    hear_interrupts,
+    handle_interrupts,
     leave_threads,
     write_stacks,
 )
@@ -95,7 +95,7 @@ def main(
     arm_lifeline(lifeline)
     page = Board(board)
     stop_if_wanted = functools.partial(_stop_if_wanted, page)
-    hear_interrupts(stop_if_wanted)
+    handle_interrupts(stop_if_wanted)
     os.lseek(board, PAGE_SIZE, os.SEEK_SET)  # the stack follows the page
     write_stacks(board)
     channel = Receiver(socket.socket(fileno=connection))

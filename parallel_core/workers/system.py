@@ -158,7 +158,7 @@ def restore_interrupts(mask: set[Any] | None) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def hear_interrupts(handler: Callable[[], None] | None = None) -> None:
+def handle_interrupts(handler: Callable[[], None] | None = None) -> None:
     """Have Ctrl-C call `handler`, if anything, in this process, a worker.
 
     The terminal sends it to every process of its group; what it means is for the parent to say.
