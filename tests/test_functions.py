@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import itertools
 import operator
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -18,6 +20,8 @@ import pytest
 from programs import environment, kernel
 
 from parallel_core import Parallel, delayed
+from parallel_core.serialization.capture import Capture
+from parallel_core.serialization.lasting import SentFunctions
 from watching import LIMIT
 
 pytestmark = pytest.mark.warm_workers
@@ -1062,3 +1066,90 @@ def test_a_function_whose_name_in_its_module_is_another_function(on_path: Path) 
     module: Any = imported("shadowed")
     assert Parallel(2)([delayed(module.f)(1)]) == [("decorated", 1)]
     assert Parallel(2)([delayed(module.f.__wrapped__)(1)]) == [1]
+
+
+# --- functions that workers keep from one call to the next ----------------------------------------
+
+
+def in_main(source: str, **names: Any) -> dict[str, Any]:
+    """Return the globals of `source` as a script that was run: its functions go by value."""
+    namespace = {"__name__": "__main__", "__builtins__": __builtins__, **names}
+    exec(compile(source, "script", "exec", dont_inherit=True), namespace)
+    return namespace
+
+
+def of_one_worker(function: Callable[..., Any], calls: int = 3) -> list[Any]:
+    """Return the results of one task in each of some calls, all in one worker."""
+    parallel = Parallel(1, backend="processes", timeout=LIMIT)
+    return [parallel([delayed(function)(0)])[0] for _ in range(calls)]
+
+
+def test_a_function_is_loaded_once_a_worker() -> None:
+    source = "import os, sys\ndef code(_): return os.getpid(), id(sys._getframe().f_code)"
+    found = set(of_one_worker(in_main(source)["code"], calls=5))
+    assert len({pid for pid, _ in found}) == len(found) <= 2
+
+
+def test_a_function_that_has_changed_is_sent_again() -> None:
+    names = in_main("def scale(x, by=1): return x * factor * by", factor=2)
+    scale = names["scale"]
+
+    def scaled() -> list[int]:
+        return Parallel(2)(delayed(scale)(n) for n in (1, 2, 3))
+
+    assert scaled() == scaled() == [2, 4, 6]
+    names["factor"] = 3
+    assert scaled() == [3, 6, 9]
+    scale.__defaults__ = (10,)
+    assert scaled() == [30, 60, 90]
+    scale.__code__ = (lambda x, by=1: -x).__code__
+    assert scaled() == [-1, -2, -3]
+    del names["factor"]
+    assert scaled() == [-1, -2, -3]
+
+
+CHANGING = """
+def stored(_):
+    global count
+    count += 1
+    return count
+def by_name(_):
+    globals()["count"] = globals().get("count", 0) + 1
+    return count
+def attribute(_):
+    attribute.calls = getattr(attribute, "calls", 0) + 1
+    return attribute.calls
+def default(_, seen=[]):
+    seen.append(1)
+    return len(seen)
+"""
+
+
+@pytest.mark.parametrize("name", ["stored", "by_name", "attribute", "default"])
+def test_what_a_task_changes_does_not_reach_the_next_call(name: str) -> None:
+    assert of_one_worker(in_main(CHANGING, count=0)[name]) == [1, 1, 1]
+
+
+def test_a_function_whose_annotation_is_a_class_of_the_script() -> None:
+    source = (
+        "class Item: pass\ndef made(x: Item) -> Item: return type(x).__name__, made.__annotations__"
+    )
+    names = in_main(source)
+    for _ in range(3):
+        ((name, hints),) = Parallel(2)([delayed(names["made"])(names["Item"]())])
+        assert name == "Item" and hints["x"] is names["Item"]
+
+
+def test_functions_that_are_gone_are_kept_no_longer() -> None:
+    sent = SentFunctions()
+    names = [in_main("def shift(x): return x + by", by=n) for n in range(100)]
+    functions = [each["shift"] for each in names]
+    captures = [Capture(function, pickle.dumps) for function in functions]
+    for function, capture in zip(functions, captures, strict=True):
+        sent.keep(function, capture, b"data")
+    assert sent.find(functions[0], captures[0]) is None
+    assert sent.find(functions[-1], captures[-1]) == b"data"
+    assert 0 < len(sent._kept) <= 64
+    del functions, function, captures, capture, names
+    gc.collect()
+    assert not sent._kept

@@ -120,10 +120,7 @@ class FuturesSession(Session):
     def _encode(self, batch: Batch) -> bytes:
         """Return what `run_batch` takes."""
         terms, is_pool = self._terms, self._backend.opens_files
-        definitions = {
-            token: (definition.data, definition.captures_mutable_state)
-            for token, definition in batch.definitions.items()
-        }
+        definitions = {token: definition.sent() for token, definition in batch.definitions.items()}
         order = Order(
             process_identity(),
             caller_handles(),

@@ -43,6 +43,7 @@ BY_REFERENCE = (
     re.Pattern,
     ContextVar,
 )
+_NAMESPACES = frozenset({"eval", "exec", "globals", "vars"})  # by which globals can be set
 _MACHINERY = frozenset(
     {
         "__annotations__",
@@ -115,6 +116,24 @@ class Capture:
         Attributes that a function without any gives itself count as its own word, too.
         """
         return bool(self._values or self._attributes)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is one function that captured nothing, and keeps nothing, that can change."""
+        if len(self._functions) != 1 or len(self._sizes) != 1 or self._cells:
+            return False
+        code = self._functions[0][1]
+        if self.captures_mutable_state or names_stored(code) or cells_stored(code):
+            return False
+        return _NAMESPACES.isdisjoint(names_loaded(code))
+
+    def contents(self) -> list[object]:
+        """Return what a function that lasts is made of; the same again if nothing has changed."""
+        ((_, code, defaults, named),) = self._functions
+        found = [code, defaults, named]
+        for _, name, value in self._globals:
+            found += name, value
+        return found
 
     def watch(self) -> Callable[[], bool]:
         """Return what says whether everything captured is as it was; it is called at every task."""

@@ -33,6 +33,7 @@ from parallel_core.serialization.large import (
     SharedPart,
     parts_over,
 )
+from parallel_core.serialization.lasting import sent_functions
 from parallel_core.serialization.opened import is_open_file
 from parallel_core.serialization.pickling import (
     PICKLING_ERRORS,
@@ -43,6 +44,7 @@ from parallel_core.serialization.pickling import (
     dumps_by_value,
     dumps_referring,
     goes_by_value,
+    modules_by_value,
     needs_value,
 )
 
@@ -106,6 +108,10 @@ def may_hold_arrays() -> bool:
     return "numpy" in modules or "memmapping.sharing" in modules
 
 
+#: A definition on the wire: its pickle, whether it captures mutable state, and whether it lasts.
+SentDefinition = tuple[bytes, bool, bool]
+
+
 class Definition:
     """A function or class in the form in which it goes to workers.
 
@@ -121,11 +127,22 @@ class Definition:
         Whether it captured values that a task could change in place, and that are put back.
     watch : callable or None
         Says whether what it captured is unchanged; None when nothing can change.
+    lasts : bool
+        Whether workers may keep it for other calls.
     uses : list
         What has to be kept for the arrays that it captured.
     """
 
-    __slots__ = ("captures_mutable_state", "data", "obj", "requires", "token", "uses", "watch")
+    __slots__ = (
+        "captures_mutable_state",
+        "data",
+        "lasts",
+        "obj",
+        "requires",
+        "token",
+        "uses",
+        "watch",
+    )
 
     def __init__(
         self,
@@ -143,11 +160,16 @@ class Definition:
         self.data = data
         self.requires = requires
         self.captures_mutable_state = capture is not None and capture.captures_mutable_state
+        self.lasts = False
         self.watch: Callable[[], bool] | None = None
         if capture is not None:
             self.watch = watch = capture.watch()
             if large is not None:
                 self.watch = lambda: watch() and large.is_unchanged()
+
+    def sent(self) -> SentDefinition:
+        """Return what a worker is sent."""
+        return self.data, self.captures_mutable_state, self.lasts
 
 
 class Definitions:
@@ -277,6 +299,9 @@ class Definitions:
             self._making.discard(id(obj))
         data, capture, large = made
         definition = Definition(next(self._tokens), obj, data, requires, capture, uses, large)
+        if capture.lasts and isinstance(obj, FunctionType) and not (requires or uses or self._own):
+            definition.lasts = True
+            sent_functions.keep(obj, capture, data)
         if isinstance(obj, type):
             self._referred[definition.token] = obj
             _defined[self.call] = self  # only calls with references are looked up
@@ -287,7 +312,7 @@ class Definitions:
         capture = Capture(obj, self._dumps_captured, self._own)
         parts = capture.large_parts()
         if not parts:
-            return dumps_by_value(obj, self._reduce), capture, None
+            return self._dumps_function(obj, capture), capture, None
 
         def make(large: LargeValues, refer: Refer) -> tuple[bytes, Capture]:
             data = dumps_referring(obj, refer, self._reduce)
@@ -305,6 +330,13 @@ class Definitions:
         except Indivisible:
             return dumps_by_value(obj, self._reduce), capture, None
         return data, capture, large
+
+    def _dumps_function(self, obj: object, capture: Capture) -> bytes:
+        """Pickle `obj` by value; a function that lasts is not pickled again."""
+        data = None
+        if capture.lasts and isinstance(obj, FunctionType) and not modules_by_value():
+            data = sent_functions.find(obj, capture)
+        return dumps_by_value(obj, self._reduce) if data is None else data
 
     def _set_apart(
         self, parts: list[tuple[str, object]], make: Callable[[LargeValues, Refer], _T]

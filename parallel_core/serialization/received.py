@@ -10,8 +10,15 @@ from types import FunctionType
 from typing import Any
 
 from parallel_core.serialization.capture import Capture
-from parallel_core.serialization.definitions import keep_within, loads_referring, received, resolve
+from parallel_core.serialization.definitions import (
+    SentDefinition,
+    keep_within,
+    loads_referring,
+    received,
+    resolve,
+)
 from parallel_core.serialization.large import LoadedValues
+from parallel_core.serialization.lasting import loaded_functions
 from parallel_core.serialization.opened import is_open_file, refuse_result
 from parallel_core.serialization.pickling import (
     MAIN,
@@ -98,7 +105,7 @@ class ReceivedDefinitions:
     def __init__(self, call: str, state: dict[str, Any]) -> None:
         self._call = call
         self._state = state
-        self._received: dict[int, tuple[bytes, bool]] = {}
+        self._received: dict[int, SentDefinition] = {}
         self._loaded: dict[int, object] = {}
         self._captures: dict[int, Capture] = {}
         self.captures_mutable_state = False
@@ -112,8 +119,8 @@ class ReceivedDefinitions:
         """Be looked up no longer: the call has ended, or another one has begun."""
         received.pop((self._call, self._thread), None)
 
-    def receive(self, sent: dict[int, tuple[bytes, bool]], forget: tuple[int, ...]) -> None:
-        """Take in definitions as ``{token: (data, volatile)}``, and drop others."""
+    def receive(self, sent: dict[int, SentDefinition], forget: tuple[int, ...]) -> None:
+        """Take in definitions by token, and drop others."""
         for token in forget:
             self._received.pop(token, None)
             self._drop(token)
@@ -125,8 +132,8 @@ class ReceivedDefinitions:
             return self._loaded[token]
         except KeyError:
             pass
-        data, captures_mutable_state = self._received[token]
-        obj = loads_referring(data)
+        data, captures_mutable_state, lasts = self._received[token]
+        obj = loaded_functions.load(data) if lasts else loads_referring(data)
         if type(obj) is LoadedValues:
             self._take_large(token, obj)
         elif self._state and goes_by_value(obj):

@@ -24,6 +24,7 @@ import enum
 from typing import Any, NamedTuple, Union, get_args
 
 from parallel_core.serialization.batch import Run
+from parallel_core.serialization.definitions import SentDefinition
 
 
 class AfterFailure(enum.IntEnum):
@@ -67,7 +68,7 @@ class RunBatch(NamedTuple):
     call: str  #: names the definitions
     base: int  #: number of the worker's task before the first
     runs: list[Run]
-    definitions: dict[int, tuple[bytes, bool]] | None  #: those that the worker has not
+    definitions: dict[int, SentDefinition] | None  #: those that the worker has not
     forget: tuple[int, ...]  #: tokens of definitions that it need not keep
     after_failure: int  #: value of an `AfterFailure`
     answers_each: bool  #: whether each task is answered before the next begins

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from parallel_core.output.connection import OutputReader
 from parallel_core.output.pieces import show
 from parallel_core.serialization.batch import Batch
-from parallel_core.serialization.definitions import Definition
+from parallel_core.serialization.definitions import Definition, SentDefinition
 from parallel_core.workers import barrier
 from parallel_core.workers.board import (
     FENCED,
@@ -316,13 +316,13 @@ class Worker:
         if call != self._call:
             self._call = call
             self._known = {}
-        new: dict[int, tuple[bytes, bool]] | None = None
+        new: dict[int, SentDefinition] | None = None
         forget: tuple[int, ...] = ()
         known = self._known
         for token, definition in batch.definitions.items():
             if token not in known:
                 new = new or {}
-                new[token] = (definition.data, definition.captures_mutable_state)
+                new[token] = definition.sent()
                 known[token] = None
                 if len(definition.data) > _LARGE or definition.uses:
                     self.holds_memory = True
