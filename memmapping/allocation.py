@@ -25,31 +25,31 @@ def empty(
 ) -> np.memmap[Any, Any]:
     """Return a new array in shared memory, for tasks to read and to fill in place.
 
-    Passed to a task it arrives as a reference to the same memory: nothing is copied, and what
-    the task writes is there for everybody. All of it is reserved now, so that writing to it
-    later cannot fail. The memory is free when nobody refers to the array any more, here or in a
-    worker, and at the latest when the processes end.
+    A task gets a reference to the same memory: nothing is copied, and everybody sees what the task
+    writes. All of the memory is reserved now, so that later writes cannot fail. It is freed when
+    nothing refers to the array any more, in this process or a worker, and at the latest when the
+    processes end.
 
     Parameters
     ----------
     shape : int or tuple of int
-        Its shape.
+        Shape of the array.
     dtype : dtype, default float
-        Of its elements; not objects.
+        Type of its elements; not objects.
     order : {"C", "F"}, default "C"
-        How they lie in memory.
+        Memory layout.
     temp_folder : str, optional
-        Where to have it rather than in ``/dev/shm``.
+        Folder to use instead of ``/dev/shm``.
 
     Returns
     -------
     numpy.memmap
-        Writable; its content is zeros.
+        Writable array of zeros.
 
     Raises
     ------
     OSError
-        When no folder has room for it.
+        If no folder has room for it.
     TypeError
         For a dtype that holds Python objects.
 
@@ -107,11 +107,11 @@ def empty_like(
     Parameters
     ----------
     array : array_like
-        The model.
+        Array with the shape and type to use.
     dtype : dtype, optional
-        Another type of elements.
+        Type of the elements, if it should differ.
     temp_folder : str, optional
-        Where to have it rather than in ``/dev/shm``.
+        Folder to use instead of ``/dev/shm``.
 
     Examples
     --------

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 
 class DamagedFileError(ValueError):
-    """A file, or memory, does not hold what it should: it is cut short, changed, or another's.
+    """A file, or memory, is truncated, damaged, or not in the format of `memmapping`.
 
-    The message names the file, and says what is wrong and where.
+    The message names the file, the problem and its place.
     """
 
 
 class ChangedArrayError(RuntimeError):
-    """An array that tasks share has changed within a call that does not follow changes.
+    """A large array has changed within a call, and the kernel does not tell of changes.
 
-    That is so where the kernel does not tell which memory was written, so that looking costs time.
     The message says what to do.
     """

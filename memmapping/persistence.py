@@ -72,50 +72,49 @@ def dump(
     compress: Compress = 0,
     protocol: int | None = None,
 ) -> list[str] | None:
-    """Write any object to a file, numpy arrays at any depth of it without a copy in memory.
+    """Write any object to a file; numpy arrays in it are not copied in memory.
 
     Parameters
     ----------
     value : object
-        Whatever can be pickled, and what cloudpickle can beyond that: lambdas, local classes.
+        Object that `pickle` or cloudpickle can pickle, including lambdas and local classes.
     filename : str, path or binary file
-        Where to. Under a name the file appears when it is complete: after an error, or on a full
-        disk, what was there before is still there, and its maps see no change. A file
-        object is written to from where it stands.
+        File to write. A named file appears when it is complete: after an error, or on a full disk,
+        an earlier file of this name is unchanged, and so are maps of it. A file object is written
+        to at its current position.
     compress : bool, int, str or tuple, default 0
-        A level from 0 (not at all) to 9 (smallest, slowest); a method, ``"zlib"``, ``"gzip"``,
+        Level from 0 (no compression) to 9 (smallest, slowest); or a method, ``"zlib"``, ``"gzip"``,
         ``"bz2"``, ``"lzma"``, ``"xz"``, or ``"lz4"`` if that is installed; or both, as in
-        ``("gzip", 3)``. True is the usual level. Unless a method is named, the name of the file
-        may do so by ending with .z, .gz, .bz2, .lzma, .xz or .lz4, also when the level is 0;
-        otherwise it is zlib. Compressed files cannot be mapped.
+        ``("gzip", 3)``. True is the default level. If no method is given, the file extension (.z,
+        .gz, .bz2, .lzma, .xz or .lz4) chooses it, also for level 0; the default is zlib. Compressed
+        files cannot be mapped.
     protocol : int, optional
-        A pickle protocol, accepted for joblib's sake. It makes no difference: large
-        buffers need protocol 5, which every Python that runs this can read.
+        Pickle protocol, accepted for compatibility and ignored: large buffers need protocol 5,
+        which every supported Python can read.
 
     Returns
     -------
     list of str, or None
-        The name of the file, alone in a list; None when a file object was given.
+        List with the name of the file; None for a file object.
 
     Raises
     ------
     ValueError
-        For an argument that makes no sense.
+        For an invalid argument.
     OSError
-        When the file cannot be written.
+        If the file cannot be written.
 
     Notes
     -----
-    As with `pickle`, functions and classes of the running script are stored by name, so that
-    they are the same ones when the script loads them in another run. Only with what `pickle`
-    refuses, they are stored with their code.
+    As with `pickle`, functions and classes of the running script are stored by name, so another run
+    of the script loads its own. If `pickle` refuses the object, they are stored with their code.
 
-    Arrays keep type, dtype and order of axes; their strides may become smaller. Of a
+    Arrays keep type, dtype and order of axes; their strides may become smaller. For a
     ``numpy.memmap``, the content is stored.
 
     See Also
     --------
-    load : Read it again.
+    load : Read the file.
 
     Examples
     --------
@@ -144,49 +143,49 @@ def load(
     mmap_mode: MmapMode | None = None,
     ensure_native_byte_order: bool | Literal["auto"] = "auto",
 ) -> Any:
-    """Read what `dump` wrote.
+    """Read an object that `dump` wrote.
 
     .. warning::
-       A pickle can run any code. Load only files from those whom you would let run programs here.
+       A pickle can run any code. Load only files that you trust.
 
     Parameters
     ----------
     filename : str, path or binary file
-        The file. How it is compressed is seen from its content. A file object is read from where
-        it stands, and left where the next object may begin. An `io.BytesIO` that stands at its
-        end, as after `dump`, is read from its start.
+        File to read. Its compression is detected. A file object is read from its current position,
+        and left where the next object may begin. An `io.BytesIO` at its end, as after `dump`, is
+        read from its start.
     mmap_mode : {"r", "r+", "w+", "c"}, optional
-        Do not read arrays, map them: each arrives as ``numpy.memmap``, read-only (``"r"``),
-        written through to the file (``"r+"``, and ``"w+"`` means the same), or with changes
-        that stay in memory (``"c"``). By default they are read into memory, to be used as you
-        like. Compressed files and file objects are always read.
+        Mode in which arrays are mapped as ``numpy.memmap``: read-only (``"r"``), written through to
+        the file (``"r+"``, and ``"w+"`` means the same), or with changes that stay in memory
+        (``"c"``). By default, arrays are read into memory. Compressed files and file objects are
+        always read.
     ensure_native_byte_order : bool or "auto", default "auto"
-        Whether arrays are turned to the byte order of this machine. ``"auto"`` is True without
-        `mmap_mode`, and False with it, where it cannot be done.
+        Whether to convert arrays to the byte order of this machine. ``"auto"`` does so without
+        `mmap_mode`; maps cannot be converted.
 
     Returns
     -------
     object
-        As it was dumped.
+        Object that was dumped.
 
     Raises
     ------
     DamagedFileError
-        A ValueError: the file is cut short, or damaged, or is not one of `dump`.
+        If the file is truncated or damaged, or was not written by `dump`. It is a ValueError.
     ValueError
-        For an argument that makes no sense.
+        For an invalid argument.
     OSError
-        When the file cannot be read.
+        If the file cannot be read.
 
     Notes
     -----
-    A file that is mapped must not be cut short by others; programs that touch what is gone are
-    killed by SIGBUS. `dump` never does that: it replaces files. Arrays that hold Python
-    objects are never mapped, nor those whose class has its own way to be pickled.
+    A mapped file must not be truncated: a program that uses missing parts is killed by SIGBUS.
+    `dump` never truncates; it replaces files. Arrays of Python objects are never mapped, nor are
+    arrays whose class defines its own pickling.
 
     See Also
     --------
-    dump : Write it.
+    dump : Write a file.
 
     Examples
     --------

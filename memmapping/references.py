@@ -29,7 +29,7 @@ from memmapping.segments import Origin, Segment
 
 
 class StaleReferenceError(RuntimeError):
-    """The file that a reference names is gone, shorter than it was, or another one now."""
+    """The file of a reference is gone, was truncated, or was replaced."""
 
 
 class Mapped(NamedTuple):

@@ -35,15 +35,15 @@ _listeners: list[Callable[[str], object]] = []
 
 
 class Shared:
-    """A handle of an object in shared memory; made by `share`.
+    """Handle of an object in shared memory, created by `share`.
 
-    As an argument of a task it arrives as the object itself. Within another argument, a list
-    say, it arrives as a handle, and `get` returns the object.
+    If a handle is an argument of a task, the task gets the object. If it lies within an argument,
+    such as a list, the task gets the handle, and `get` returns the object.
 
     Attributes
     ----------
     nbytes : int
-        How much shared memory it takes.
+        Size of the shared memory in bytes.
     """
 
     __slots__ = ("__weakref__", "_segment", "_token", "_where", "nbytes")
@@ -72,20 +72,20 @@ class Shared:
     def get(self) -> Any:
         """Return the object; every call in a process returns the same one.
 
-        Its arrays lie in shared memory, read-only. In the process that made the handle it is a
-        copy of the original, too.
+        Its arrays lie in shared memory and are read-only. In the process that created the handle,
+        too, it is a copy of the original.
 
         Raises
         ------
         ValueError
-            When the handle has been closed.
+            If the handle is closed.
         StaleReferenceError
-            When its memory is gone.
+            If its memory is gone.
         """
         return open_shared(*self.reference)
 
     def close(self) -> None:
-        """Free the memory as soon as no task in flight and no array needs it; safe to repeat."""
+        """Free the memory as soon as no pending task and no array needs it; safe to repeat."""
         self._segment = self._where = None
         forget(self._token)
 
@@ -131,29 +131,27 @@ class Argument:
 def share(obj: Any, temp_folder: str | None = None) -> Shared:
     """Put an object in shared memory once, for any number of tasks to use.
 
-    The object is taken as it is now; what happens to it later does not reach the tasks, which is
-    why nobody has to look whether it has changed. Arrays in it are used where they lie, by all
-    workers; everything else is unpickled once in each worker. What a task changes in it, later
-    tasks in the same worker see: it is theirs to read.
+    The object is taken as it is now; tasks do not see later changes. All workers use its arrays
+    in shared memory. Everything else is unpickled once in each worker. Tasks should only read the
+    object: later tasks in the same worker see changes.
 
     Parameters
     ----------
     obj : object
-        Anything that can be pickled.
+        Object that can be pickled.
     temp_folder : str, optional
-        Where to put it rather than in ``/dev/shm``.
+        Folder to use instead of ``/dev/shm``.
 
     Returns
     -------
     Shared
-        A handle, to be passed to tasks in the object's place. The memory is free when it is
-        closed (it is a context manager) or nobody refers to it any more, and no task in flight
-        needs it.
+        Handle to pass to tasks in place of the object. The memory is freed when the handle is
+        closed (it is a context manager) or dropped, and no pending task needs it.
 
     Raises
     ------
     OSError
-        When there is no room for it.
+        If there is no room for the object.
 
     Examples
     --------

@@ -38,7 +38,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
 
 
 class NoRoom(OSError):
-    """No folder has room for an array; the message says what is wrong with each."""
+    """No folder has room for an array; the message names the problem of each folder."""
 
 
 class _Kept(NamedTuple):
@@ -338,7 +338,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def free_kept_memory() -> int:
-    """Close the segments that are kept for reuse; return how many there were.
+    """Free the memory that is kept for reuse; return the number of freed segments.
 
     Examples
     --------

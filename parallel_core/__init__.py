@@ -1,27 +1,27 @@
-"""parallel-core: independent calls in parallel, on one machine and on engines that exist.
+"""parallel-core: independent calls in parallel, on one machine and on existing engines.
 
 ::
 
             cli            the command line
-            compat         others' names for what is here
+            compat         this library under the names of others
             pool           workers with numbers and state; pmap, pstarmap
             bridge         ours in joblib's place, and under joblib
             executor       futures over the same workers
             parallel       Parallel: reads its parameters, makes one call at a time
             calls          a call: what it was asked to do, what it runs on, its course
             dispatch       pulls tasks, sizes batches, keeps order
-   journal  backends       results in a file, to go on from; one small interface to every engine
+   journal  backends       results in a file, for a restart; one small interface to every engine
             workers        the local pool: start, channel, status board, exit, leases
             reduction      results of a call folded into one value
             output         what tasks print and log, on its way to the caller
-            context        what the caller has set up, and that holds inside tasks
-            observe        events of a call, and their listeners
+            context        settings of the caller that apply inside tasks
+            observe        events of a call, and their observers
             config         settings in force in this thread or async task
             serialization  tasks, functions, results and exceptions on their way to a process
             tasks          delayed calls, words for them, placeholders for results
             errors
 
-A room imports only from rooms below it. Everything public is in this namespace, and is imported
+A room imports only from rooms below it. All public names are in this namespace. Each is imported
 when it is first used.
 """
 

@@ -17,10 +17,10 @@ from parallel_core.backends.cores import resolve_n_jobs
 
 
 class ParallelBackendBase(ABC):
-    """What a backend by joblib's conventions has; derive from it, and give it two methods at least.
+    """Base class for backends by joblib's conventions.
 
-    These are `effective_n_jobs` and `submit`, or `apply_async` by its older name. Further ones are
-    called if they are there: see :doc:`/howto/write-a-backend`.
+    Define at least `effective_n_jobs` and `submit` (or `apply_async`, its older name). Other
+    methods are called if they are defined: see :doc:`/howto/write-a-backend`.
     """
 
     #: How many jobs, where the user does not say.
@@ -52,66 +52,66 @@ class ParallelBackendBase(ABC):
 
     @property
     def supports_return_generator(self) -> bool:
-        """Whether joblib gives generators with it; here every backend can."""
+        """Whether joblib supports generators with this backend; here, every backend does."""
         return self.supports_retrieve_callback
 
     @property
     def supports_timeout(self) -> bool:
-        """Whether joblib applies `timeout` with it; here every backend can."""
+        """Whether joblib supports `timeout` with this backend; here, every backend does."""
         return self.supports_retrieve_callback
 
     @abstractmethod
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Return how many batches run at a time when the user asks for `n_jobs`."""
+        """Return the number of batches that run at a time if the user asks for `n_jobs`."""
 
     def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Any:
-        """Start ``func()`` somewhere, have `callback` called when it is done, return the job."""
+        """Start ``func()`` in a worker, call `callback` when it is done, and return the job."""
         return self.apply_async(func, callback)
 
     def apply_async(self, func: Any, callback: Callable[..., Any] | None = None) -> Any:
-        """Do what `submit` does; the older name."""
+        """Do the same as `submit`; this is its older name."""
         raise NotImplementedError(f"{type(self).__name__} has no submit")
 
     def retrieve_result_callback(self, out: Any) -> Any:
-        """Return what the batch returned, from what the callback was called with, or raise."""
+        """Return the results of a batch from the argument of the callback, or raise its error."""
         raise NotImplementedError(f"{type(self).__name__} has no retrieve_result_callback")
 
     def retrieve_result(self, out: Any, timeout: float | None = None) -> Any:
-        """Return what the batch returned, from the job that is done, or raise."""
+        """Return the results of a batch from the job, which is done, or raise its error."""
         return out.get() if timeout is None else out.get(timeout=timeout)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **backend_kwargs: Any) -> int:
-        """Prepare for a call, and return how many jobs it gets.
+        """Prepare for a call, and return its number of jobs.
 
         Raises
         ------
         FallbackToBackend
-            Where another backend had better be used.
+            If another backend should be used.
         """
         self.parallel = parallel
         return self.effective_n_jobs(n_jobs)
 
     def start_call(self) -> None:  # noqa: B027 - for those who want it
-        """Do what a call needs before its first batch."""
+        """Prepare for the first batch of a call."""
 
     def stop_call(self) -> None:  # noqa: B027
-        """Do what a call needs after its last batch."""
+        """Clean up after the last batch of a call."""
 
     def terminate(self) -> None:  # noqa: B027
-        """Let go of what `configure` took."""
+        """Release the resources that `configure` took."""
 
     def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: B027
-        """End what runs; more may be submitted afterwards if it is to `ensure_ready`."""
+        """End running batches; with `ensure_ready`, more may be submitted afterwards."""
 
     def compute_batch_size(self) -> int:
         """Return how many tasks the next batch should have."""
         return 1
 
     def batch_completed(self, batch_size: int, duration: float) -> None:  # noqa: B027
-        """Take in that a batch was answered `duration` seconds after it had been submitted."""
+        """Note that a batch was answered `duration` seconds after its submission."""
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
-        """Return the backend for calls within its tasks, and their number of jobs."""
+        """Return the backend for calls within tasks, and their number of jobs."""
         level = (self.nesting_level or 0) + 1
         if level > 1:
             return SequentialBackend(nesting_level=level), None
@@ -124,14 +124,14 @@ class ParallelBackendBase(ABC):
 
 
 class AutoBatchingMixin:
-    """Says that batches may be of any size; ours are sized by what is measured.
+    """Mixin for backends with batches of any size, which are adapted to the time of tasks.
 
     Attributes
     ----------
     MIN_IDEAL_BATCH_DURATION : float
         Seconds that a batch should take at least.
     MAX_IDEAL_BATCH_DURATION : float
-        Seconds that it should take at most; only `compute_batch_size` itself goes by it.
+        Seconds that a batch should take at most; only `compute_batch_size` itself uses it.
     """
 
     MIN_IDEAL_BATCH_DURATION: float = 0.2
@@ -142,7 +142,7 @@ class AutoBatchingMixin:
         self.reset_batch_stats()
 
     def reset_batch_stats(self) -> None:
-        """Forget how long batches took."""
+        """Forget the times of earlier batches."""
         self._size = 1
         self._seconds: float | None = None  # what a task takes
 
@@ -155,15 +155,16 @@ class AutoBatchingMixin:
         return self._size
 
     def batch_completed(self, batch_size: int, duration: float) -> None:
-        """Take in how long a batch took."""
+        """Note the time that a batch took."""
         latest = duration / max(1, batch_size)
         self._seconds = latest if self._seconds is None else (self._seconds + latest) / 2
 
 
 class SequentialBackend(ParallelBackendBase):
-    """Runs a batch where it is submitted; an instance of this class itself stands for ours.
+    """Backend that runs a batch where it is submitted.
 
-    So does ``raise FallbackToBackend(SequentialBackend())``. Subclasses are backends of their own.
+    An instance of this class stands for the backend ``"sequential"``, also in ``raise
+    FallbackToBackend(SequentialBackend())``. Subclasses are backends of their own.
     """
 
     supports_retrieve_callback = True
@@ -175,7 +176,7 @@ class SequentialBackend(ParallelBackendBase):
         return 1
 
     def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Future[Any]:
-        """Run ``func()``; return the future of its result."""
+        """Run ``func()``, and return the future of its result."""
         future: Future[Any] = Future()
         try:
             future.set_result(func())
@@ -184,35 +185,36 @@ class SequentialBackend(ParallelBackendBase):
         return _calling_back(future, callback)
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """Return what the batch returned, or raise."""
+        """Return the results of the batch, or raise its error."""
         return out.result()
 
 
 class ThreadingBackend(SequentialBackend):
-    """Threads of its own; an instance of this class itself stands for ours.
+    """Backend that runs batches in threads of its own.
 
-    Subclasses are backends of their own.
+    An instance of this class stands for the backend ``"threading"``. Subclasses are backends of
+    their own.
     """
 
     _threads: ThreadPoolExecutor | None = None
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Return how many threads a request for `n_jobs` gets."""
+        """Return the number of threads for `n_jobs`."""
         return resolve_n_jobs(n_jobs)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **backend_kwargs: Any) -> int:
-        """Make the threads, and return how many there are."""
+        """Create the threads, and return their number."""
         n_jobs = super().configure(n_jobs, parallel, **backend_kwargs)
         self._threads = ThreadPoolExecutor(n_jobs)
         return n_jobs
 
     def submit(self, func: Any, callback: Callable[..., Any] | None = None) -> Future[Any]:
-        """Run ``func()`` in a thread; return the future of its result."""
+        """Run ``func()`` in a thread, and return the future of its result."""
         assert self._threads is not None
         return _calling_back(self._threads.submit(func), callback)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Drop what waits; a thread cannot be stopped, and is left to itself."""
+        """Drop waiting batches; threads cannot be stopped, and finish theirs."""
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -233,12 +235,12 @@ def _calling_back(future: Future[Any], callback: Callable[..., Any] | None) -> F
 
 
 class FallbackToBackend(Exception):
-    """Raised by `configure`: another backend had better be used for this call.
+    """Raised by `configure` if another backend should be used for the call.
 
     Parameters
     ----------
     backend : object
-        That.
+        Backend to use.
     """
 
     def __init__(self, backend: Any) -> None:

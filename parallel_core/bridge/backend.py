@@ -47,22 +47,22 @@ _JOBLIBS = (*_ARRAYS, "context", "prefer", "require", "verbose")  # what joblib 
 
 
 def register_joblib() -> None:
-    """Make our workers a backend of joblib's, by the name ``"parallel_core"``.
+    """Register the workers of this library with joblib, as the backend ``"parallel_core"``.
 
-    ``joblib.parallel_config(backend="parallel_core")`` then has scikit-learn, and whatever else
-    uses joblib, run on them. joblib still hands out the batches; to have everything from here,
-    see `parallel_core.compat.joblib.install`. A second call does nothing.
+    ``joblib.parallel_config(backend="parallel_core")`` then runs scikit-learn, and other libraries
+    that use joblib, on these workers. joblib still makes the batches; to replace joblib's loop as
+    well, see `parallel_core.compat.joblib.install`. A second call does nothing.
 
     Raises
     ------
     ImportError
-        When joblib is not installed.
+        If joblib is not installed.
 
     Notes
     -----
-    `parallel_config` takes, besides what joblib knows: `initializer`, `initargs`,
-    `idle_worker_timeout`, `inner_max_num_threads`, `max_worker_memory`, `preload` and
-    `worker_lifespan`, as `parallel_core.Parallel` does, and `check_arrays`, as `get_executor` does.
+    joblib's `parallel_config` then also takes `initializer`, `initargs`, `idle_worker_timeout`,
+    `inner_max_num_threads`, `max_worker_memory`, `preload` and `worker_lifespan`, as
+    `parallel_core.Parallel` does, and `check_arrays`, as `get_executor` does.
 
     Examples
     --------

@@ -63,21 +63,22 @@ _factories: list[Callable[[Any], Any]] = []
 
 
 def install() -> None:
-    """Put our `Parallel`, `delayed` and what belongs to them in joblib's place.
+    """Replace `Parallel`, `delayed` and related names of joblib by those of this library.
 
-    Whatever imports them from ``joblib`` or ``joblib.parallel`` afterwards, in this process and in
-    workers, gets ours: so call it before the library that uses joblib (scikit-learn, say) is
-    imported. joblib's caching, hashing and files stay joblib's. A second call does nothing.
+    Code that imports them from ``joblib`` or ``joblib.parallel`` afterwards, in this process and in
+    workers, gets the new ones. So call it before the library that uses joblib (such as
+    scikit-learn) is imported. joblib's caching, hashing and files do not change. A second call does
+    nothing.
 
     Raises
     ------
     ImportError
-        When joblib is not installed.
+        If joblib is not installed.
 
     Warns
     -----
     RuntimeWarning
-        When modules have taken joblib's own before, and go on with these; it names them.
+        If modules have imported joblib's own names before, and keep them; it names the modules.
 
     Examples
     --------
@@ -149,15 +150,15 @@ def _processes() -> Any:
 
 
 def uninstall() -> None:
-    """Put joblib's own names back where `install` has put ours.
+    """Restore joblib's own names, which `install` has replaced.
 
-    What was imported in between keeps ours, and goes on working with it. Without an `install`
-    before, it does nothing.
+    Modules that were imported in between keep the names of this library, and continue to work.
+    Without an `install` before, it does nothing.
 
     Warns
     -----
     RuntimeWarning
-        When somebody else has put something in ours' place since; it stays.
+        If other code has replaced a name since; that replacement stays.
     """
     strangers = []
     places, _taken[:] = list(_taken), []

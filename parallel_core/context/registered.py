@@ -22,34 +22,33 @@ _registered: dict[str, _Registration] = {}
 
 
 def register_context(name: str, capture: Capture, restore: Restore) -> None:
-    """Have something that is set up in the caller hold inside tasks, wherever they run.
+    """Carry a setting of the caller into tasks, wherever they run.
 
     Parameters
     ----------
     name : str
-        For messages. What was registered under it before is replaced.
+        Name for messages. A new registration replaces one of the same name.
     capture : callable
-        Called without arguments when a call of `Parallel` begins, in its thread. What it returns
-        is pickled where tasks run in other processes.
+        Function without arguments that returns the state. It is called when a call of `Parallel`
+        begins, in the thread of the call. For tasks in other processes, the state is pickled.
     restore : callable
-        Called with that where tasks run: before each batch in processes, once in each thread. It
-        may return a context manager, which is entered and surrounds the tasks; else it has to
-        return None. With ``n_jobs=1`` tasks run in the caller's own thread, and nothing is
-        restored.
+        Function that is called with the state where tasks run: before each batch in processes, once
+        in each thread. It returns None, or a context manager that surrounds the tasks. With
+        ``n_jobs=1`` tasks run in the caller's own thread, and nothing is restored.
 
     Raises
     ------
     TypeError
-        When `name` is no text, or one of the others cannot be called.
+        If `name` is not a string, or `capture` or `restore` is not callable.
 
     See Also
     --------
-    unregister_context : The end of it.
+    unregister_context : Remove a registration.
 
     Notes
     -----
-    What `capture`, `restore` or the context manager raises, or a state that does not pickle, is a
-    `ContextError` that ends the call, whatever its `on_error` says.
+    An exception of `capture`, `restore` or the context manager, or a state that does not pickle,
+    ends the call with a `ContextError`, whatever its `on_error` is.
 
     Examples
     --------
@@ -74,12 +73,17 @@ def _check(name: Any, capture: Any, restore: Any) -> None:
 
 
 def unregister_context(name: str) -> None:
-    """Let what `register_context` registered under `name` be captured no more.
+    """Remove a registration of `register_context`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the registration.
 
     Raises
     ------
     ValueError
-        When nothing is registered under it.
+        If nothing is registered under `name`.
     """
     if name not in _registered:
         known = ", ".join(map(repr, _registered)) or "none"

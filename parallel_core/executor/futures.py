@@ -82,51 +82,51 @@ def get_executor(
     Parameters
     ----------
     n_jobs : int, optional
-        Number of workers, as for `Parallel`; None means what the surrounding `parallel_config`
-        says, else all cores.
+        Number of workers, as for `Parallel`. None means the value of the surrounding
+        `parallel_config`, else all cores.
     backend, prefer, require
-        Where tasks run, as for `Parallel`.
+        As for `Parallel`.
     timeout : float, optional
         Seconds that each task may run.
     retries, retry_on, retry_backoff
-        Which tasks run again, and how often, as for `Parallel`.
+        As for `Parallel`.
     batch_size : int or "auto", optional
-        How many tasks are handed over together. A future gets its outcome when its task is done,
-        whatever the batch size; on engines that answer whole batches (loky, other executors) it is
-        therefore 1, unless given.
+        Number of tasks that are handed over together. A future gets its outcome when its task is
+        done, whatever the batch size. On engines that answer whole batches (loky, other executors),
+        the default is therefore 1.
     output : {"pass", "capture", "discard"}, default "pass"
-        What becomes of what tasks print, as for `Parallel`.
+        As for `Parallel`.
     temp_folder, max_nbytes, mmap_mode
-        How large arrays go to the workers, as for `Parallel`.
+        As for `Parallel`.
     check_arrays : {"always", "auto", "never"}, default "always"
-        How to notice that a large array has changed, as for `Parallel`; each task may be given
-        another state of it, so all of it is compared. ``"auto"`` is for programs that do not change
-        arrays while tasks with them are under way.
+        How to notice that a large array has changed, as for `Parallel`. Each task may get another
+        state of an array, so it is compared in full. ``"auto"`` is for programs that do not change
+        arrays while their tasks are pending.
     initializer, initargs, idle_worker_timeout, inner_max_num_threads, preload
-        What workers should be like, as for `Parallel`.
+        As for `Parallel`.
     max_worker_memory, worker_lifespan, min_free_memory, low_memory_timeout
-        When workers are replaced and when tasks wait for memory, as for `Parallel`.
+        As for `Parallel`.
     **backend_params
         Further parameters of a backend that is given by its name.
 
     Returns
     -------
     ParallelExecutor
-        With ``submit``, ``map`` and ``shutdown`` as the standard library has them.
+        Executor with ``submit``, ``map`` and ``shutdown`` as in the standard library.
 
     Raises
     ------
     ValueError, TypeError
-        For parameters that make no sense.
+        For invalid parameters.
 
     Notes
     -----
-    A future whose worker dies fails with a `WorkerDiedError`, which is a `BrokenExecutor`, too; the
-    executor goes on with a new worker. Functions may be lambdas or come from ``__main__``, and
-    large arrays go to the workers in shared memory. As in the standard library, arguments are
-    pickled some time after ``submit``: what is changed before may be changed for the task.
+    A future whose worker dies fails with a `WorkerDiedError`, which is also a `BrokenExecutor`. The
+    executor continues with a new worker. Functions may be lambdas or come from ``__main__``, and
+    large arrays are in shared memory. As in the standard library, arguments are pickled some time
+    after ``submit``: a change before that may reach the task.
 
-    An executor that has nothing to do has no workers: they wait in the pool, for whoever comes.
+    An idle executor has no workers; other calls can use them.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def get_executor(
 
 
 class ParallelExecutor(Executor):
-    """What `get_executor` returns."""
+    """Executor over the workers of `Parallel`; see `get_executor`."""
 
     def __init__(self, calls: LiveCalls) -> None:
         self._max_workers = calls.n_workers
@@ -168,7 +168,7 @@ class ParallelExecutor(Executor):
         Raises
         ------
         RuntimeError
-            After `shutdown`, when the program is ending, and in a process that was forked.
+            After `shutdown`, at the end of the program, and in a forked process.
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a function and its arguments, not {fn!r}")
@@ -195,15 +195,15 @@ class ParallelExecutor(Executor):
         Parameters
         ----------
         fn : callable
-            Called in the workers.
+            Function that workers call.
         *iterables : iterable
-            Its arguments, as for the builtin `map`.
+            Arguments of `fn`, as for the built-in `map`.
         timeout : float, optional
-            Seconds, from now on, after which a result that has not come is a `TimeoutError`.
+            Seconds from now after which a missing result raises a `TimeoutError`.
         chunksize : int, default 1
-            How many calls make a task.
+            Number of calls in a task.
         buffersize : int, optional
-            How many tasks may be ahead of the consumer; by default all are submitted now.
+            Number of tasks that may be ahead of the consumer. By default, all are submitted now.
         """
         size = _check_positive("chunksize", chunksize)
         if self._captures:
@@ -221,14 +221,14 @@ class ParallelExecutor(Executor):
         return _results(first, None if most is None else futures, deadline, size > 1)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take in nothing more.
+        """Refuse further tasks.
 
         Parameters
         ----------
         wait : bool, default True
-            Whether to return only when everything that was submitted is done.
+            Whether to wait until all submitted tasks are done.
         cancel_futures : bool, default False
-            Whether to cancel the futures whose tasks have not been taken yet.
+            Whether to cancel futures whose tasks were not handed to a worker yet.
         """
         if os.getpid() != self._pid:
             self._manager.disown()
@@ -236,9 +236,9 @@ class ParallelExecutor(Executor):
             self._manager.shutdown(wait, cancel_futures)
 
     def abort(self) -> None:
-        """Stop the tasks that run, and take in nothing more; return when that is done.
+        """Stop running tasks and refuse further ones; return when that is done.
 
-        Futures in the queue are cancelled; those of tasks that ran have an exception.
+        Futures in the queue are cancelled. Futures of running tasks get an exception.
         """
         if os.getpid() != self._pid:
             self._manager.disown()

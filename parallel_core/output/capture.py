@@ -29,14 +29,14 @@ _NAMES = ("stdout", "stderr")
 
 
 class TaskOutput(NamedTuple):
-    r"""The result of a task, with what the task printed: see ``output="capture"`` of `Parallel`.
+    r"""Result of a task with its output: see ``output="capture"`` of `Parallel`.
 
     Attributes
     ----------
     value : object
-        What it returned.
+        Return value of the task.
     stdout, stderr : str
-        What it wrote to ``sys.stdout`` and to ``sys.stderr``.
+        Text that the task wrote to ``sys.stdout`` and ``sys.stderr``.
 
     Examples
     --------

@@ -182,10 +182,10 @@ def _steps(call: Call) -> Generator[Any, None, Any]:
 
 
 class ResultStream(Generic[_T]):
-    """What `Parallel.astream` returns: an asynchronous iterator over results.
+    """Asynchronous iterator over results, returned by `Parallel.astream`.
 
-    It ends when the results do, when it is closed (`aclose`, or the end of an ``async with``),
-    dropped, or when the task that waits for it is cancelled. Then running tasks are stopped.
+    The call ends early, and running tasks are stopped, if the stream is closed (by `aclose`, or at
+    the end of an ``async with`` block) or dropped, or if the task that waits for it is cancelled.
     """
 
     def __init__(self, call: BackgroundCall, name: str) -> None:
@@ -230,7 +230,7 @@ class ResultStream(Generic[_T]):
             self._results.extend(chunk)
 
     async def aclose(self) -> None:
-        """End the call; results that nobody has taken are dropped."""
+        """End the call, and drop results that were not taken."""
         self._is_closed = True
         self._results.clear()
         await self._call.close()
