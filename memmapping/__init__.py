@@ -17,7 +17,7 @@
   `pages`: what was written; `checking`: how much is compared where the kernel does not tell;
   `maps`: what lies where.
 - `segments`, `store`: files without a name, and how they are kept for reuse.
-- `sizes`, `folders`, `cgroups`: ``"1M"`` and the like; where files go, and how much room is there.
+- `sizes`, `folders`: ``"1M"`` and the like; where files go, and how much room is there.
 - `allocation`: arrays that are born in shared memory; `sharing`: any object, once, by a handle.
 - `layout`, `pickler`, `arrays`: any object as one run of bytes, its arrays aligned in it.
 - `persistence`, `compression`, `replacing`: such bytes in files.

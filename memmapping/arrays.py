@@ -156,22 +156,22 @@ def subclass_over(cls: type[NDArray[Any]], base: NDArray[Any]) -> NDArray[Any]:
     import numpy
 
     memory = memory_of(base.transpose(memory_axes(base)))
-    made: Any = numpy.ndarray.__new__(cls, base.shape, base.dtype, memory, 0, base.strides)
-    return made  # type: ignore[no-any-return]
+    made: NDArray[Any] = numpy.ndarray.__new__(cls, base.shape, base.dtype, memory, 0, base.strides)
+    return made
 
 
 def masked_over(
-    data: NDArray[Any], mask: NDArray[Any] | None, fill_value: object, is_hard: bool
+    data: NDArray[Any], mask: NDArray[Any] | None, fill_value: Any, is_hard: bool
 ) -> NDArray[Any]:
     """Make a masked array over `data` and `mask`."""
     import numpy
 
-    made: Any = numpy.ma.MaskedArray(
+    made: numpy.ma.MaskedArray[Any, Any] = numpy.ma.MaskedArray(
         data, mask=numpy.ma.nomask if mask is None else mask, copy=False, hard_mask=is_hard
     )
     if fill_value is not None:
         made.fill_value = fill_value
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def memmap_over(
@@ -197,7 +197,8 @@ def memmap_over(
     made.filename = filename
     made.offset = offset
     made.mode = mode
-    return made  # type: ignore[no-any-return]
+    found: numpy.memmap[Any, Any] = made
+    return found
 
 
 def memory_axes(array: NDArray[Any]) -> tuple[int, ...]:
@@ -222,8 +223,8 @@ def native(array: NDArray[Any]) -> NDArray[Any]:
         return array
     if array.dtype.names is not None:
         return array.astype(dtype)  # only some of the fields may be in the other order
-    swapped: Any = array.byteswap(inplace=True).view(dtype)
-    return swapped  # type: ignore[no-any-return]
+    swapped: NDArray[Any] = array.byteswap(inplace=True).view(dtype)
+    return swapped
 
 
 def memory_of(array: NDArray[Any]) -> memoryview:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from memmapping.cgroups import cgroup_folders
-
 SHARED_MEMORY = "/dev/shm"
+_CGROUPS = "/sys/fs/cgroup"
 
 
 class Folder(NamedTuple):
@@ -117,3 +117,27 @@ def _cached(folder: str) -> int:
     except (OSError, ValueError):
         return 0
     return total
+
+
+def cgroup_folders(controller: str) -> Iterator[str]:
+    """Yield the folders of this process's cgroup and of those around it.
+
+    The controller is ``"memory"`` or ``"cpu"``: under version 1 each has groups of its own.
+    """
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root = _CGROUPS
+        elif controller in controllers.split(","):
+            root = f"{_CGROUPS}/{controller}"
+        else:
+            continue
+        while path.strip("/"):
+            yield root + path
+            path = os.path.dirname(path)
+        yield root

@@ -84,7 +84,7 @@ class _FastPickler(pickle.Pickler):
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink, PROTOCOL, buffer_callback=sink.keep_buffer)
         if sink.reduce is not None:  # else it is faster without being asked
-            self.reducer_override = sink.reduce  # type: ignore[method-assign]
+            self.reducer_override = sink.reduce  # type: ignore[method-assign]  # as documented
 
 
 _value_pickler: type[CloudPickler] | None = None

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 
-from memmapping.cgroups import cgroup_folders
+from memmapping.folders import cgroup_folders
 from parallel_core import config
 from parallel_core.workers.threads import enclosing_limit, general_limit, process_environment
 

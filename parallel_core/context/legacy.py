@@ -126,7 +126,7 @@ class _Finder:
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, self._tell)  # type: ignore[assignment]
+                    spec.loader = _Loader(spec.loader, self._tell)  # type: ignore[assignment]  # a stand-in
                 return spec
         return None
 

@@ -49,7 +49,8 @@ def _digest(array: Any) -> bytes:
         state.update(array.reshape(-1).view(numpy.uint8).data)
     elif array.nbytes:
         flags = ["external_loop", "buffered"]
-        for piece in numpy.nditer(array, flags, order="C", buffersize=_ITEMS):  # type: ignore[call-overload]
+        iterate: Any = numpy.nditer  # numpy's stubs want literals for the flags
+        for piece in iterate(array, flags, order="C", buffersize=_ITEMS):
             in_bytes = numpy.ascontiguousarray(piece).view(numpy.uint8)
             if is_padded:
                 used = in_bytes.reshape(-1, 16)[:, :_EXTENDED_NBYTES]

@@ -192,7 +192,7 @@ class _WhenImported:
             execute(module)
             _install(self._send)
 
-        spec.loader.exec_module = execute_and_install  # type: ignore[method-assign]
+        spec.loader.exec_module = execute_and_install  # type: ignore[method-assign]  # for once
         return spec
 
 
