@@ -6,19 +6,11 @@ import os
 import sys
 from typing import NamedTuple
 
+from memmapping.folders import Folder, candidate_folders
 from memmapping.sizes import format_nbytes
 from parallel_core.cli.arguments import JSON, ExitCode, InfoOptions
 
 _COMPANIONS = ("loky", "cloudpickle", "numpy", "threadpoolctl")
-
-
-class Folder(NamedTuple):
-    """A folder that arrays could go to."""
-
-    path: str
-    reason: str
-    free: int | None
-    problem: str | None
 
 
 class Facts(NamedTuple):
@@ -29,7 +21,7 @@ class Facts(NamedTuple):
     physical_cores: int
     machine_cores: int | None
     start_method: str
-    folders: list[Folder]
+    folders: list[Folder]  #: that arrays could go to
     tracking_problem: str | None
 
     @property
@@ -47,7 +39,6 @@ def run(options: InfoOptions) -> int:
 
 def gather() -> Facts:
     """Ask for everything; imports none of the companions."""
-    from memmapping.folders import candidate_folders
     from memmapping.pages import tracking_problem
     from parallel_core import cpu_count
     from parallel_core.workers import default_start_method
@@ -58,10 +49,7 @@ def gather() -> Facts:
         physical_cores=cpu_count(only_physical_cores=True),
         machine_cores=os.cpu_count(),
         start_method=default_start_method(),
-        folders=[
-            Folder(found.path, found.reason, found.free, found.problem)
-            for found in candidate_folders()
-        ],
+        folders=candidate_folders(),
         tracking_problem=tracking_problem(),
     )
 
@@ -111,34 +99,21 @@ def _as_json(facts: Facts) -> str:
 
 def _as_text(facts: Facts) -> str:
     rows = [(name, version or "not installed") for name, version in facts.versions.items()]
-    rows.append(
-        (
-            "cores",
-            f"{facts.usable_cores} usable by this process, of {facts.physical_cores} physical; "
-            f"os.cpu_count() says {facts.machine_cores}",
-        )
-    )
+    cores = f"{facts.usable_cores} usable by this process, of {facts.physical_cores} physical; "
+    rows.append(("cores", f"{cores}os.cpu_count() says {facts.machine_cores}"))
     rows.append(("start method", facts.start_method))
     label = "arrays go to"
-    for folder in facts.folders:
-        if folder.problem is None:
-            rows.append((label, f"{folder.path}, {_room(folder.free)} ({folder.reason})"))
+    for path, reason, free, problem in facts.folders:
+        if problem is None:
+            room = "room unknown" if free is None else f"{format_nbytes(free)} free"
+            rows.append((label, f"{path}, {room} ({reason})"))
             label = "or else to"
         else:
-            rows.append(("not to", f"{folder.path}: {folder.problem}"))
+            rows.append(("not to", f"{path}: {problem}"))
     if facts.chosen is None:
         rows.append(("arrays", "find no folder: they would go through the sockets"))
-    if facts.tracking_problem is None:
-        rows.append(("changed arrays", "are known by the pages that were written"))
-    else:
-        rows.append(
-            (
-                "changed arrays",
-                f"are found by comparing bits, see check_arrays: {facts.tracking_problem}",
-            )
-        )
+    how = "are known by the pages that were written"
+    if facts.tracking_problem is not None:
+        how = f"are found by comparing bits, see check_arrays: {facts.tracking_problem}"
+    rows.append(("changed arrays", how))
     return "\n".join(f"{name:<14} {value}" for name, value in rows)
-
-
-def _room(free: int | None) -> str:
-    return "room unknown" if free is None else f"{format_nbytes(free)} free"
