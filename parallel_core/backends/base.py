@@ -1,4 +1,4 @@
-"""The interface that every engine stands behind."""
+"""The interface of a backend and its sessions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import Emit
     from parallel_core.reduction.tree import Fold, Folding
 
-#: Seconds; nobody can poll for ever in one go, and looking again once a day does no harm.
+#: Seconds; no poll can wait for ever, and waking up once a day does no harm.
 LONGEST_WAIT = 86400.0
-#: A time that does not come.
+#: A time that never comes.
 NEVER = float("inf")
-#: What can be said of single workers that are ours; see `Backend.worker_features`.
+#: Parameters of single workers that are ours; see `Backend.worker_features`.
 OF_THREADS = frozenset(
     {
         "worker_init",
@@ -41,10 +41,10 @@ IN_PLACE = OF_THREADS - {"cpu_ids"}
 
 
 class Style(enum.Enum):
-    """How a backend gets its tasks."""
+    """The way in which a backend gets its tasks."""
 
     INLINE = "inline"  #: one after the other, in the thread that wants the results
-    PUSH = "push"  #: batches are submitted to it
+    PUSH = "push"  #: in batches that are submitted to it
 
 
 class WorkerSetup(NamedTuple):
@@ -116,26 +116,26 @@ class WorkerSetup(NamedTuple):
 
 
 class WorkerOptions(NamedTuple):
-    """What workers should be like.
+    """Requested properties of workers.
 
     Attributes
     ----------
     initializer : callable or None
-        Called once in each worker, before its first task.
+        Function to call once in each worker, before its first task.
     initargs : tuple
-        Its arguments.
+        Arguments of `initializer`.
     idle_seconds : float or None
-        After how long an idle worker may end; None: never.
+        Seconds after which an idle worker may end; None: never.
     thread_limit : int or None
-        How many threads numeric libraries may use in each; None: their share of the cores.
+        Threads that numeric libraries may use in each worker; None: its share of the cores.
     lifespan : int or None
-        After how many tasks a worker is replaced.
+        Number of tasks after which a worker is replaced.
     max_memory : int or None
-        Over how many bytes, held between two tasks, it is replaced.
+        Bytes over which a worker is replaced, looked at between two tasks.
     preload : tuple of str
-        Modules to import in each before its first task.
+        Modules to import in each worker before its first task.
     setup : WorkerSetup or None
-        What is to be done for each by itself.
+        Steps for single workers.
     """
 
     initializer: Callable[..., object] | None = None
@@ -149,14 +149,14 @@ class WorkerOptions(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What went wrong with one task.
+    """Failure of one task.
 
     Attributes
     ----------
     position : int
-        Of the task in the call.
+        Position of the task in the call.
     error : BaseException
-        To be raised in the caller.
+        Exception for the caller.
     """
 
     position: int
@@ -164,36 +164,36 @@ class Failure(NamedTuple):
 
 
 class Completion:
-    """News of a batch: outcomes that arrived, and whether that was all.
+    """Outcomes of a batch that have arrived.
 
     Attributes
     ----------
     batch : Batch
-        The batch.
+        Batch that this is about.
     first : int
         Position in the call of the first of `values`.
     values : list
-        Results, consecutive; None in the place of a task that failed. Or what they were folded to.
+        Consecutive results, with None in the place of a failed task. If results are folded, the
+        values that they were folded to.
     seconds : float
-        How long the worker was busy with them.
+        Time that the worker spent on them.
     finished : bool
         Whether nothing more will come for this batch.
     failures : list of Failure
-        Those of the tasks among `values` that failed.
+        Failures of tasks among `values`.
     unrun : list of Batch
-        Parts of the batch that were not run here, or whose results are lost with their worker.
+        Parts of the batch that were not run, or whose results are lost with their worker.
     folded : int or None
-        How many results the `values` were folded from; None where nothing is folded.
+        Number of results that `values` were folded from; None if nothing is folded.
     nbytes : int
-        How large the results are that came back together; 0 where each is sent when it is large.
+        Size of results that came back together; 0 if large results are sent one by one.
     fatal : BaseException or None
-        What ends the call, when it was no task that failed but the folding of results, or what
-        was to hold inside the tasks.
+        Error that ends the call: of folding results, or of a setting that should apply in tasks.
     worker : int or None
-        Slot of the worker; None where the engine does not tell.
+        Slot of the worker; None if the engine does not tell.
     notes : tuple of tuple of str and object
-        What context items learned where the tasks ran: the name of the item, and that. It comes
-        with the last completion of a batch.
+        Values of context items from the worker, each with the name of the item. They come with the
+        last completion of a batch.
     """
 
     __slots__ = (
@@ -236,23 +236,23 @@ class Completion:
 
     @property
     def tasks(self) -> int:
-        """How many tasks this is about, from `first` on, those that failed included."""
+        """Number of tasks from `first` on, including failed ones."""
         return len(self.values) if self.folded is None else self.folded + len(self.failures)
 
 
 def all_failed(batch: Batch, error_of: Callable[[int], BaseException]) -> Completion:
-    """Return the end of `batch` of which nothing comes back; `error_of` takes an index."""
+    """Return the completion of a `batch` whose tasks all failed; `error_of` takes an index."""
     failures = [Failure(batch.start + index, error_of(index)) for index in range(batch.size)]
     return Completion(batch, batch.start, [None] * batch.size, 0.0, True, failures)
 
 
 class SessionFailed(Exception):
-    """The workers are of no use any more; the cause is what the caller should see.
+    """The workers of a session cannot run tasks any more.
 
     Parameters
     ----------
     error : BaseException
-        That.
+        Exception for the caller.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -261,34 +261,34 @@ class SessionFailed(Exception):
 
 
 class CallTerms(NamedTuple):
-    """What a session is told when a call begins.
+    """Properties of a call that a session gets when the call begins.
 
     Attributes
     ----------
     call : str
-        Names the definitions of the call.
+        Name of the call, to which its definitions belong.
     after_failure : AfterFailure
-        What becomes of a batch after a task of it that failed.
+        What a worker does with the rest of a batch after a failure.
     answers_each : bool
-        Whether each task is to be answered before the next one of its batch begins.
+        Whether each task is answered before the next one of its batch begins.
     is_timed : bool
         Whether there is a time limit for each task.
     folding : Folding or None
-        How results are to be folded where they are made.
+        How results are folded in workers.
     context : bytes
-        What is to hold inside the tasks, as `context.batch_context.pickle_context` returned it.
+        Context items of the tasks, from `context.batch_context.pickle_context`.
     make_fold, context_items, settings
-        The same for threads of this process, to which nothing is sent: a function that returns what
-        folds the results of consecutive tasks from a position on; what is to hold inside the tasks;
-        what of the configuration does.
+        The same for threads of this process, to which nothing is sent: a function that returns the
+        fold of consecutive tasks from a position on, context items, and configuration.
     emit : callable or None
-        Is told of events.
+        Function that is called with events.
     number : int
         Number of the call, for events.
     lifespan : int or None
-        After how many tasks a worker is replaced.
+        Number of tasks after which a worker is replaced.
     timeout_of : callable or None
-        Returns the seconds for the task at a position, where each has its own.
+        Function that returns the seconds for the task at a position, if tasks have limits of their
+        own.
     """
 
     call: str = ""
@@ -311,24 +311,24 @@ class CallTerms(NamedTuple):
 
 
 class WorkerView(NamedTuple):
-    """What one worker is at, right now.
+    """Present state of a worker.
 
     Attributes
     ----------
     worker : int
-        Its slot.
+        Slot of the worker.
     pid : int
-        Its process.
+        Process id.
     queued : int
-        How many batches it has, the one that it runs included.
+        Number of batches, including the one that runs.
     memory : int
-        How many bytes it held when it looked last.
+        Bytes that the worker held when it looked last.
     phase : str
         ``"RUNNING"``, ``"UNPICKLING"``, ``"IDLE"`` and so on.
     position : int or None
-        Position of the task that it is on.
+        Position of the running task.
     seconds : float
-        For how long it has been on that.
+        Time since that task began.
     """
 
     worker: int
@@ -343,34 +343,34 @@ class WorkerView(NamedTuple):
 class Session(ABC):
     """Workers leased for one call, or for all calls of a ``with`` block.
 
-    The dispatcher submits batches while the session `has_capacity`, waits, and records what comes
-    back. At the end of a call everything that it submitted has been answered, or it cancels.
+    The dispatcher submits batches while the session `has_capacity`, waits, and records outcomes. At
+    the end of a call, every submitted batch has been answered, or the dispatcher calls `cancel`.
     """
 
-    #: How many workers there are.
+    #: Number of workers.
     n_workers: int
-    #: Whether `enforce_timeout` knows which task runs; else single tasks are submitted.
+    #: Whether `enforce_timeout` knows which task runs. If not, single tasks are submitted.
     reports_running_task: bool = True
-    #: What handing a batch over takes after `submit` has returned, in seconds.
+    #: Seconds that the submission of a batch takes after `submit` has returned.
     handover_seconds: float = 0.0
-    #: Says how many tasks the next batch should have; None: what is measured decides.
+    #: Function that returns the size of the next batch; None: it is adapted.
     batch_size: Callable[[], int] | None = None
-    #: Whether tasks come as they are, not encoded: its workers share the memory of the caller.
+    #: Whether tasks are not encoded, because the workers share the memory of the caller.
     holds_tasks: bool = False
-    #: Whether they are threads of this process, to which nothing has to be sent.
+    #: Whether the workers are threads of this process.
     runs_here: bool = False
-    #: Which time it is, in seconds; only a simulation has another one.
+    #: Function that returns the time in seconds; only a simulation has another one.
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     @abstractmethod
     def begin(self, terms: CallTerms) -> None:
-        """Start a call."""
+        """Begin a call."""
 
     def end(self) -> None:  # noqa: B027 - most engines have nothing to do
-        """End a call: everything was answered, and nothing of it is needed any more."""
+        """End a call whose batches were all answered."""
 
     def is_current(self) -> bool:
-        """Whether the workers still fit the caller's process, for one more call."""
+        """Whether the workers still match the caller's process, for another call."""
         return True
 
     @abstractmethod
@@ -383,7 +383,7 @@ class Session(ABC):
 
     @abstractmethod
     def submit(self, batch: Batch) -> None:
-        """Hand over `batch`, to the worker with the fewest; never waits."""
+        """Submit `batch` to the worker with the fewest batches, without waiting."""
 
     def submit_to(self, slot: int, batch: Batch) -> None:
         """Hand over `batch` to the worker of `slot`, from which nobody takes it."""
@@ -419,60 +419,60 @@ class Session(ABC):
         """Start workers for what was submitted, where that has been left undone."""
 
     def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
-        """Take back tasks that a busy worker has not started, for one that has nothing to do.
+        """Take back tasks that a busy worker has not started, for an idle worker.
 
-        What is returned was not run and never will be there. An engine with a queue of its own
-        has nothing in front of one worker, and returns nothing.
+        The busy worker never runs the returned tasks. An engine with one queue for all workers
+        returns nothing.
 
         Parameters
         ----------
         task_seconds : float
-            What a task takes, as far as is known; else 0.
+            Seconds that a task takes, as far as is known; else 0.
 
         Returns
         -------
         batches : list of Batch
-            Empty when it is not worth it, now.
+            Tasks that were taken back; empty if it is not worth it now.
         again : float
-            When it may be, of the clock.
+            Time to call this again, by `clock`.
         """
         return [], NEVER
 
     @abstractmethod
     def wait(self, seconds: float | None) -> list[Completion]:
-        """Wait for news, for at most `seconds`; return an empty list when there was none.
+        """Wait for outcomes, for at most `seconds`, and return them; the list may be empty.
 
         Raises
         ------
         SessionFailed
-            When no task can be run any more.
+            If the workers cannot run tasks any more.
         """
 
     def look(self) -> list[WorkerView]:
-        """Return what each worker is at; nothing where the engine does not tell."""
+        """Return the present state of all workers; an empty list if the engine does not tell."""
         return []
 
     def waker(self) -> Callable[[], None] | None:
-        """Return what has `wait` return at once, now or next time; any thread may call it.
+        """Return a function that makes `wait` return at once, for any thread to call.
 
-        None where an engine has nothing like it; then it is asked for news again and again.
+        If it is None, the engine is polled.
         """
         return None
 
     @abstractmethod
     def enforce_timeout(self, limit: float) -> float:
-        """Stop tasks that have run for over `limit` seconds; return when to look again.
+        """Stop tasks that have run for more than `limit` seconds; return the time to look again.
 
-        Each arrives as a completion that failed, with a `TaskTimeoutError`.
+        Each such task arrives in a completion, as a failure with a `TaskTimeoutError`.
         """
 
     @abstractmethod
     def cancel(self) -> None:
-        """End everything in flight, now; what was submitted and not answered never will be."""
+        """End all submitted batches now; they are not answered any more."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the workers back; what is still in flight is cancelled."""
+        """Give the workers back; batches that were not answered are cancelled."""
 
 
 def broken(engine: Backend | Session, method: str, what: str) -> Exception:
@@ -484,37 +484,37 @@ def broken(engine: Backend | Session, method: str, what: str) -> Exception:
 
 
 class Backend:
-    """An engine that runs tasks.
+    """A way to run tasks.
 
     Attributes
     ----------
     name : str
-        Under which it is known.
+        Name of the backend.
     style : Style
-        How it gets its tasks.
+        Way in which it gets its tasks.
     supports_sharedmem : bool
         Whether tasks share the memory of the caller.
     uses_threads : bool
-        Whether tasks run in threads of this process, or in the one that made the call.
+        Whether tasks run in threads of this process, including the calling thread.
     runs_here : bool
         Whether its workers are threads that it starts in this process.
     opens_files : bool
-        Whether its workers can open what this process has open: large arrays go to them in
-        shared memory.
+        Whether its workers can open files that this process has open. If so, they get large arrays
+        in shared memory.
     tells_process_state : bool
-        Whether its workers are ours alone, and told of the caller's folder and import path.
+        Whether its workers belong to this library, and learn the caller's folder and import path.
     passes_descriptors : bool
-        Whether they can be sent descriptors that this process has open.
+        Whether open descriptors of this process can be sent to its workers.
     aim_seconds : float
-        How long a batch should take; the cheaper handing over is, the shorter.
+        Seconds that a batch should take at least; the cheaper a submission, the less.
     can_answer_each : bool
-        Whether its sessions can have each task of a batch answered when it is done.
+        Whether its sessions can answer each task of a batch when it is done.
     inline_when_single : bool
-        Whether ``n_jobs=1`` needs no worker: the tasks run in the caller's thread.
+        Whether ``n_jobs=1`` runs tasks in the calling thread, without a worker.
     default_n_jobs : int
-        What ``n_jobs=None`` means here.
+        Number of jobs for ``n_jobs=None``.
     worker_features : frozenset of str
-        Which parameters about single workers it understands; see `WorkerSetup.asked_for`, and
+        Parameters of single workers that it supports; see `WorkerSetup.asked_for`, and
         ``"order_tasks"``.
     """
 
@@ -534,16 +534,16 @@ class Backend:
 
     @property
     def nesting_level(self) -> int:
-        """How many parallel calls surround the code that asks."""
+        """Number of parallel calls around the calling code."""
         return config.nesting_level()
 
     @property
     def given(self) -> Any:
-        """What `get_active_backend` returns: the object that the user made, where there is one."""
+        """Object that `get_active_backend` returns: the one that the user gave, if any."""
         return self
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Return how many workers a request for `n_jobs` gets here."""
+        """Return the number of workers for a request for `n_jobs`."""
         return resolve_n_jobs(n_jobs)
 
     def open(self, n_jobs: int, level: int, options: WorkerOptions) -> Session:
@@ -552,16 +552,21 @@ class Backend:
         Parameters
         ----------
         n_jobs : int
-            How many, resolved, at least 1.
+            Number of workers, at least 1.
         level : int
             Nesting level of the tasks.
         options : WorkerOptions
-            What they should be like.
+            Requested properties of the workers.
+
+        Returns
+        -------
+        Session
+            Session for the call.
 
         Raises
         ------
         BackendUnavailable
-            When it has none to give on this system.
+            If it has no workers on this system.
         """
         raise broken(self, "open", "is missing: it returns the Session of a call")
 
@@ -575,26 +580,26 @@ class Backend:
             )
 
     def start_call(self) -> None:
-        """Do what a call needs before its first task; for subclasses."""
+        """Prepare for the first task of a call; for subclasses."""
 
     def nested(self, level: int) -> tuple[Backend | str, int | None] | None:
-        """Return which backend calls within its tasks use, if it knows a better one than others.
+        """Return the backend for calls within its tasks; None for the default choice.
 
-        It is asked when a call begins, in the process of the caller. What cannot be pickled does
-        not reach tasks in other processes. Where the user has said it (``nested`` of
-        `parallel_config`), it is not asked.
+        It is called when a call begins, in the process of the caller, unless the user has chosen
+        (``nested`` of `parallel_config`). A backend that does not pickle does not reach tasks in
+        other processes.
 
         Parameters
         ----------
         level : int
-            How many calls surround these: 1 in the tasks of the outermost one.
+            Number of calls around those calls: 1 in the tasks of the outermost call.
 
         Returns
         -------
         tuple of Backend or str and int or None, or None
-            The backend, or its name, and the number of jobs of calls that give none. They are in
-            force as if a `parallel_config` surrounded the task. By default None: threads at
-            the first level, one task after the other below.
+            Backend, or its name, and the number of jobs of calls that give none. They apply as if a
+            `parallel_config` surrounded the task. None means threads at the first level, and a
+            plain loop below.
         """
         del level
         return None
@@ -609,9 +614,9 @@ class BackendUnavailable(Exception):
     Parameters
     ----------
     message : str
-        Why.
+        Reason.
     instead : Backend, optional
-        What to use, without a warning; by default threads are used, with one.
+        Backend to use, without a warning. By default threads are used, with a warning.
     """
 
     def __init__(self, message: str = "", instead: Backend | None = None) -> None:

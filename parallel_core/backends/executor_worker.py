@@ -108,9 +108,19 @@ def _run_within(engines: tuple[tuple[int, int], ...], data: bytes) -> bytes | Ba
 
 
 def run_batch(data: bytes, nested: bytes | None = None) -> bytes | BatchResult:
-    """Run a batch wherever the engine put it; return its answers, for `read_result`.
+    """Run a batch in a worker of an engine; return its answers.
 
-    `nested` is a pickle of the backend for calls within the tasks, and of their number of jobs.
+    Parameters
+    ----------
+    data : bytes
+        Encoded batch that `FuturesBackend.submit` got.
+    nested : bytes, optional
+        Pickle of the backend for calls within the tasks, and of their number of jobs.
+
+    Returns
+    -------
+    bytes or BatchResult
+        Encoded answers; the result of the future.
     """
     if _initializer_errors:
         return pickle.dumps([to_wire(Unusable(*_initializer_errors[0]))], 5)

@@ -333,7 +333,7 @@ class _Release:
 
 
 class FuturesBackend(Backend):
-    """Base of the backends that drive a `concurrent.futures` executor."""
+    """Base class for backends that use a `concurrent.futures` executor."""
 
     style = Style.PUSH
 
@@ -343,7 +343,7 @@ class FuturesBackend(Backend):
         Raises
         ------
         BackendUnavailable
-            When there is none to be had.
+            If there is none.
         """
         raise broken(self, "executor", "is missing: it returns the executor of a call")
 
@@ -352,28 +352,28 @@ class FuturesBackend(Backend):
         return None
 
     def submit(self, executor: Executor, data: bytes) -> Future[Any]:
-        """Hand a batch to the engine."""
+        """Submit a batch to the executor."""
         return executor.submit(run_batch, data)
 
     def abort(self, executor: Executor, futures: list[Future[Any]]) -> bool:
-        """End `futures`, if the engine can do that; by default what runs is left to run out.
+        """End `futures` if the engine can; by default, running batches are left to finish.
 
-        Returns whether that was the end of the executor as well.
+        Returns whether this ended the executor as well.
         """
         for future in futures:
             _cancel(future)
         return False
 
     def release(self, executor: Executor) -> None:
-        """Let go of the executor after a call; by default it stays for the next one."""
+        """Release the executor after a call; by default it is kept for the next one."""
 
     def renewed(self, executor: Executor, n_jobs: int, options: WorkerOptions) -> Executor:
-        """Return what to use instead of `executor`, which is broken or has no free worker left.
+        """Return a replacement of `executor`, which is broken or has no free worker left.
 
         Raises
         ------
         BackendUnavailable
-            When there is none; so by default.
+            If there is none, as by default.
         """
         raise BackendUnavailable("the executor is the caller's own")
 
