@@ -91,3 +91,75 @@ def fail_unpicklable(x: int) -> None:
 def echo(text: str) -> str:
     print(text)
     return text
+
+
+def count(state: dict[str, int], x: int = 0) -> int:
+    state["n"] = state.get("n", 0) + 1
+    return state["n"]
+
+
+def begin_at_ten(state: dict[str, int]) -> None:
+    state["n"] = 10
+
+
+def begin_at_hundred(state: dict[str, int]) -> None:
+    state["n"] = 100
+
+
+def total(state: dict[str, int]) -> int:
+    return state["n"]
+
+
+def minus_total(state: dict[str, int]) -> int:
+    return -state["n"]
+
+
+def number(worker_id: int, x: int = 0) -> int:
+    return worker_id
+
+
+def fail_to_begin() -> None:
+    raise KeyError("no beginning")
+
+
+def fail_to_end() -> None:
+    raise KeyError("no end")
+
+
+def die_instead(*args: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def be_slow() -> None:
+    time.sleep(60)
+
+
+def seven() -> int:
+    return 7
+
+
+def add_squares(worker_id: int, results: Any, x: int) -> None:
+    results[worker_id] += x * x
+
+
+def square_and_add(shared: Any, index: int, x: int) -> int:
+    squares, sums = shared
+    squares[index] = x * x
+    sums[index] = x + x
+    return x % 2
+
+
+def increment(shared: Any, x: int) -> None:
+    lock, value, event, queue = shared
+    with lock:
+        value.value += 1
+    event.set()
+    queue.put(x)
+
+
+def affinity(x: int) -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+def environ(x: int) -> str | None:
+    return os.environ.get("POOL_TEST_SLOT")

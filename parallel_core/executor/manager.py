@@ -10,7 +10,7 @@ import contextvars
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +20,7 @@ from parallel_core.backends.registry import find_backend
 from parallel_core.calls.call import Call
 from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec
+from parallel_core.context.item import ContextItem
 from parallel_core.context.seeds import leave_streams
 from parallel_core.dispatch.interruption import Interruption
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
@@ -170,6 +171,7 @@ class LiveCalls:
         batch_size_is_given: bool,
         label: str,
         lend: Callable[[], AbstractContextManager[CallResources]] | None = None,
+        context_items: Sequence[ContextItem] = (),
     ) -> None:
         if spec.backend.style is Style.INLINE:  # deep within tasks, or asked for by name
             spec = spec._replace(backend=find_backend("threading"), n_jobs=1)
@@ -179,6 +181,7 @@ class LiveCalls:
         self._spec = spec
         self._label = label
         self._lend = lend
+        self._items = context_items
         self._interruption = Interruption()
 
     def interrupt(self) -> None:
@@ -213,6 +216,7 @@ class LiveCalls:
             interruption=self._interruption,
             may_run_here=False,
             observers=self._spec.observers,
+            context_items=self._items,
         )
         is_complete = False
         try:

@@ -13,11 +13,7 @@
 - `lease`: who has the workers; `running`: a map; `applying`, `async_result`: single calls.
 - `bars`: progress bars; `dilled`: what dill pickles.
 - `standard`: `Pool` and `ThreadPool`, as in the standard library; `mapping`: `pmap`, `pstarmap`.
+- `insights`: what workers spend their time on; `measuring`: what they measure for that.
+
+Nothing is imported here: workers that unpickle a part of this room need no more of it.
 """
-
-from __future__ import annotations
-
-from parallel_core.pool.async_result import AsyncResult as AsyncResult
-from parallel_core.pool.chunking import chunk_tasks as chunk_tasks
-from parallel_core.pool.chunking import make_single_arguments as make_single_arguments
-from parallel_core.pool.worker_pool import WorkerPool as WorkerPool

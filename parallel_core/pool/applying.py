@@ -49,7 +49,7 @@ class Applies:
             holder.thread = threading.get_ident()
             return self._workers.lend(wanted, holder)
 
-        calls = LiveCalls(wanted.spec, batch_size_is_given, label, lend)
+        calls = LiveCalls(wanted.spec, batch_size_is_given, label, lend, wanted.items)
         return Manager(calls, "pool", times_each=True)
 
     def is_mine(self) -> bool:

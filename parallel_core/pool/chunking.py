@@ -31,7 +31,7 @@ def make_single_arguments(
 
     Examples
     --------
-    >>> from parallel_core.pool import make_single_arguments
+    >>> from parallel_core import make_single_arguments
     >>> make_single_arguments([(1, 2), {"x": 3}], generator=False)
     [((1, 2),), ({'x': 3},)]
     """
@@ -65,7 +65,7 @@ def chunk_tasks(
 
     Examples
     --------
-    >>> from parallel_core.pool import chunk_tasks
+    >>> from parallel_core import chunk_tasks
     >>> list(chunk_tasks(range(10), n_splits=3))
     [(0, 1, 2, 3), (4, 5, 6), (7, 8, 9)]
     >>> list(chunk_tasks(range(10), chunk_size=2.5))

@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from parallel_core.backends.base import WorkerSetup
 from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec
+from parallel_core.context.item import ContextItem
 from parallel_core.errors import warn_caller
 from parallel_core.pool.async_result import as_raised
 
@@ -42,10 +43,13 @@ class Wanted(NamedTuple):
         Of the call that wants them.
     kind : tuple
         What cannot be changed in workers that live: others are started when it differs.
+    items : tuple of ContextItem
+        What is to hold inside the tasks besides what the caller has set up.
     """
 
     spec: CallSpec
     kind: tuple[Any, ...]
+    items: tuple[ContextItem, ...] = ()
 
     @property
     def setup(self) -> WorkerSetup:
@@ -62,6 +66,13 @@ class PoolWorkers:
         self._holder: Holder | None = None
         self._resources: CallResources | None = None
         self._wanted: Wanted | None = None
+        #: Makes of what exit functions return what is to be kept of it.
+        self.take_exits: Callable[[list[Any]], list[Any]] = list
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether there are workers from before."""
+        return self._resources is not None
 
     def take(self, holder: Holder, what: str) -> None:
         """Have `holder` be the one that has the workers; wait until they are free.
@@ -156,6 +167,6 @@ class PoolWorkers:
             return
         try:
             resources.close(calls_exit=not at_once)
-            self.exit_results = resources.exit_results
+            self.exit_results = self.take_exits(resources.exit_results)
         except BaseException as error:
             raise as_raised(error) from None

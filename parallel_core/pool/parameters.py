@@ -17,7 +17,9 @@ from parallel_core.context.this_worker import Passed
 from parallel_core.errors import warn_caller
 from parallel_core.parallel.runner import Runner
 from parallel_core.pool.chunking import Cut, default_chunk_size
+from parallel_core.pool.insights import Insights
 from parallel_core.pool.lease import Wanted
+from parallel_core.pool.measuring import TimedEnd, TimedInit
 
 if TYPE_CHECKING:
     from parallel_core.backends.base import Backend
@@ -237,6 +239,7 @@ def wanted_of(
     params: MapParams,
     options: dict[str, Any],
     pieces: Cut | None = None,
+    insights: Insights | None = None,
 ) -> Wanted:
     """Return the spec of a call, and what its workers are to be like.
 
@@ -259,9 +262,13 @@ def wanted_of(
                 given["pre_dispatch"] = max(1, active // size)
     spec = spec_of("WorkerPool", given, {})
     has_shared = pool.shared_objects is not None
+    init, exit = params.worker_init, params.worker_exit
+    if insights is not None:
+        init = None if init is None else TimedInit(init)
+        exit = None if exit is None else TimedEnd(exit)
     setup: WorkerSetup | None = (spec.workers.setup or WorkerSetup())._replace(
-        init=params.worker_init,
-        exit=params.worker_exit,
+        init=init,
+        exit=exit,
         passed=Passed(pool.pass_worker_id, has_shared, pool.use_worker_state),
         shared_objects=pool.shared_objects,
         cpu_ids=pool.cpu_ids or None,
@@ -276,7 +283,11 @@ def wanted_of(
     workers = spec.workers._replace(setup=setup)
     passed = None if setup is None else setup.passed
     kind = passed, id(pool.shared_objects), workers._replace(setup=None, lifespan=None)
-    return Wanted(spec._replace(workers=workers), kind)
+    spec = spec._replace(workers=workers)
+    if insights is None:
+        return Wanted(spec, kind)
+    spec = spec._replace(observers=(*spec.observers, insights))
+    return Wanted(spec, kind, insights.items)
 
 
 def backend_of(start_method: str) -> Backend:

@@ -16,7 +16,6 @@ from parallel_core.pool.async_result import TERMINATED, as_raised
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from parallel_core.context.item import ContextItem
     from parallel_core.observe.events import Observer
     from parallel_core.pool.lease import PoolWorkers, Wanted
 
@@ -51,7 +50,6 @@ class Run:
         wanted: Wanted,
         return_as: ReturnAs,
         observers: Sequence[Observer],
-        items: Sequence[ContextItem],
     ) -> None:
         """Make the call; the workers are this map's."""
         spec: CallSpec = wanted.spec
@@ -64,7 +62,7 @@ class Run:
             interruption=self._interruption,
             may_run_here=False,
             observers=(*spec.observers, *observers),
-            context_items=items,
+            context_items=wanted.items,
         )
 
     def results(self) -> list[Any]:

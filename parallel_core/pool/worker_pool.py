@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
@@ -20,7 +19,8 @@ from parallel_core.pool.chunking import (
     delayed_calls,
 )
 from parallel_core.pool.dilled import DillFunction, by_dill
-from parallel_core.pool.lease import PoolWorkers
+from parallel_core.pool.insights import NOTHING, Insights
+from parallel_core.pool.lease import PoolWorkers, Wanted
 from parallel_core.pool.parameters import (
     MapParams,
     PoolParams,
@@ -136,6 +136,7 @@ class WorkerPool:
         self._backend = backend_of(start_method)
         self._workers = PoolWorkers()
         self._applies = Applies(self._workers)
+        self._insights: Insights | None = None
         self._of_applies: tuple[MapParams, dict[str, Any]] | None = None
 
     @property
@@ -478,6 +479,24 @@ class WorkerPool:
         """
         return list(self._workers.exit_results)
 
+    def get_insights(self) -> dict[str, Any]:
+        """Return what workers have spent their time on since they were started.
+
+        Returns
+        -------
+        dict
+            ``n_completed_tasks`` for each worker; for each part of the time (``start_up``,
+            ``init``, ``waiting``, ``working``, ``exit``), as ``H:MM:SS.mmm``: ``{part}_time`` for
+            each worker, ``total_{part}_time``, ``{part}_time_mean``, ``{part}_time_std``, and
+            ``{part}_ratio``; ``total_time``; ``top_5_max_task_durations`` and
+            ``top_5_max_task_args``. Empty without `enable_insights`, and before the first task.
+        """
+        return {} if self._insights is None else self._insights.figures()
+
+    def print_insights(self) -> None:
+        """Print what `get_insights` returns, as a report."""
+        print(NOTHING if self._insights is None else self._insights.report())
+
     def __enter__(self) -> Self:
         return self
 
@@ -552,16 +571,17 @@ class WorkerPool:
         _check_call(func, items, name)
         pool = self._params
         pieces = cut(items, pool.n_jobs, params.iterable_len, params.chunk_size, params.n_splits)
-        wanted = wanted_of(pool, self._backend, params, options, pieces)
         self._applies.drain()
         run = Run(self._workers, name, pool.keep_alive)
         self._workers.take(run, name)
         try:
+            insights = self._insights_now()
+            wanted = wanted_of(pool, self._backend, params, options, pieces, insights)
             bar = None
             if params.progress_bar:
                 bar = open_bar(params.progress_bar_style, bar_options, pieces.total)
             tasks = self._tasks(func, pieces)
-            run.prepare(tasks, wanted, return_as, [] if bar is None else [bar], [])
+            run.prepare(tasks, wanted, return_as, [] if bar is None else [bar])
         except BaseException:
             self._workers.give_back(run)
             raise
@@ -591,7 +611,11 @@ class WorkerPool:
         task: Any = (func, *arguments_of(args, kwargs))
         if self._params.use_dill:
             [task] = by_dill([(DillFunction(func), *task[1:])])
-        wanted = functools.partial(wanted_of, self._params, self._backend, *first)
+
+        def wanted() -> Wanted:
+            insights = self._insights_now()
+            return wanted_of(self._params, self._backend, *first, insights=insights)
+
         self._applies.submit(wanted, task, result, params.task_timeout)
         return result
 
@@ -600,6 +624,15 @@ class WorkerPool:
         if self._params.use_dill:
             return by_dill(delayed_calls(DillFunction(func), pieces.items))
         return delayed_calls(func, pieces.items)
+
+    def _insights_now(self) -> Insights | None:
+        """Return what observes calls that begin now; another one where workers start anew."""
+        if not self._params.enable_insights:
+            return None
+        if self._insights is None or not self._workers.are_kept:
+            self._insights = Insights(self._params.n_jobs)
+            self._workers.take_exits = self._insights.take_exits
+        return self._insights
 
     def _end_map_of_this_thread(self) -> None:
         """End a map whose results this thread has not taken, and cannot take any more."""
