@@ -1,4 +1,4 @@
-"""`WorkerPool`: numbers, state, shared objects, init and exit functions, order, pinning, insights."""
+"""`WorkerPool`: numbers, state, shared objects, init and exit, order, pinning, insights."""
 
 from __future__ import annotations
 
