@@ -2,7 +2,7 @@
 
 It is started by the runner as ``python -m benchmarks.child MODULE:CLASS CONTESTANT CONDITIONS``. A
 work whose functions must live in ``__main__`` names its own module as entry instead and calls
-`main` with its class.
+`main` with its classes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.workload import Workload
 
 
-def main(arguments: list[str], workload: type[Workload] | None = None) -> int:
+def main(arguments: list[str], *workloads: type[Workload]) -> int:
     """Measure, print what was found, and return the exit status.
 
     Parameters
     ----------
     arguments : list of str
         Where the class of the work is, the key of the contestant, and the conditions.
-    workload : type, optional
-        The class, if it is at hand because its module is ``__main__``.
+    *workloads : type
+        The classes of the module that is ``__main__``.
     """
     target, key, conditions = arguments
     contestant = CONTESTANTS[key]
     try:
-        answer = _measure(
-            workload or _load(target), contestant, Conditions.from_argument(conditions)
-        )
+        workload = _load(target, workloads)
+        answer = _measure(workload, contestant, Conditions.from_argument(conditions))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != contestant.module:
             return _report_failure(error)
@@ -43,10 +42,13 @@ def main(arguments: list[str], workload: type[Workload] | None = None) -> int:
     return 0
 
 
-def _load(target: str) -> type[Workload]:
+def _load(target: str, at_hand: tuple[type[Workload], ...]) -> type[Workload]:
     module, _, name = target.partition(":")
-    workload: type[Workload] = getattr(importlib.import_module(module), name)
-    return workload
+    for workload in at_hand:
+        if workload.__qualname__ == name:
+            return workload
+    found: type[Workload] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _measure(

@@ -32,8 +32,6 @@ class Figure:
         What is to be reached.
     label : str
         What the row says beyond the title of the work.
-    in_picture : bool
-        Whether it makes sense on a logarithmic scale beside the peers.
     ceiling : float or None
         Where waiting for it ended; what reaches it is shown as more than that.
     """
@@ -42,7 +40,6 @@ class Figure:
     unit: str
     bars: tuple[Bar, ...] = ()
     label: str = ""
-    in_picture: bool = True
     ceiling: float | None = None
 
 

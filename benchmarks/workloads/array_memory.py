@@ -31,7 +31,7 @@ class ArrayMemory(Workload):
     title = "an array of {size} held by {tasks} tasks"
     figures = (
         Figure("memory", "GB", label="memory of all processes (PSS)"),
-        Figure("beside_two", "", (AtMost(1.1),), "the same, × original and one copy", False),
+        Figure("beside_two", "", (AtMost(1.1),), "the same, × original and one copy"),
     )
     tasks = 16
     quick_tasks = 4

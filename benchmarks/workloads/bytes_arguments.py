@@ -32,7 +32,7 @@ class BytesArguments(Workload):
     title = "{tasks} tasks, each with its own 100 kB of bytes"
     figures = (
         Figure("time", "s", (AtMost(1.3),)),
-        Figure("memory", "MB", (AtMost(100),), "highest resident memory of the parent", False),
+        Figure("memory", "MB", (AtMost(100),), "highest resident memory of the parent"),
     )
     tasks = 20_000
     quick_tasks = 2_000

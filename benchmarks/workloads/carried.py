@@ -41,13 +41,12 @@ class Carried(Hardship):
     title = "set up by the caller"
     tasks = quick_tasks = 20
     figures = (
-        Figure("lost", f"of {COUNT}", (AtMost(0),), "does not hold in tasks, workers warm", False),
+        Figure("lost", f"of {COUNT}", (AtMost(0),), "does not hold in tasks, workers warm"),
         Figure(
             "lost_at_birth",
             f"of {COUNT}",
             (AtMost(0),),
             "does not hold in tasks, workers born afterwards",
-            False,
         ),
     )
     trial = SetUp

@@ -51,8 +51,8 @@ class Context(Workload):
     place = 85
     title = "{tasks} tasks of 10 µs"
     figures = (
-        Figure("ratio", "", (AtMost(1.03),), "with context and seed / without", in_picture=False),
-        Figure("seeding", "µs", (), "seeding random and numpy.random, a task", in_picture=False),
+        Figure("ratio", "", (AtMost(1.03),), "with context and seed / without"),
+        Figure("seeding", "µs", (), "seeding random and numpy.random, a task"),
     )
     tasks = 100_000
     quick_tasks = 10_000

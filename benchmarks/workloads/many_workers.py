@@ -106,8 +106,8 @@ class SixtyFourWorkers(_ManyWorkers):
     figures = (
         Figure("time", "s"),
         Figure("forkserver", "s", label='with preload=["numpy"]'),
-        Figure("memory", "MB", label="memory of the workers (PSS)", in_picture=False),
-        Figure("template_memory", "MB", label='the same, with preload=["numpy"]', in_picture=False),
+        Figure("memory", "MB", label="memory of the workers (PSS)"),
+        Figure("template_memory", "MB", label='the same, with preload=["numpy"]'),
     )
     tasks = 64
     quick_tasks = 32

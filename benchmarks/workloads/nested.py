@@ -48,7 +48,7 @@ class Nested(Workload):
     title = "nested calls, 4 levels, {tasks} tasks and as many jobs at each"
     figures = (
         Figure("time", "ms", (AtMostTimes(1, JOBLIB),), "time"),
-        Figure("threads", "", (AtMostTimes(1, JOBLIB),), "most threads of all processes", False),
+        Figure("threads", "", (AtMostTimes(1, JOBLIB),), "most threads of all processes"),
     )
     tasks = 8
     quick_tasks = 4

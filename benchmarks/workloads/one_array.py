@@ -33,7 +33,7 @@ class OneArray(Workload):
     title = "an array of {size} for {tasks} tasks"
     figures = (
         Figure("time", "s", label="first call"),
-        Figure("beside_write", "", (AtMost(1.3),), "first call, × one write() of it", False),
+        Figure("beside_write", "", (AtMost(1.3),), "first call, × one write() of it"),
         Figure("multiprocessing", "s", label="first call, joblib's multiprocessing backend"),
         Figure("again", "s", (AtMost(0.2),), "again within one with block, unchanged"),
     )

@@ -65,8 +65,8 @@ class PausedConsumer(Hardship):
     tasks = 100_000
     quick_tasks = 10_000
     figures = (
-        Figure("by_default", "", (), "by default", False),
-        Figure("with_limit", "", (AtMost(AHEAD),), f"with a limit of {AHEAD}", False),
+        Figure("by_default", "", (), "by default"),
+        Figure("with_limit", "", (AtMost(AHEAD),), f"with a limit of {AHEAD}"),
     )
     trial = Pause
 

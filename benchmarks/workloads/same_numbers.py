@@ -94,7 +94,6 @@ class SameNumbers(Hardship):
             f"of {len(SETTINGS)}",
             (AtMost(0),),
             "other than with one worker: with 2, with 4, single tasks, threads, a worker killed",
-            False,
         ),
     )
     trial = DrawNumbers

@@ -26,11 +26,11 @@ class Scaling(Workload):
     title = "scaling"
     figures = (
         *(Figure(f"time_{n}", "µs", label=f"{EXPONENTS[n]} × sqrt, a task") for n in POWERS),
-        Figure("small_beside_middle", "", (AtMost(1.5),), "a task of 10³ beside 10⁵", False),
-        Figure("large_beside_middle", "", (AtMost(1.2),), "a task of 10⁶ beside 10⁵", False),
-        Figure("memory_5", "MB", (), "growth of the parent, 10⁵ through a generator", False),
-        Figure("memory_6", "MB", (), "growth of the parent, 10⁶ through a generator", False),
-        Figure("memory_more", "MB", (AtMost(5),), "10⁶ grows further than 10⁵ by", False),
+        Figure("small_beside_middle", "", (AtMost(1.5),), "a task of 10³ beside 10⁵"),
+        Figure("large_beside_middle", "", (AtMost(1.2),), "a task of 10⁶ beside 10⁵"),
+        Figure("memory_5", "MB", (), "growth of the parent, 10⁵ through a generator"),
+        Figure("memory_6", "MB", (), "growth of the parent, 10⁶ through a generator"),
+        Figure("memory_more", "MB", (AtMost(5),), "10⁶ grows further than 10⁵ by"),
     )
     tasks = quick_tasks = 1_000_000
 

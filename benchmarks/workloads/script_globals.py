@@ -65,7 +65,7 @@ class ScriptGlobals(Workload):
     place = 175
     title = "a global dict of 300 000 numbers, a list of 10⁶, an object with such a dict, a task"
     figures = tuple(
-        Figure(name, "ms", (AtMostTimes(0.05, JOBLIB),), words, in_picture=False)
+        Figure(name, "ms", (AtMostTimes(0.05, JOBLIB),), words)
         for name, words in (
             ("dict", "the dict"),
             ("list", "the list"),

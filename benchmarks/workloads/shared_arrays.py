@@ -159,7 +159,7 @@ class Pipeline(Workload):
     title = "two calls of {tasks} tasks on {size}, the second fed by the first"
     figures = (
         Figure("time", "s"),
-        Figure("beside_lists", "", (AtMost(1.2),), "× the two one after the other", False),
+        Figure("beside_lists", "", (AtMost(1.2),), "× the two one after the other"),
     )
     tasks = quick_tasks = 200
     nbytes = 200_000_000

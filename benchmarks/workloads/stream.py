@@ -34,7 +34,7 @@ class MillionResults(Workload):
     title = "{tasks} results through a generator"
     figures = (
         Figure("time", "s", (AtMost(1.2),)),
-        Figure("memory", "MB", (AtMost(20),), "growth of the parent", in_picture=False),
+        Figure("memory", "MB", (AtMost(20),), "growth of the parent"),
     )
     tasks = 1_000_000
     quick_tasks = 100_000

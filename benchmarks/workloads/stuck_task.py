@@ -43,10 +43,10 @@ class StuckTask(Hardship):
     title = "one of {tasks} tasks sticks for ever, timeout=1"
     tasks = quick_tasks = 40
     figures = (
-        Figure("lost", "", (AtMost(1),), "results lost from a list", False),
-        Figure("lost_as_they_come", "", (AtMost(1),), "results lost, taken as they come", False),
-        Figure("unnamed", "", (AtMost(0),), "of these, tasks that no error names", False),
-        Figure("stuck", "", (AtMost(0),), "workers that are stuck a second later", False),
+        Figure("lost", "", (AtMost(1),), "results lost from a list"),
+        Figure("lost_as_they_come", "", (AtMost(1),), "results lost, taken as they come"),
+        Figure("unnamed", "", (AtMost(0),), "of these, tasks that no error names"),
+        Figure("stuck", "", (AtMost(0),), "workers that are stuck a second later"),
     )
     trial = GetStuck
 

@@ -1,4 +1,4 @@
-"""What a task costs on threads."""
+"""What a task costs when nothing has to be sent: in the calling thread, and on threads."""
 
 from __future__ import annotations
 
@@ -11,20 +11,44 @@ from benchmarks.many_tasks import MapWork
 from benchmarks.workload import Figure, Sample, register
 
 
-@register
-class Threads(MapWork):
-    """``prefer="threads"`` beside the thread pools of the others."""
+class Roots(MapWork):
+    """Square roots."""
 
-    name = "threads"
-    place = 90
-    title = "threads, {tasks} × sqrt, a task"
-    figures = (Figure("time", "µs", (TimesFaster(50, JOBLIB),)),)
     tasks = 100_000
     quick_tasks = 20_000
     function = staticmethod(payloads.sqrt)
 
     def items(self, count: int) -> Iterable[int]:
         return range(count)
+
+
+@register
+class Sequential(Roots):
+    """``n_jobs=1`` beside a plain loop over the same calls."""
+
+    name = "sequential"
+    place = 80
+    title = "sequential, {tasks} × sqrt, a task"
+    figures = (Figure("time", "µs", (TimesFaster(3.5, JOBLIB),)),)
+
+    def ours(self) -> Sample:
+        return self.measured(doors.parallel("parallel_core", 1))
+
+    def joblib(self) -> Sample:
+        return self.measured(doors.parallel("joblib", 1))
+
+    def loop(self) -> Sample:
+        return self.measured(lambda function, items: [function(item) for item in items])
+
+
+@register
+class Threads(Roots):
+    """``prefer="threads"`` beside the thread pools of the others."""
+
+    name = "threads"
+    place = 90
+    title = "threads, {tasks} × sqrt, a task"
+    figures = (Figure("time", "µs", (TimesFaster(50, JOBLIB),)),)
 
     def ours(self) -> Sample:
         return self.measured(doors.parallel("parallel_core", self.n_jobs, prefer="threads"))

@@ -52,10 +52,10 @@ class NotPickled(Hardship):
     tasks = quick_tasks = 40
     figures = (
         *(
-            Figure(what, "s", (AtMost(0.2),), f"{what}, error after", False, PATIENCE_SECONDS)
+            Figure(what, "s", (AtMost(0.2),), f"{what}, error after", PATIENCE_SECONDS)
             for what in FUNCTIONS
         ),
-        Figure("unnamed", "of 6", (AtMost(0),), "errors that do not name the task", False),
+        Figure("unnamed", "of 6", (AtMost(0),), "errors that do not name the task"),
     )
     trial = Unpicklable
 

@@ -44,9 +44,9 @@ class WorkerDeath(Hardship):
     title = "kill -9 of a worker at one of {tasks} tasks"
     tasks = quick_tasks = 40
     figures = (
-        Figure("lost", "", (AtMost(0),), "results lost from a list", False),
-        Figure("lost_as_they_come", "", (AtMost(1),), "results lost, taken as they come", False),
-        Figure("unnamed", "", (AtMost(0),), "of these, tasks that no error names", False),
+        Figure("lost", "", (AtMost(0),), "results lost from a list"),
+        Figure("lost_as_they_come", "", (AtMost(1),), "results lost, taken as they come"),
+        Figure("unnamed", "", (AtMost(0),), "of these, tasks that no error names"),
     )
     trial = LoseWorker
 
