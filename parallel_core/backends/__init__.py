@@ -15,8 +15,8 @@
                   joblib_style.JoblibStyleBackend     joblib_style.JoblibStyleSession
 
 - `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
-- `threads`: threads of this process, which take batches as they are; `thread_worker`: each of them;
-  `thread_share`: what it has of a batch.
+- `threads`: threads of this process, which take batches as they are; `thread_call`: what they all
+  share; `thread_worker`: each of them; `thread_share`: what it has of a batch.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
 - `executor_worker`: what runs in the workers of engines that are not ours; `executor_results`:
   what it brings back; `executor_size`: how large an engine is.

@@ -13,7 +13,8 @@ The threads are those of one call, started when there is more to do than the oth
 They cannot be killed. When a call ends early, those inside a task are left to finish it, and end
 then.
 
-- `thread_worker`: each of the threads, and what they share; `thread_share`: a part of a batch.
+- `thread_call`: what the threads of a call share; `thread_worker`: each of them; `thread_share`: a
+  part of a batch.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from parallel_core.backends.base import (
     WorkerSetup,
 )
 from parallel_core.backends.local_worker import SlotThread
+from parallel_core.backends.thread_call import ThreadCall
 from parallel_core.backends.thread_share import share_of
-from parallel_core.backends.thread_worker import ThreadCall
 from parallel_core.serialization.batch import Batch
 from parallel_core.tasks.description import function_name
 from parallel_core.workers.board import Phase
