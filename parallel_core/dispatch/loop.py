@@ -80,7 +80,7 @@ class BatchLoop:
         # An engine that cannot say which task runs gets single tasks where there is a time limit.
         self._timeout = limits.timeout
         if self._live is not None and self._live.times_each:
-            self._timeout = NEVER if limits.timeout is None else limits.timeout
+            self._timeout = NEVER
         self._one_task_per_batch = self._timeout is not None and not session.reports_running_task
         # Where tasks go to workers in turn, so many of them, from a multiple of it on.
         self._turn = (limits.batch_size or 1) if limits.order_tasks else 0
@@ -408,6 +408,8 @@ class BatchLoop:
         """Return when to stop waiting for news, of the clock."""
         until = min(self._deadline.at, self._steal_again)
         if self._timeout is not None:
+            if self._live is not None and self._live.times_each:
+                self._timeout = self._live.least_timeout()
             again = self._session.enforce_timeout(self._timeout)
             if again is None:
                 raise broken(self._session, "enforce_timeout", "returned nothing, not a time")

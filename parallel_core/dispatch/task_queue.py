@@ -78,6 +78,10 @@ class TaskQueue:
         del position
         return math.inf
 
+    def least_timeout(self) -> float:
+        """Return the smallest of these, of all tasks that are under way."""
+        return math.inf
+
     def wake_by(self, wake: Callable[[], None] | None) -> None:
         """Have `wake` called, from whatever thread, when something was put in."""
         self._wake = wake

@@ -94,7 +94,7 @@ class FutureTasks(TaskQueue):
         except Exception:
             return None  # somebody has given it a result by hand
         self._running[self._position] = item.future
-        if self.times_each:
+        if item.timeout < math.inf:
             self._timeouts[self._position] = item.timeout
         self._position += 1
         return item.task
@@ -112,6 +112,10 @@ class FutureTasks(TaskQueue):
     def timeout_of(self, position: int) -> float:
         """Return the seconds that a task may run which has no outcome yet."""
         return self._timeouts.get(position, math.inf)
+
+    def least_timeout(self) -> float:
+        """Return the smallest of these, of all tasks that are under way."""
+        return min(self._timeouts.values(), default=math.inf)
 
     def _settle(self, position: int, value: Any) -> None:
         future = self._running.pop(position)
