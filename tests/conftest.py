@@ -165,7 +165,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     is then held to what there was before the first.
     """
     global _before_kept
-    freeze_modules()
+    if _before_kept is None:  # what is kept ends some day, and what is frozen is never found then
+        freeze_modules()
     before, since = _before_kept or (state_now(), request.node.name)
     yield
     gc.collect()

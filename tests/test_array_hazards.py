@@ -24,6 +24,8 @@ from parallel_core import Parallel, delayed
 from transferring import transfer
 from watching import HOME, descendants, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 
 def largest(array: Any) -> float:
     return float(array.max())

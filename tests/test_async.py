@@ -19,6 +19,8 @@ import pytest
 
 from parallel_core import Parallel, WorkerDiedError, delayed, parallel_config
 
+pytestmark = pytest.mark.warm_workers
+
 Main = Callable[[], Coroutine[Any, Any, Any]]
 
 

@@ -26,6 +26,8 @@ from parallel_core.observe.events import observer_factories
 from parallel_core.serialization.definitions import Definitions, forms
 from parallel_core.serialization.encoding import slimmers
 
+pytestmark = pytest.mark.warm_workers
+
 joblib = pytest.importorskip("joblib")
 Parallel, delayed = joblib.Parallel, joblib.delayed  # joblib's own, as a library has them
 

@@ -20,6 +20,8 @@ from parallel_core import Parallel, TaskFailure, TaskOutput, delayed
 from parallel_core.errors import WorkerDiedError
 from watching import some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 BACKENDS = ["processes", "threading", "sequential", "loky", "executor"]
 
 

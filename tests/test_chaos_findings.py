@@ -25,6 +25,8 @@ from parallel_core.workers.messages import AfterFailure
 from waiting_tasks import die_from_the_third_on, die_once
 from watching import running, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 
 def refuse(x: int) -> int:
     raise ValueError(x)

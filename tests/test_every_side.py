@@ -21,6 +21,8 @@ from memmapping.modules import loaded
 from parallel_core import Parallel, delayed
 from watching import LIMIT
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 BACKENDS = ["processes", "threading", "loky", "multiprocessing", "sequential"]
 
@@ -314,6 +316,7 @@ def test_parent_and_child_after_a_fork(tmp_path: Path, backend: str) -> None:
     assert run(tmp_path, text, backend) == "good\n"
 
 
+@pytest.mark.fresh_workers
 @core
 def test_a_forked_child_does_not_take_its_parents_workers_for_lost() -> None:
     """It once waited for each of them, and would have killed them."""
@@ -682,6 +685,8 @@ def test_a_call_from_a_signal_handler_amidst_another(tmp_path: Path, backend: st
             inners = ["processes", "threading", "multiprocessing"]
             if sys.argv[1] == "loky":
                 inners.append("loky")
+                # The tracker of multiprocessing refuses to be used while it is being used.
+                warnings.filterwarnings("ignore", "the backend .loky. .*ReentrantCallError")
             main(sys.argv[1], inners, 3 if "loky" in inners else 6)
     """
     assert run(tmp_path, text, backend) == "good\n"

@@ -41,6 +41,8 @@ from parallel_core import (
 )
 from parallel_core.errors import RemoteTraceback
 
+pytestmark = pytest.mark.warm_workers
+
 BACKENDS = ("processes", "threading", "loky")
 
 

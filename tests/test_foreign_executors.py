@@ -18,6 +18,8 @@ import remote
 from parallel_core import Parallel, delayed, effective_n_jobs, parallel_config
 from parallel_core.errors import PerformanceWarning, SerializationError, TaskTimeoutError
 
+pytestmark = pytest.mark.warm_workers
+
 
 def fail_at(x: int, at: int) -> int:
     if x == at:

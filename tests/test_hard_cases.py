@@ -18,6 +18,8 @@ import parallel_core
 from parallel_core import Parallel, TaskTimeoutError, WorkerDiedError, delayed
 from watching import HOME, LIMIT, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 
 

@@ -13,6 +13,8 @@ from programs import environment
 
 from watching import LIMIT
 
+pytestmark = pytest.mark.warm_workers
+
 Run = Callable[[str], subprocess.CompletedProcess[str]]
 
 BEGIN = """

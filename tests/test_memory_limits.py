@@ -16,6 +16,8 @@ from parallel_core.dispatch import memory
 from parallel_core.dispatch.memory import MemoryGate, free_memory
 from watching import running, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 OWN = ["processes", "multiprocessing"]
 kept: list[Any] = []
 

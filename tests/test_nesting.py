@@ -30,6 +30,8 @@ from parallel_core.backends.registry import find_backend
 from parallel_core.calls.nesting import settings_of_tasks
 from parallel_core.config import current_settings, task_settings
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 
 

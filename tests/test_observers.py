@@ -29,6 +29,8 @@ from parallel_core.backends.conventions import ThreadingBackend
 from parallel_core.calls import call
 from parallel_core.observe.events import observer_factories
 
+pytestmark = pytest.mark.warm_workers
+
 BACKENDS = ["processes", "threading", "sequential", "loky"]
 
 

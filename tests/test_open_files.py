@@ -21,6 +21,8 @@ import pytest
 from parallel_core import Parallel, SerializationError, delayed
 from parallel_core.serialization.open_files import _newline_of
 
+pytestmark = pytest.mark.warm_workers
+
 PROCESSES = ["processes", "loky"]
 
 

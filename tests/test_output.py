@@ -28,6 +28,8 @@ from parallel_core.output.pieces import STDOUT
 from parallel_core.workers.board import HAS_OUTPUT, PHASE, SINCE, Board, OutputNotice, Phase
 from watching import LIMIT, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 AWAY = ["processes", "loky", "executor"]
 
 

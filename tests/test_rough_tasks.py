@@ -14,6 +14,8 @@ from programs import run, start, told
 from parallel_core import Parallel, WorkerDiedError, delayed
 from watching import running, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 OWN = ("processes", "preload", "context-fork", "context-forkserver", "context-spawn")
 LONG = 300  # seconds: longer than any test may take
 

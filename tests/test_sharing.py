@@ -21,6 +21,8 @@ from memmapping.references import StaleReferenceError
 from parallel_core import Parallel, PerformanceWarning, delayed
 from watching import HOME, descendants, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 BACKENDS = some(["processes", "threading", "sequential", "loky", "multiprocessing"])
 
 

@@ -28,6 +28,8 @@ from waiting_tasks import take_turns
 from watching import LIMIT as LONG
 from watching import wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 core = pytest.mark.core
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]

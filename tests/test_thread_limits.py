@@ -30,6 +30,8 @@ from parallel_core.workers.threads import (
 )
 from watching import HOME, LIMIT, running, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 VARIABLES = tuple(os.fsdecode(name) for name in THREAD_VARIABLES)
 MARK = "PARALLEL_CORE_WORKER_THREADS"
 PROCESSES = ["processes", "multiprocessing", "loky"]
@@ -223,6 +225,7 @@ def test_the_parameter(name: str) -> None:
         assert limits_of(Parallel()) == {2}
 
 
+@pytest.mark.fresh_workers
 @pytest.mark.parametrize("name", some(["processes", "multiprocessing"]))
 def test_warm_workers_take_on_another_limit(name: str) -> None:
     one, two = (Parallel(2, backend=name, inner_max_num_threads=n) for n in (1, 2))
@@ -251,6 +254,7 @@ def test_calls_of_different_sizes_in_turns_keep_their_workers() -> None:
         assert set(ask(three, os.getpid)) == workers
 
 
+@pytest.mark.fresh_workers
 def test_a_scan_leaves_no_more_workers_than_its_largest_call() -> None:
     born: set[int] = set()
     for n_jobs in [*range(1, 9), *range(8, 0, -1)]:
@@ -261,6 +265,7 @@ def test_a_scan_leaves_no_more_workers_than_its_largest_call() -> None:
     assert len(born) == 8
 
 
+@pytest.mark.fresh_workers
 @pytest.mark.core
 def test_replaced_workers_have_the_limit_too() -> None:
     with Parallel(2, inner_max_num_threads=3) as parallel:
@@ -316,6 +321,7 @@ def test_forked_workers_limit_what_their_parent_had_loaded() -> None:
     assert blas() == here
 
 
+@pytest.mark.fresh_workers
 def test_forked_workers_leave_alone_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
     here = blas()
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")

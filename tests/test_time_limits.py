@@ -20,6 +20,8 @@ from parallel_core import CallTimeoutError, Parallel, TaskTimeoutError, delayed
 from parallel_core.errors import RemoteTraceback
 from watching import running, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]
 

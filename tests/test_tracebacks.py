@@ -18,6 +18,8 @@ from parallel_core import Parallel, delayed, get_executor
 from parallel_core.errors import RemoteTraceback
 from watching import engines
 
+pytestmark = pytest.mark.warm_workers
+
 HOME = Path(parallel_core.__file__).parent
 IN_THIS_PROCESS = ("threading", "sequential")
 anywhere = engines(

@@ -15,6 +15,8 @@ from warning_tasks import Strange, warn, warn_and_record, warn_into_text, warn_s
 from parallel_core import Parallel, delayed
 from watching import engines
 
+pytestmark = pytest.mark.warm_workers
+
 ALL = ("processes", "fork", "loky", "process executor", "threading", "sequential")
 anywhere = engines(*ALL, fast=("processes",))
 
@@ -84,6 +86,7 @@ def test_filters_that_raise_when_the_call_has_begun(engine: Any) -> None:
         Parallel(2, engine)(delayed(warn)("again") for _ in range(2))
 
 
+@pytest.mark.fresh_workers
 @anywhere
 def test_its_text_goes_with_what_else_a_task_says(
     engine: Any, capfd: pytest.CaptureFixture[str]
