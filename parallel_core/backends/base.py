@@ -48,28 +48,28 @@ class Style(enum.Enum):
 
 
 class WorkerSetup(NamedTuple):
-    """What is to be done for each worker by itself, before its first task and after its last one.
+    """Steps for each worker, before its first task and after its last one.
 
-    Workers have numbers, their slots, from 0; one that takes the place of another has its slot.
+    Workers are numbered by slots from 0. A worker that replaces another takes its slot.
 
     Attributes
     ----------
     init : callable or None
-        Called in each worker before its first task; see `worker_init` of `Parallel`.
+        Function to call in each worker before its first task; see `worker_init` of `Parallel`.
     exit : callable or None
-        Called in each worker after its last task.
+        Function to call in each worker after its last task.
     passed : Passed
-        Which arguments are put in front of those of both, and of each task.
+        Arguments that are put in front of those of both functions, and of each task.
     shared_objects : object
-        What all workers get.
+        Object for all workers.
     cpu_ids : tuple of tuple of int, or None
         CPUs for each slot.
     env : tuple of tuple of (str, str), or None
-        Variables for each slot, which its worker has from its start.
+        Environment variables for each slot, set when its worker starts.
     init_timeout, exit_timeout : float or None
         Seconds that the functions may take.
     is_exclusive : bool
-        Whether the workers are started for this session, and end with it.
+        Whether the workers are started for this session and end with it.
     """
 
     init: Callable[..., object] | None = None
@@ -84,16 +84,16 @@ class WorkerSetup(NamedTuple):
 
     @property
     def needs_request(self) -> bool:
-        """Whether a worker has to be told something before its first task."""
+        """Whether a worker needs a request before its first task."""
         return self.init is not None or self.shared_objects is not None
 
     @property
     def needs_worker(self) -> bool:
-        """Whether the thread of the caller will not do."""
+        """Whether the caller's thread cannot be the worker."""
         return self.cpu_ids is not None or self.env is not None
 
     def asked_for(self) -> list[str]:
-        """Return the parameters of `Parallel` that this comes from."""
+        """Return the names of the parameters that were given."""
         given = {
             "worker_init": self.init is not None,
             "worker_exit": self.exit is not None,
@@ -106,7 +106,7 @@ class WorkerSetup(NamedTuple):
         return [name for name, is_given in given.items() if is_given]
 
     def check_n_jobs(self, n_jobs: int) -> None:
-        """Raise ValueError unless what is said of each worker is said of `n_jobs` of them."""
+        """Raise ValueError unless lists for each worker have `n_jobs` entries."""
         for name, each in (("cpu_ids", self.cpu_ids), ("worker_env", self.env)):
             if each is not None and len(each) != n_jobs:
                 raise ValueError(
@@ -378,7 +378,10 @@ class Session(ABC):
         """Whether some worker has fewer than `queued` batches."""
 
     def slot_has_capacity(self, slot: int, queued: int) -> bool:
-        """Whether the worker of `slot` has fewer; for engines with `Backend.worker_features`."""
+        """Whether the worker of `slot` has fewer than `queued` batches.
+
+        This method and the next three are for backends with `Backend.worker_features`.
+        """
         raise broken(self, "slot_has_capacity", "is missing: its workers have no slots")
 
     @abstractmethod
@@ -386,37 +389,43 @@ class Session(ABC):
         """Submit `batch` to the worker with the fewest batches, without waiting."""
 
     def submit_to(self, slot: int, batch: Batch) -> None:
-        """Hand over `batch` to the worker of `slot`, from which nobody takes it."""
+        """Submit `batch` to the worker of `slot`; no other worker steals it."""
         raise broken(self, "submit_to", "is missing: its workers have no slots")
 
     def finish(self) -> list[Any]:
-        """Call the exit function in each worker that has had tasks; everything was answered.
+        """Call the exit function in each worker that has had tasks, when all batches are answered.
 
-        Returns what it returned, in the order of slots; nothing where there is no such function.
+        Returns
+        -------
+        list
+            Return values in the order of slots; empty if there is no exit function.
 
         Raises
         ------
         WorkerExitError
-            When it raised, or ended a worker.
+            If the function raised or ended a worker.
         """
         return []
 
     def change_setup(self, setup: WorkerSetup) -> None:  # noqa: B027 - most have none
-        """Use other init and exit functions from now on, for workers that live on and new ones.
+        """Use other init and exit functions from now on.
 
-        Workers that are set up stay so: the new init function is not called in them.
+        The new init function is not called in workers that are set up already.
         """
 
     def request(self, slot: int, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
         """Call `function` in the worker of `slot`, between two tasks.
 
-        Returns an object whose method `result` returns the value, or raises what was raised, once
-        `wait` has seen its answer, which `is_answered` tells.
+        Returns
+        -------
+        object
+            Its `is_answered` says whether `wait` has seen the answer. Then its method `result`
+            returns the value of the function, or raises its exception.
         """
         raise broken(self, "request", "is missing: its workers have no slots")
 
     def start_workers(self) -> None:  # noqa: B027 - most have them
-        """Start workers for what was submitted, where that has been left undone."""
+        """Start workers for submitted batches, if their start was postponed."""
 
     def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
         """Take back tasks that a busy worker has not started, for an idle worker.

@@ -1,4 +1,4 @@
-"""What calls run on: a session, shared arrays, a journal."""
+"""The resources of calls: a session, shared arrays, a journal."""
 
 from __future__ import annotations
 
@@ -22,20 +22,6 @@ class CallResources:
     """A session, shared arrays and a journal, each opened when it is first needed.
 
     They are for one call, or for all calls of a ``with`` block.
-
-    Parameters
-    ----------
-    spec : CallSpec
-        What was asked for.
-
-    Attributes
-    ----------
-    is_kept : bool
-        Whether further calls will come; else everything is given back after a call.
-    n_resumed_tasks : int
-        How many results came from the journal.
-    exit_results : list
-        What exit functions returned at the end of the last call, or of the ``with`` block.
     """
 
     def __init__(self, spec: CallSpec) -> None:
@@ -44,6 +30,7 @@ class CallResources:
         self._session: Session | None = None
         self._worker_here: LocalWorker | None = None
         self._earlier_results: list[Any] = []  # of sessions before this one
+        #: Return values of exit functions, from the end of the last call or ``with`` block.
         self.exit_results: list[Any] = []
         self._arrays: ArrayReducer | None = None
         self._journal: Journal | None = None
@@ -51,7 +38,7 @@ class CallResources:
         self.n_resumed_tasks = 0
 
     def open(self, backend: Backend, n_jobs: int) -> Session:
-        """Return a session of `backend` for a call; a new one where there is none that works."""
+        """Return a session of `backend` for a call; a new one if none works."""
         if self._session is not None and not self._session.is_current():
             self._earlier_results += self._session.finish()
             self._release()
@@ -63,20 +50,14 @@ class CallResources:
         return self._session
 
     def worker_here(self) -> LocalWorker:
-        """Return the caller's own thread as a worker, prepared for tasks.
-
-        Raises
-        ------
-        InitializerError
-            When its init function raises.
-        """
+        """Return the caller's own thread as a worker, prepared for tasks."""
         if self._worker_here is None:
             self._worker_here = LocalWorker(0, self._options.setup)
         copy_context().run(self._worker_here.enter)
         return self._worker_here
 
     def open_journal(self, seeded: Seeded | None) -> Journal | None:
-        """Return the journal, if there is to be one; in a ``with`` block one for all its calls."""
+        """Return the journal, if there is one; in a ``with`` block the same for all its calls."""
         given = self._given_journal
         if self._journal is None and given is not None:
             from parallel_core.journal.store import Journal
@@ -90,7 +71,7 @@ class CallResources:
         return self._journal
 
     def array_reducer(self, given: Arrays) -> ArrayReducer:
-        """Return what makes references of large arrays, the same for all calls of a session."""
+        """Return the reducer of large arrays, the same for all calls of a session."""
         if self._arrays is None:
             from memmapping.reducer import ArrayReducer
 
@@ -105,10 +86,7 @@ class CallResources:
         return self._arrays
 
     def end_call(self, is_complete: bool) -> int:
-        """End a call: keep things for the next one, or give them back.
-
-        Returns how many results of the call came from the journal.
-        """
+        """End a call, keep or release its resources; return how many results were resumed."""
         resumed = 0
         try:
             if self._journal is not None:
@@ -132,7 +110,7 @@ class CallResources:
         return resumed
 
     def close(self, calls_exit: bool = False) -> None:
-        """Give everything back; workers may call their exit functions first."""
+        """Release everything; workers may call their exit functions first."""
         self.is_kept = False
         self._close_journal()
         try:
@@ -148,7 +126,7 @@ class CallResources:
             self._session.change_setup(setup)
 
     def _finish(self) -> None:
-        """Have exit functions called, and keep what they return."""
+        """Have exit functions called, and keep their return values."""
         results, self._earlier_results = self._earlier_results, []
         if self._session is not None:
             results += self._session.finish()
@@ -157,7 +135,7 @@ class CallResources:
         self.exit_results = results
 
     def _close_journal(self) -> None:
-        """Close the journal, unless it is somebody else's."""
+        """Close the journal, unless it was given open."""
         journal, self._journal = self._journal, None
         if journal is not None and journal is not self._given_journal:
             journal.close()
@@ -174,7 +152,7 @@ class CallResources:
 
 
 def globals_set_by(options: WorkerOptions) -> frozenset[str]:
-    """Return the globals that functions set which prepare workers."""
+    """Return the globals that the functions set that prepare workers."""
     init = None if options.setup is None else options.setup.init
     return stored_globals(options.initializer) | stored_globals(init)
 
