@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import json
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -46,6 +47,19 @@ def raised_by(call: Callable[[], Any]) -> tuple[BaseException, list[str]]:
     return caught.value, names[names.index("parallel_core") :]
 
 
+@pytest.fixture(autouse=True)
+def frames_do_not_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what tblib does to exceptions, if another test has loaded it: dask does."""
+    for kind in (TracebackType, LookupError):
+        monkeypatch.delitem(copyreg.dispatch_table, kind, raising=False)
+
+
+def check_what_a_worker_raised(error: BaseException) -> None:
+    assert isinstance(error.__cause__, RemoteTraceback)
+    assert "in fail_at" in error.__cause__.text
+    assert str(HOME) not in error.__cause__.text
+
+
 @anywhere
 @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
 @pytest.mark.parametrize("options", [{}, {"output": "capture"}, {"seed": 1}], ids=str)
@@ -55,12 +69,24 @@ def test_of_a_task(engine: Any, return_as: str, options: dict[str, Any]) -> None
     if engine in IN_THIS_PROCESS:
         assert names == ["parallel_core", "fail_at"] and error.__cause__ is None
     else:
-        # Once tblib is loaded, as by dask, an exception that was pickled brings its own frame, too.
-        own = ["fail_at"] if "tblib" in sys.modules and names[1:] else []
-        assert names == ["parallel_core", *own]
-        assert isinstance(error.__cause__, RemoteTraceback)
-        assert "in fail_at" in error.__cause__.text
-        assert str(HOME) not in error.__cause__.text
+        assert names == ["parallel_core"]
+        check_what_a_worker_raised(error)
+
+
+@pytest.mark.fresh_workers
+@engines("processes", "fork", "loky", "process executor", "thread executor")
+def test_of_a_task_once_frames_pickle(
+    engine: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where tblib is loaded, so here and in forks, an exception brings its own frame."""
+    support = pytest.importorskip("tblib.pickling_support", reason="dask brings tblib")
+    monkeypatch.setitem(copyreg.dispatch_table, TracebackType, support.pickle_traceback)
+    monkeypatch.setitem(copyreg.dispatch_table, LookupError, support.pickle_exception)
+    error, names = raised_by(lambda: Parallel(2, engine)(tasks()))
+    name = request.node.callspec.params["engine"]
+    own = ["fail_at"] if name in ("fork", "thread executor") else []
+    assert names == ["parallel_core", *own]
+    check_what_a_worker_raised(error)
 
 
 @anywhere

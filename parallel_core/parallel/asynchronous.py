@@ -99,17 +99,21 @@ class BackgroundCall:
             self.interrupt()
             await wait(self._ended, shielded=True)
             raise
+        error = None
         try:
+            error = asked.exception()
+            if error is not None:
+                raise error  # `result()` would add frames of its own
             return asked.result()
         except CallInterrupted:  # the stream, or the `with` block, was closed by somebody else
             if self._return_as is not ReturnAs.LIST:
                 return None
             words = "the call was ended with the `with` block of its Parallel object"
             raise RuntimeError(words) from None
-        except StopAsyncIteration as error:  # would end an `async for`
-            raise RuntimeError("a task, or the iterable, raised this") from error
+        except StopAsyncIteration as stop:  # would end an `async for`
+            raise RuntimeError("a task, or the iterable, raised this") from stop
         finally:
-            del asked  # an exception that it holds refers to this frame
+            del asked, error  # an exception that they hold refers to this frame
 
     def interrupt(self) -> None:
         """Have the call end, and its thread; from any thread, at any moment."""
