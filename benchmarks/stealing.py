@@ -24,8 +24,8 @@ from parallel_core.workers import barrier
 from parallel_core.workers.board import FENCED, STARTED, Board, Fence
 from parallel_core.workers.execute import Execution
 from parallel_core.workers.messages import AfterFailure, RunBatch
+from parallel_core.workers.sent import SentBatch
 from parallel_core.workers.stealing import steal_from
-from parallel_core.workers.worker import SentBatch
 
 TASKS = 64
 ROUND, ANSWERED, RAN = 0, 64, 128  # words of the shared page, in cache lines of their own
@@ -151,7 +151,7 @@ def _counting(page: memoryview) -> ReceivedDefinitions:
         page[TIMES_RUN + index] += 1
 
     received = ReceivedDefinitions("stress", {})
-    received.receive({0: (pickle.dumps(abs), False)}, ())
+    received.receive({0: (pickle.dumps(abs), False, False)}, ())
     received.resolve(0)
     received._loaded[0] = count
     return received

@@ -100,7 +100,7 @@ def test_a_worker_that_is_gone_when_it_is_told_of_a_closed_object() -> None:
     try:
         session.begin(CallTerms(definitions.call, after_failure=AfterFailure.CARRY_ON))
         session.submit(batch(0))
-        (worker,) = session._workers
+        (worker,) = session._workers.all
         os.kill(worker.pid, signal.SIGKILL)
         wait_until(lambda: not running(worker.pid), "the worker is dead")
         worker.to_forget.append("a shared object")

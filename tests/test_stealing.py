@@ -23,7 +23,8 @@ from parallel_core.backends.thread_share import BatchInWork, Form, Share
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers import barrier
 from parallel_core.workers.board import STARTED, Board
-from parallel_core.workers.worker import SentBatch, Worker
+from parallel_core.workers.sent import SentBatch
+from parallel_core.workers.worker import Worker
 from waiting_tasks import take_turns
 from watching import LIMIT as LONG
 from watching import wait_until

@@ -25,7 +25,7 @@ from parallel_core.backends.losses import given_back
 from parallel_core.backends.placement import choose_victim, load
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers.messages import AfterFailure
-from parallel_core.workers.worker import ExitInfo, TimedOutTask
+from parallel_core.workers.sent import ExitInfo, TimedOutTask
 
 _LOOK_SECONDS = 0.01  # as a `ChannelSession` has it
 _ROUNDING = 1e-9  # seconds; a clock that stands still would be looked at for ever

@@ -11,14 +11,68 @@ from typing import TYPE_CHECKING
 
 from memmapping.sizes import format_nbytes
 from parallel_core.backends.base import Completion, Failure
-from parallel_core.errors import RemoteTraceback
+from parallel_core.backends.worker_handle import WorkerHandle
+from parallel_core.errors import RemoteTraceback, warn_caller
 from parallel_core.serialization.batch import Batch
-from parallel_core.workers.worker import ExitInfo, SentBatch, TimedOutTask
+from parallel_core.workers.board import Phase
+from parallel_core.workers.sent import ExitInfo, SentBatch, TimedOutTask
 
 if TYPE_CHECKING:
     from parallel_core.errors import TaskTimeoutError, WorkerDiedError
 
-_MOST_LOSSES = 2  # workers that may end with a batch before one of them began it
+#: In these, the death of a worker is the task's.
+_BLAMED = (Phase.LOADING, Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
+_MAX_FAILED_STARTS = 2  # for each job
+_MAX_LOSSES = 2  # workers that may end with a batch before one of them began it
+
+
+def lost_batches(worker: WorkerHandle, death: ExitInfo) -> list[Completion]:
+    """Return what becomes of the batches of a worker that has ended."""
+    running, timed_out = worker.running(), worker.timed_out
+    found = []
+    for number, sent in enumerate(worker.sent):
+        if not worker.ready:
+            found.append(returned(sent.batch))
+        elif timed_out is not None:  # it was us who killed it; what it was on then is innocent
+            is_late = timed_out.sent is sent and timed_out.index >= sent.answered
+            found.append(given_back(sent, timed_out.index if is_late else None, death, timed_out))
+        elif running is not None and running[0] is sent and running[3] in _BLAMED:
+            found.append(given_back(sent, max(running[1], sent.answered), death))
+        else:
+            if number == 0:  # it was to begin next, so it may have been its frame
+                sent.batch.losses += 1
+            found.append(given_back(sent, None, death))
+        found[-1].worker = worker.slot
+    return found
+
+
+class FailedStarts:
+    """Workers that ended before they were ready, all in a row."""
+
+    def __init__(self, n_jobs: int) -> None:
+        self._n_jobs = n_jobs
+        self.count = 0
+
+    def note(self, death: ExitInfo, n_left: int, has_ready: bool) -> BaseException | None:
+        """Note one; return the error that ends the call, if there is nobody left to go on.
+
+        `n_left` workers are left, of whom one at least may be ready. After several in a row, the
+        call goes on with them.
+        """
+        self.count += 1
+        if not self.are_too_many:
+            return None
+        words = f"a worker process {death.words} before it was ready to work"
+        if has_ready:
+            goes_on = f"the call goes on with {n_left} of {self._n_jobs} workers"
+            attempts = f"and so did those before it, {self.count} in a row"
+            warn_caller(f"{words}, {attempts}; {goes_on}", RuntimeWarning)
+        return None if n_left else died(words, death=death)
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether no more is to be started."""
+        return self.count >= _MAX_FAILED_STARTS * self._n_jobs
 
 
 def given_back(
@@ -26,20 +80,12 @@ def given_back(
 ) -> Completion:
     """Return what is left over of a batch whose worker has ended, and who is to blame.
 
-    Parameters
-    ----------
-    sent : SentBatch
-        The batch.
-    index : int or None
-        The task that was running, if it was one of this batch.
-    death : ExitInfo
-        How the worker ended.
-    timed-out task : TimedOutTask, optional
-        Why we killed it; without `index`, none of this batch is to blame then.
+    That is the task at `index`, if the worker was on one of this batch; with `timed_out`, because
+    we killed it for that.
     """
     batch, answered = sent.batch, sent.answered
     size = batch.size
-    if index is None and timed_out is None and answered < size and batch.losses >= _MOST_LOSSES:
+    if index is None and timed_out is None and answered < size and batch.losses >= _MAX_LOSSES:
         index = answered
     completion = Completion(batch, batch.start + answered, [], 0.0, True)
     pieces = [(answered, size)]

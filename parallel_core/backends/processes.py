@@ -16,6 +16,7 @@ from parallel_core.backends.base import (
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.initializer import pickle_initializer
+from parallel_core.backends.leased_workers import LeasedWorkers
 from parallel_core.backends.session_setup import SessionSetup
 from parallel_core.workers.pool import worker_pool
 from parallel_core.workers.setup import WorkerKey, process_state
@@ -62,7 +63,8 @@ class _PoolBackend(Backend):
         if options.setup is not None:
             setup = SessionSetup(options.setup, inherits=self._spawn is not None)
         try:
-            return ChannelSession(worker_pool(), n_jobs, key, now, self._spawn, setup)
+            workers = LeasedWorkers(worker_pool(), n_jobs, key, now, self._spawn, setup)
+            return ChannelSession(workers, setup)
         except WorkerStartError as error:
             raise BackendUnavailable(str(error)) from error
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from parallel_core.backends.base import NEVER, WorkerSetup
 from parallel_core.backends.losses import died
+from parallel_core.backends.worker_handle import WorkerHandle
 from parallel_core.errors import WorkerExitError
 from parallel_core.serialization.failure import unpack
 from parallel_core.tasks.description import function_name
@@ -29,8 +30,9 @@ from parallel_core.workers.requests import (
     pickle_call,
     pickle_shared,
 )
+from parallel_core.workers.sent import ExitInfo
 from parallel_core.workers.setup import Exclusive, WorkerKey
-from parallel_core.workers.worker import ExitInfo, Worker
+from parallel_core.workers.worker import Worker
 
 
 class SessionSetup:
@@ -100,7 +102,7 @@ class SessionSetup:
         except OSError as error:
             raise ValueError(f"cpu_ids: no worker can run on {list(cpus)} here: {error}") from error
 
-    def begin(self, worker: Worker) -> bool:
+    def begin(self, worker: WorkerHandle) -> bool:
         """Prepare `worker`, if that was not done; return whether something waits to be sent."""
         if worker.is_set_up:
             return False
@@ -113,7 +115,7 @@ class SessionSetup:
         limit = self._setup.init_timeout
         return worker.ask(Request(Phase.INIT, self._begin, self._begin_words, limit))
 
-    def end(self, worker: Worker) -> bool:
+    def end(self, worker: WorkerHandle) -> bool:
         """Call the exit function in `worker`, if it has had tasks; return whether it was asked."""
         if not worker.is_set_up or not self._end:
             return False
@@ -122,7 +124,7 @@ class SessionSetup:
         worker.ask(Request(Phase.EXIT, self._end, self._end_words, limit))
         return True
 
-    def take_reply(self, worker: Worker, reply: Reply) -> BaseException | None:
+    def take_reply(self, worker: WorkerHandle, reply: Reply) -> BaseException | None:
         """Take in an answer; return the error that ends the call, if it is one."""
         request = worker.requests.popleft()
         answer_request(request, worker.slot, reply)
@@ -141,7 +143,7 @@ class SessionSetup:
         found, self._results = self._results, []
         return [value for _, value in sorted(found, key=lambda entry: entry[0])]
 
-    def look(self, workers: Iterable[Worker]) -> float:
+    def look(self, workers: Iterable[WorkerHandle]) -> float:
         """Kill workers whose function takes too long; return in how many seconds to look again."""
         now, again = time.monotonic(), NEVER
         for worker in workers:

@@ -32,10 +32,10 @@ from memmapping.interrupts import HeldSignals
 from parallel_core.workers import forkserver_channel as words
 from parallel_core.workers.forkserver_channel import ForkServerChannel, ForkServerClosed
 from parallel_core.workers.preload import NotPreloaded
+from parallel_core.workers.process import NOT_KNOWN, Process, wait_for_exit
 from parallel_core.workers.setup import ProcessState, WorkerKey
 from parallel_core.workers.starting import WorkerStartError, start_interpreter, starts_held
 from parallel_core.workers.system import check_descriptors, open_pidfd, signal_name
-from parallel_core.workers.worker import NOT_KNOWN, Process, wait_for_exit
 
 _PATIENCE = 10.0  # seconds for a fork, or for a word; a fork server that takes longer is stopped
 _END_SECONDS = 0.5  # for handlers that its modules have registered with atexit

@@ -35,6 +35,7 @@ from memmapping.modules import loaded
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.group import WorkerGroup
 from parallel_core.workers.reloads import reloads
+from parallel_core.workers.sent import Source
 from parallel_core.workers.setup import ProcessState, WorkerKey
 from parallel_core.workers.starting import Spawn, WorkerStartError, settle, start_worker
 from parallel_core.workers.system import has_forkserver
@@ -223,8 +224,8 @@ class WorkerPool:
         """
         while True:
             for descriptor, event in group.poller.poll():
-                worker = group.by_descriptor[descriptor]
-                if descriptor == worker.output.fileno():  # of the initializer
+                worker, source = group.by_descriptor[descriptor]
+                if source is Source.OUTPUT:  # of the initializer
                     worker.read_output()
                 elif event & select.POLLOUT:  # a large initializer, on its way
                     try:

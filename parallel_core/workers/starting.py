@@ -23,6 +23,7 @@ from parallel_core.output.connection import output_pair
 from parallel_core.workers.board import Board
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.passing import Sender
+from parallel_core.workers.process import Process, wait_for_exit
 from parallel_core.workers.setup import ProcessState, WorkerKey, start_settings
 from parallel_core.workers.system import (
     block_interrupts,
@@ -30,7 +31,7 @@ from parallel_core.workers.system import (
     no_processes,
     restore_interrupts,
 )
-from parallel_core.workers.worker import Process, Worker, wait_for_end, wait_for_exit
+from parallel_core.workers.worker import Worker, wait_for_end
 
 if TYPE_CHECKING:
     from parallel_core.workers.interpreter import Interpreter

@@ -43,13 +43,33 @@ a worker that had not joined before may have been refused meanwhile.
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Protocol
+
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers import barrier
-from parallel_core.workers.board import LIMIT, STARTED
-from parallel_core.workers.worker import Worker
+from parallel_core.workers.board import LIMIT, STARTED, Board
+from parallel_core.workers.sent import SentBatch
 
 
-def steal_from(worker: Worker, keep: int) -> list[Batch]:
+class Robbed(Protocol):
+    """As much of a `Worker` as stealing needs."""
+
+    board: Board
+    sent: deque[SentBatch]
+    is_limited: bool
+    taken_back: int
+
+    @property
+    def next_kept(self) -> int:
+        """As a `Worker` has it."""
+
+    @property
+    def is_fenced(self) -> bool:
+        """As a `Worker` has it."""
+
+
+def steal_from(worker: Robbed, keep: int) -> list[Batch]:
     """Take back all tasks but the next `keep` that `worker` has not started.
 
     Returns those that are the parent's now; its answer may give back more.

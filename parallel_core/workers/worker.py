@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from parallel_core.output.connection import OutputReader
 from parallel_core.output.pieces import show
@@ -33,17 +33,24 @@ from parallel_core.workers.board import (
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.messages import (
     AfterFailure,
+    Answer,
     Ask,
     Leave,
     Message,
+    Offer,
+    Placed,
     Release,
     RunBatch,
     SetUp,
+    from_wire,
     to_wire,
 )
 from parallel_core.workers.passing import MOST, Sender
+from parallel_core.workers.process import NOT_KNOWN, Process, wait_for_exit
 from parallel_core.workers.requests import Request
+from parallel_core.workers.sent import ExitInfo, SentBatch, Source, TimedOutTask
 from parallel_core.workers.setup import ProcessState, StartSettings, WorkerKey, own_authkey
+from parallel_core.workers.stealing import steal_from
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, pin, signal_name
 
 if TYPE_CHECKING:
@@ -54,133 +61,12 @@ _ASKED_SECONDS = (
     0.5  # for a task that is to stop; `subprocess.run` takes half of it to end its child
 )
 _STACK_SECONDS = 0.02  # for a worker that is to be killed, to write its stack
-#: What `Process.poll` returns of a process that has ended, nobody knows how.
-NOT_KNOWN = 1 << 16
 _numbers = itertools.count(1)
 _KNOWN = 64  # definitions that a worker is trusted to keep between batches
 
 
-class Process(Protocol):
-    """What the different ways of start have in common."""
-
-    pid: int
-    returncode: Any
-
-    def poll(self) -> int | None:
-        """Return the exit code (``-n`` for signal n), or None while it runs."""
-        ...
-
-    def kill(self) -> None:
-        """Send SIGKILL, or what does its job."""
-        ...
-
-
-class ExitInfo(NamedTuple):
-    """What is known of a worker that has ended.
-
-    Attributes
-    ----------
-    words : str
-        How it ended, to follow "a worker process".
-    exitcode : int or None
-        Its exit code, ``-n`` for signal n; None if it is not known.
-    memory : int
-        How many bytes it held, as far as is known; else 0.
-    stack : str
-        What it wrote as it died; mostly nothing.
-    """
-
-    words: str
-    exitcode: int | None
-    memory: int
-    stack: str
-
-
-class SentBatch:
-    """A batch at a worker.
-
-    Attributes
-    ----------
-    batch : Batch
-        The tasks.
-    number : int
-        Its number among this worker's batches.
-    base : int
-        Number of the worker's task before its first.
-    answered : int
-        How many of its results have arrived.
-    at : float
-        When it was sent, `time.monotonic`.
-    is_directed : bool
-        Whether it is for this worker alone.
-    """
-
-    __slots__ = ("answered", "at", "base", "batch", "is_directed", "number")
-
-    def __init__(self, batch: Batch, number: int, base: int) -> None:
-        self.batch = batch
-        self.number = number
-        self.base = base
-        self.answered = 0
-        self.at = time.monotonic()
-        self.is_directed = False
-
-
-class TimedOutTask:
-    """A task that has run for too long, until it or its worker has ended.
-
-    Attributes
-    ----------
-    sent : SentBatch
-        The batch that it is in.
-    index : int
-        Which one of the batch.
-    limit : float
-        How many seconds it was given.
-    steps : deque of callable
-        What is still to be done about it, the mildest first.
-    due : float
-        When the next of these is to be done, `time.monotonic`.
-    """
-
-    __slots__ = ("due", "index", "limit", "sent", "steps")
-
-    def __init__(
-        self,
-        sent: SentBatch,
-        index: int,
-        limit: float,
-        steps: list[Callable[[], None]],
-        due: float,
-    ) -> None:
-        self.sent = sent
-        self.index = index
-        self.limit = limit
-        self.steps = deque(steps)
-        self.due = due
-
-
 class Worker:
-    """One process, its channel, its board and its lifeline.
-
-    Parameters
-    ----------
-    process : Process
-        As it was born.
-    channel : Sender
-        Our end.
-    board : Board
-        Its page.
-    lifeline : int
-        The write end of the pipe whose closing kills it.
-    output : OutputReader
-        Our end of the connection for what its tasks print and log.
-
-    Attributes
-    ----------
-    name : str
-        For people; it has it for life.
-    """
+    """The handle on one process: its channel, its board, its output and its lifeline."""
 
     def __init__(
         self,
@@ -190,7 +76,7 @@ class Worker:
         lifeline: int,
         output: OutputReader,
     ) -> None:
-        self.name = f"parallel-core-{next(_numbers)}"
+        self.name = f"parallel-core-{next(_numbers)}"  # for people; it has it for life
         self.output = output
         self.process = process
         self.pid = process.pid
@@ -214,7 +100,7 @@ class Worker:
         self.holds_memory = False  # arrays of a call, or large functions
         self.owner: Callable[[], object] | None = None  # returns the group that it is of, or was
         self.to_forget: deque[str] = deque()  # shared objects that were closed while it was leased
-        self._lifeline = lifeline
+        self._lifeline = lifeline  # the write end of the pipe whose closing kills it
         self._batches = 0
         self._tasks = 0
         self._call = ""
@@ -224,6 +110,47 @@ class Worker:
     def send(self, message: Message) -> bool:
         """Send `message`; return whether some of it still waits to be sent."""
         return self.channel.send(to_wire(message))
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be sent."""
+        return self.channel.pending
+
+    def flush(self) -> bool:
+        """Send what waits, as far as there is room; return whether some of it still waits."""
+        return self.channel.flush()
+
+    def receive(self) -> list[Message] | None:
+        """Return what it has said; None when there was nothing to read."""
+        received = self.channel.receive()
+        return None if received is None else list(map(from_wire, received))
+
+    def pass_descriptors(self) -> bool:
+        """Send what had to wait until it expects descriptors; return whether some still waits."""
+        self.channel.let_pass()
+        return self.channel.flush()
+
+    def read_memory(self, message: Offer | Placed) -> tuple[Answer | None, bool]:
+        """Accept what it offers, or read an answer that it has placed.
+
+        Returns the answer, and whether something waits to be sent.
+        """
+        from parallel_core.workers.remote_memory import reply_to
+
+        reply, answer = reply_to(self.pid, message)
+        if not self.alive():
+            return None, False  # what was read may be of another process
+        try:
+            return answer, self.send(reply)
+        except ChannelClosed:
+            return answer, False
+
+    def descriptors(self) -> dict[int, Source]:
+        """Return what to wait for, and what each is."""
+        found = {self.channel.fileno(): Source.CHANNEL, self.output.fileno(): Source.OUTPUT}
+        if self.pidfd is not None:
+            found[self.pidfd] = Source.END
+        return found
 
     def tell(self, now: ProcessState, start_settings: StartSettings | None = None) -> None:
         """Send what the worker should know about the caller's process, if that is news."""
@@ -408,6 +335,23 @@ class Worker:
         """Whether what it has not started can be known without its answer."""
         return self.board.words[FENCED] != Fence.REFUSED and barrier.is_available()
 
+    @property
+    def can_be_robbed(self) -> bool:
+        """Whether tasks that it has not started can be taken back at once."""
+        return not self.pending and (self.is_fenced or self.has_begun)
+
+    def steal(self, keep: int) -> list[Batch]:
+        """Take back all tasks but the next `keep` that it has not started."""
+        return steal_from(self, keep)
+
+    def cancel(self) -> None:
+        """Have it start no further task."""
+        self.board.cancel()
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until the process has ended; return whether it has."""
+        return wait_for_end(self, seconds)
+
     def allow(self, lifespan: int | None) -> None:
         """Let it start tasks to the end of its life; only when everything was answered."""
         self.is_limited = False
@@ -473,6 +417,11 @@ class Worker:
     def ends(self) -> tuple[int, int, int]:
         """Return our ends of the channel, of the lifeline and of the output."""
         return self.channel.fileno(), self._lifeline, self.output.fileno()
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether there is something to wait for that tells its end."""
+        return self.pidfd is not None
 
     @property
     def gone(self) -> bool:
@@ -560,17 +509,3 @@ def wait_for_end(worker: Worker, seconds: float) -> bool:
     poller.register(worker.pidfd, select.POLLIN)
     poller.poll(seconds * 1000)
     return wait_for_exit(worker.process, deadline - time.monotonic())
-
-
-def wait_for_exit(process: Process, seconds: float) -> bool:
-    """Wait with nothing to wait on but time; return whether it has ended.
-
-    There is no pidfd, or the parent of the process is a server of multiprocessing's, which tells us
-    its exit code a moment after it has ended.
-    """
-    deadline = time.monotonic() + seconds
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.002)
-    return True
