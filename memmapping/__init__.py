@@ -22,7 +22,8 @@
 - `layout`, `pickler`, `arrays`: any object as one run of bytes, its arrays aligned in it.
 - `persistence`, `compression`, `replacing`: such bytes in files.
 - `damage`: what is raised for bytes that are not what they should be.
-- `interrupts`: steps that Ctrl-C must not come between; `modules`: which are imported already.
+- `interrupts`: steps that Ctrl-C must not come between; `modules`: which are imported already;
+  `forks`: what is put right in a forked child.
 
 Everything public is in this namespace, and is imported when it is first used; numpy is not before
 there is an array.

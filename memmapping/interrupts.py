@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` without enums, which take most time
-import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
+
+from memmapping.forks import in_child
 
 _CTRL_C = (int(signal.SIGINT),)
 _ALL = tuple(map(int, signal.valid_signals()))
@@ -88,10 +89,7 @@ class HeldSignals(HeldInterrupts):
 _holding: list[HeldInterrupts] = []
 
 
+@in_child
 def _put_back_in_child() -> None:
     for held in reversed(_holding):
         held.put_back()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_put_back_in_child)

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from weakref import WeakSet, WeakValueDictionary, ref
 import numpy as np
 
 from memmapping.folders import Folder
+from memmapping.forks import in_child
 from memmapping.interrupts import HeldSignals
 from memmapping.pages import SharedWatch, Span, Unwatchable
 from memmapping.references import address_of
@@ -391,6 +391,7 @@ def mirror_of(key: tuple[Any, ...], owner: Any, make: Callable[[], Mirror]) -> M
         return found
 
 
+@in_child
 def _after_fork() -> None:
     """In a forked child: locks may be held by threads that are not here, and memory is another."""
     global _shared_lock, _watch
@@ -399,10 +400,6 @@ def _after_fork() -> None:
     _shared.clear()
     for mirror in list(_mirrors):
         mirror.lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Memory:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import _frozen_importlib
-import os
 import sys
 import threading
 from typing import Any
+
+from memmapping.forks import in_child
 
 _locks: dict[str, Any] = getattr(_frozen_importlib, "_module_locks", {})  # in CPython
 
@@ -19,6 +20,7 @@ def loaded(name: str) -> Any:
     return module
 
 
+@in_child
 def _forget_imports_of_others() -> None:
     """In a forked child: have what other threads were just importing imported anew.
 
@@ -40,7 +42,3 @@ def _drop(name: str) -> None:
         path = getattr(module, "__file__", None)
         if other.startswith(f"{name}.") and isinstance(path, str) and path.endswith(".py"):
             del sys.modules[other]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_imports_of_others)

@@ -34,6 +34,7 @@ import threading
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
+from memmapping.forks import in_child
 from memmapping.interrupts import HeldInterrupts, HeldSignals
 from memmapping.segments import PAGE
 
@@ -254,16 +255,13 @@ def _outside(one: Span, other: Span) -> list[Span]:
     return [(low, high) for low, high in parts if low < high]
 
 
+@in_child
 def _after_fork() -> None:
     """In a forked child: the watches are about the memory of its parent, and only it ends them."""
     for watch in list(_watches):
         watch.close()
     for shared in list(_shared_watches):
         shared.lock = threading.Lock()  # the thread that had it is not here
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _control(fd: int, request: int, argument: bytearray) -> int:

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 
 from memmapping.arrays import memmap_over
+from memmapping.forks import in_child
 from memmapping.interrupts import HeldSignals
 from memmapping.maps import file_at
 from memmapping.segments import Origin, Segment
@@ -312,13 +313,10 @@ def open_array(
     return np.array(array, order="K", subok=False) if mode is None else array
 
 
+@in_child
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()  # the thread that had it is not here
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def open_buffer(origin: tuple[Any, ...], offset: int, nbytes: int) -> memoryview:

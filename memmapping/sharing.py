@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from memmapping.folders import candidate_folders, check_temp_folder
+from memmapping.forks import in_child
 from memmapping.layout import pack, unpack
 from memmapping.segments import Origin, Segment
 from memmapping.store import segment_store
@@ -253,10 +254,7 @@ def _tell(token: str) -> None:
         listener(token)
 
 
+@in_child
 def _after_fork() -> None:
     global _opening
     _opening = threading.RLock()  # the thread that had it is not here
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

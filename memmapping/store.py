@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from memmapping.folders import Folder, candidate_folders, examine
+from memmapping.forks import in_child
 from memmapping.interrupts import HeldSignals
 from memmapping.segments import Segment, new_file, nobody_else_has_open, others_may_open
 
@@ -312,6 +313,7 @@ def _share_of(folder: str) -> int:
     return int(room.f_blocks * room.f_frsize * KEPT_SHARE)
 
 
+@in_child
 def _after_fork() -> None:
     global _store_lock
     _store_lock = threading.Lock()  # the thread that had it is not here
@@ -331,10 +333,6 @@ def segment_store() -> SegmentStore:
             if _store is None:
                 _store = SegmentStore()
     return _store
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def free_kept_memory() -> int:

@@ -841,3 +841,36 @@ def test_no_thread_to_be_had_is_said_clearly(monkeypatch: pytest.MonkeyPatch) ->
         works("threading")
     monkeypatch.undo()
     assert works("threading")
+
+
+def test_one_place_knows_what_is_done_at_forks() -> None:
+    home = Path(__file__).parents[1]
+    files = (*(home / "parallel_core").rglob("*.py"), *(home / "memmapping").rglob("*.py"))
+    names = [file.name for file in files if "register_at_fork(" in file.read_text()]
+    assert names == ["forks.py"]
+
+
+def test_handlers_of_forks() -> None:
+    """Those before a fork run in reverse; one that raises is shown, and the others run."""
+    script = """
+import os, sys
+from memmapping.forks import around_forks, in_child
+said = []
+sys.unraisablehook = lambda what: said.append(type(what.exc_value).__name__)
+around_forks(lambda: said.append("before 1"), lambda: said.append("in parent"))
+around_forks(lambda: said.append("before 2"))
+in_child(lambda: 1 / 0)
+in_child(lambda: said.append("in child"))
+pid = os.fork()
+if pid == 0:
+    print(said, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+print(said)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    child, parent = done.stdout.splitlines()
+    assert child == "['before 2', 'before 1', 'ZeroDivisionError', 'in child']"
+    assert parent == "['before 2', 'before 1', 'in parent']"

@@ -1064,10 +1064,7 @@ class Bench:
         self.batch = builder.finish(len(tasks))
         self.received = ReceivedDefinitions(definitions.call, {})
         self.received.receive(
-            {
-                token: (definition.data, definition.captures_mutable_state)
-                for token, definition in self.batch.definitions.items()
-            },
+            {token: definition.sent for token, definition in self.batch.definitions.items()},
             (),
         )
         self.answers: list[Answer] = []

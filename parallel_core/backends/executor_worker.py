@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import os
 import pickle
 import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
+from memmapping.forks import in_child
 from memmapping.modules import loaded
 from parallel_core import config
 from parallel_core.backends.executor_results import BatchResult, Collector
@@ -185,14 +185,11 @@ def _run(order: Order, nested: bytes | None, collector: Collector) -> None:
         _let_go()
 
 
+@in_child
 def _stop_in_child() -> None:
     """Have a child that a task forks run no further task, should it come back out of that one."""
     for board in _boards:
         board.cancel()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_stop_in_child)
 
 
 def _let_go() -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 from weakref import WeakSet, ref
 
+from memmapping.forks import in_child
 from memmapping.interrupts import HeldSignals
 from parallel_core import config
 from parallel_core.backends.base import BackendUnavailable, WorkerOptions
@@ -202,9 +203,7 @@ class _LokyUse:
 
 
 _loky = _LokyUse()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_loky.forget)
+in_child(_loky.forget)
 
 
 def _has_ended(executor: Any) -> bool:

@@ -27,6 +27,7 @@ import zlib
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
+from memmapping.forks import in_child
 from parallel_core._version import __version__
 from parallel_core.errors import JournalError
 
@@ -269,10 +270,7 @@ def _translated(error: sqlite3.Error, path: str) -> JournalError:
     return damaged(path, text)
 
 
+@in_child
 def _after_fork() -> None:
     global _opening
     _opening = threading.Lock()  # the thread that had it is not here
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

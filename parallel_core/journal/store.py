@@ -18,6 +18,7 @@ from types import GeneratorType, TracebackType
 from typing import Any
 from weakref import WeakSet
 
+from memmapping.forks import in_child
 from parallel_core.errors import (
     InvalidTaskError,
     JournalError,
@@ -393,10 +394,7 @@ def _too_large(nbytes: int, position: int, function: Any) -> JournalError:
 _open_journals = WeakSet()
 
 
+@in_child
 def _after_fork() -> None:
     for journal in list(_open_journals):
         journal.leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

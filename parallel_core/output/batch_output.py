@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from memmapping.forks import in_child
 from parallel_core.output import pieces
 from parallel_core.output.capture import current_sink, is_redirected, note_worker, redirected
 from parallel_core.output.pieces import Piece, encode
@@ -67,14 +68,11 @@ _at_work: list[BatchOutput] = []
 _inherited: list[Handler] = []  # of the process that this one was forked from
 
 
+@in_child
 def _note_fork() -> None:
     _inherited[:] = handlers()
     _current.set(None)  # what a forked child gives to it is not read by anybody
     _at_work.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 def begin_output(started_by: StartedBy) -> None:

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Protocol
 
+from memmapping.forks import in_child
 from parallel_core.context.item import ContextItem, Part, Place
 
 _NAMES = ("stdout", "stderr")
@@ -163,16 +163,13 @@ def _put_back() -> None:
             setattr(sys, name, stream.original)
 
 
+@in_child
 def _forget_in_child() -> None:
     """Drop the sinks: nobody reads what a forked child gives to one."""
     global _lock, _sink
     _lock = threading.RLock()  # the thread that had it is not here
     _sink = ContextVar("parallel_core_output", default=None)  # so in every context
     _of_process.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class _Proxy:

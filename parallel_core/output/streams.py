@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from memmapping.forks import in_child
 from parallel_core.output import pieces
 from parallel_core.output.capture import note_worker
 from parallel_core.output.connection import OutputWriter
@@ -182,9 +183,8 @@ def send_output(writer: OutputWriter) -> Callable[[], None]:
     note_worker()
     out, err = WorkerStream(writer, "stdout"), WorkerStream(writer, "stderr")
     sys.stdout, sys.stderr = out, err
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=out.forget)
-        os.register_at_fork(after_in_child=err.forget)
+    in_child(out.forget)
+    in_child(err.forget)
 
     def finish_lines() -> None:
         out.finish_lines()

@@ -15,6 +15,7 @@ import os
 import sys
 from typing import NoReturn
 
+from memmapping.forks import around_forks, in_child
 from parallel_core.output.connection import OutputWriter
 from parallel_core.serialization.failure import traceback_text
 from parallel_core.workers.board import SIZE, Board
@@ -31,13 +32,10 @@ def generation() -> int:
     return _generation
 
 
+@in_child
 def _count() -> None:
     global _generation
     _generation += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count)
 
 
 def cut_off_children(board: Board, channel: Channel, output: OutputWriter) -> None:
@@ -45,18 +43,17 @@ def cut_off_children(board: Board, channel: Channel, output: OutputWriter) -> No
 
     See `mmap(2)`: a new mapping at the place of an old one replaces it, in the child alone.
     """
-    if not hasattr(os, "register_at_fork"):
-        return
 
     def before() -> None:
         import ctypes  # noqa: F401 - so that the child finds it imported
 
+    @in_child
     def after_in_child() -> None:
         channel.close()
         output.close()
         replace_by_private(board)
 
-    os.register_at_fork(before=before, after_in_child=after_in_child)
+    around_forks(before)
 
 
 def replace_by_private(board: Board) -> None:

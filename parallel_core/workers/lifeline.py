@@ -19,6 +19,7 @@ import os
 import threading
 from typing import NamedTuple
 
+from memmapping.forks import in_child
 from parallel_core.workers.system import arm_lifeline
 
 
@@ -91,6 +92,7 @@ def _end_if_gone(pid: int) -> None:
         os._exit(1)
 
 
+@in_child
 def _let_go_in_child() -> None:
     global _pipe
     ends, held = _pipe.ends, _pipe.held
@@ -101,7 +103,3 @@ def _let_go_in_child() -> None:
             os.close(end)
         except OSError:
             continue
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)

@@ -21,15 +21,15 @@ when it is gone, its workers are *lost*, and end.
 from __future__ import annotations
 
 import atexit
-import os
 import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from memmapping.forks import in_child
 from memmapping.interrupts import HeldInterrupts, HeldSignals
 from memmapping.modules import loaded
 from parallel_core.workers.channel import ChannelClosed
@@ -497,23 +497,16 @@ def worker_pool() -> WorkerPool:
             if _pool is None:
                 _pool = WorkerPool()
                 atexit.register(_pool.close)
-                _after_fork_in_child(_pool.forget)
+                in_child(_pool.forget)
     return _pool
 
 
+@in_child
 def _renew_lock() -> None:
     global _pool_lock
     _pool_lock = threading.Lock()  # the thread that had it is not here
 
 
-def _after_fork_in_child(function: Callable[[], None]) -> None:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=function)
-
-
 def end_idle_workers() -> int:
     """End the idle workers of this process now; return how many there were."""
     return _pool.shutdown() if _pool is not None else 0
-
-
-_after_fork_in_child(_renew_lock)

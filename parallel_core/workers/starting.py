@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from memmapping.forks import around_forks, in_child
 from memmapping.interrupts import HeldInterrupts
 from parallel_core import config
 from parallel_core.output.connection import output_pair
@@ -88,13 +89,8 @@ class _Starts:
 
 
 _births = _Starts()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_births.stop,
-        after_in_parent=_births.go_on,
-        after_in_child=_births.go_on_in_child,
-    )
+around_forks(_births.stop, _births.go_on)
+in_child(_births.go_on_in_child)
 
 
 def starts_held() -> AbstractContextManager[object]:

@@ -17,12 +17,12 @@ manager is not used, since calls overlap: the first that ends would put back wha
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from memmapping.forks import in_child
 from memmapping.interrupts import HeldInterrupts
 from parallel_core.workers.threads import (
     native_libraries,
@@ -156,13 +156,10 @@ def _setter_of_thread(library: Any) -> Callable[[int], object]:
         return fallback
 
 
+@in_child
 def _forget_in_child() -> None:
     """Forget the calls of the parent: nobody in a forked child ends them."""
     global _lock
     _lock = threading.RLock()
     _limits.clear()
     _lowered.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
