@@ -17,14 +17,14 @@ _FOR_EVER = -1.0
 
 
 class AsyncResult:
-    """The outcome of a task, now or later; what `WorkerPool.apply_async` returns.
+    """Present or future outcome of a task, returned by `WorkerPool.apply_async`.
 
     Parameters
     ----------
     callback : callable, optional
-        Is called with the result, before `get` returns it.
+        Function to call with the result, before `get` returns it.
     error_callback : callable, optional
-        Is called with the exception, before `get` raises it.
+        Function to call with the exception, before `get` raises it.
     """
 
     # The manager of an executor settles it as it settles a future, of which it has the methods
@@ -48,12 +48,12 @@ class AsyncResult:
         return not self._latch.locked()
 
     def successful(self) -> bool:
-        """Return whether the task is done and raised nothing.
+        """Return whether the task, which is done, raised nothing.
 
         Raises
         ------
         ValueError
-            When it is not done.
+            If the task is not done.
         """
         if not self.ready():
             raise ValueError("the task is not done: wait() for it, or ask ready() first")
@@ -71,7 +71,7 @@ class AsyncResult:
             self._latch.release()
 
     def get(self, timeout: float | None = None) -> Any:
-        """Return the result of the task; wait for it if need be.
+        """Return the result of the task; wait for it if necessary.
 
         Parameters
         ----------
@@ -81,9 +81,9 @@ class AsyncResult:
         Raises
         ------
         TimeoutError
-            When the task is not done by then; it goes on.
+            If the task is not done by then; it continues.
         Exception
-            What the task raised, or what became of it.
+            Exception of the task, or an error such as `WorkerDiedError`.
         """
         self.wait(timeout)
         if not self.ready():

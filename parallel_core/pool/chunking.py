@@ -27,7 +27,7 @@ def make_single_arguments(
     iterable_of_args : iterable
         The items.
     generator : bool, default True
-        Whether to return a generator; else a list.
+        Whether to return a generator instead of a list.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def chunk_tasks(
     chunk_size: float | None = None,
     n_splits: int | None = None,
 ) -> Generator[Any, None, None]:
-    """Yield the items in chunks: tuples, or slices where the input is a numpy array.
+    """Yield the items in chunks: tuples, or slices if the input is a numpy array.
 
     Parameters
     ----------
@@ -54,14 +54,15 @@ def chunk_tasks(
     iterable_len : int, optional
         Number of items to take; by default all.
     chunk_size : int or float, optional
-        Items in a chunk. With 2.5, every other chunk has 3 items and the others have 2.
+        Number of items in a chunk. With 2.5, every other chunk has 3 items and the others have 2.
     n_splits : int, optional
-        Number of chunks, where no `chunk_size` is given.
+        Number of chunks, if no `chunk_size` is given.
 
     Raises
     ------
     ValueError
-        Without `chunk_size` and `n_splits`, and with `n_splits` for items of unknown number.
+        If neither `chunk_size` nor `n_splits` is given, or `n_splits` for an unknown number of
+        items.
 
     Examples
     --------

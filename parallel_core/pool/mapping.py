@@ -23,11 +23,11 @@ def pmap(
     Parameters
     ----------
     function : callable
-        Runs in the workers. A lambda will do.
+        Function to run in the workers. It may be a lambda.
     iterable : iterable
-        Its arguments.
+        Arguments of `function`.
     *more : iterable
-        Further arguments; the shortest iterable says how many calls there are.
+        Further arguments. The shortest iterable determines the number of calls.
     n_jobs : int, default -1
         Number of workers, as for `Parallel`: -1 stands for all cores.
     **options
@@ -36,7 +36,7 @@ def pmap(
     Returns
     -------
     list
-        The results, in order; or what `return_as` and `reduce` make of them.
+        Results in the form of `return_as`, or the one value of `reduce`.
 
     Examples
     --------
@@ -64,9 +64,9 @@ def pstarmap(
     Parameters
     ----------
     function : callable
-        Runs in the workers.
+        Function to run in the workers.
     iterable : iterable of iterable
-        The arguments of each call.
+        Arguments of each call.
     n_jobs : int, default -1
         Number of workers, as for `Parallel`: -1 stands for all cores.
     **options
@@ -75,7 +75,7 @@ def pstarmap(
     Returns
     -------
     list
-        The results, in order; or what `return_as` and `reduce` make of them.
+        Results in the form of `return_as`, or the one value of `reduce`.
 
     Examples
     --------

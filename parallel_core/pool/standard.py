@@ -127,20 +127,20 @@ class _Chunk:
 
 
 class Pool:
-    """Workers that run functions, with the methods of `multiprocessing.pool.Pool`.
+    """Pool of workers with the methods of `multiprocessing.pool.Pool`.
 
     Parameters
     ----------
     processes : int, optional
-        Number of workers; by default one for each CPU.
+        Number of workers. By default one for each CPU.
     initializer : callable, optional
-        Called in each worker before its first task.
+        Function to call in each worker before its first task.
     initargs : iterable, default ()
-        Its arguments.
+        Arguments of `initializer`.
     maxtasksperchild : int, optional
         Number of tasks after which a worker is replaced.
     context : multiprocessing context, optional
-        Starts the workers; by default the one that `multiprocessing` would use.
+        Context that starts the workers. By default the one that `multiprocessing` would use.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Pool:
         return _AHEAD * self._params.n_jobs
 
     def close(self) -> None:
-        """Take in nothing more; what was taken in is finished."""
+        """Refuse further tasks; those that were submitted are finished."""
         if self._state == RUN:
             self._state = CLOSE
 
@@ -263,7 +263,7 @@ class Pool:
         self._workers.stop(at_once=True)
 
     def join(self) -> None:
-        """Wait until everything is done and the workers have ended; after `close`."""
+        """Wait until all tasks are done and the workers have ended; call `close` first."""
         if self._state == RUN:
             raise ValueError("Pool is still running: close() or terminate() it first")
         self._applies.drain()
@@ -325,16 +325,16 @@ class Pool:
 
 
 class ThreadPool(Pool):
-    """Threads of this process that run functions, with the methods of a `Pool`.
+    """Pool of threads of this process with the methods of `multiprocessing.pool.ThreadPool`.
 
     Parameters
     ----------
     processes : int, optional
-        Number of threads; by default one for each CPU.
+        Number of threads. By default one for each CPU.
     initializer : callable, optional
-        Called in each thread before its first task.
+        Function to call in each thread before its first task.
     initargs : iterable, default ()
-        Its arguments.
+        Arguments of `initializer`.
     """
 
     def __init__(

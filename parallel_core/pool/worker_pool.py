@@ -54,17 +54,18 @@ class WorkerPool:
     cpu_ids : list of int or list of list of int, optional
         CPUs that each worker may run on: an entry for each worker, or one for all.
     shared_objects : object, optional
-        Passed to all functions that run in workers, unless it is None. Workers started by a fork
-        share its memory until somebody writes to it; for others it is pickled once a worker;
-        threads get the object itself. Locks, queues and arrays of `multiprocessing` are allowed.
+        Object to pass to all functions that run in workers, unless it is None. Workers started by a
+        fork share its memory until a process writes to it. For other workers it is pickled once a
+        worker. Threads get the object itself. It may hold locks, queues and arrays of
+        `multiprocessing`.
     pass_worker_id : bool, default False
         Whether functions that run in workers get the number of their worker, from 0.
     use_worker_state : bool, default False
-        Whether they get a dictionary that lives as long as their worker.
+        Whether functions that run in workers get a dictionary that lives as long as their worker.
     start_method : str, default "fork"
-        How workers are started: ``"fork"``, ``"forkserver"`` or ``"spawn"`` by `multiprocessing`,
-        ``"processes"`` as those of `Parallel`, ``"threading"`` as threads of this process,
-        ``"loky"`` as workers of loky, which have no number, state, init or exit function.
+        Way to start workers: ``"fork"``, ``"forkserver"`` or ``"spawn"`` of `multiprocessing`;
+        ``"processes"`` for workers like those of `Parallel`; ``"threading"`` for threads of this
+        process; ``"loky"`` for workers of loky, which have no number, state, init or exit function.
     keep_alive : bool, default False
         Whether workers stay from one map to the next.
     use_dill : bool, default False
@@ -85,16 +86,17 @@ class WorkerPool:
     Raises
     ------
     ValueError, TypeError
-        For parameters that make no sense.
+        For invalid parameters.
 
     Notes
     -----
-    Arguments come in this order: worker number, shared objects, worker state, each only if it was
-    asked for, then those of the task.
+    Functions get their arguments in this order: worker number, shared objects, worker state (each
+    only if requested), then the arguments of the task.
 
     At the end of a ``with`` block, tasks of `apply_async` are finished, exit functions run, and
-    workers end; an exception stops the tasks instead. One map runs at a time: from another thread,
-    the next one waits its turn. Single calls run beside a map, then in workers of their own.
+    workers end. If the block ends with an exception, tasks are stopped instead. One map runs at a
+    time; a map of another thread waits for its end. Single calls can run beside a map, in workers
+    of their own.
 
     Examples
     --------
@@ -146,7 +148,7 @@ class WorkerPool:
 
     @property
     def ctx(self) -> Any:
-        """What makes locks, events, values and the like for workers of this pool."""
+        """Context that creates locks, events, values and the like for workers of this pool."""
         return context_of(self._params.start_method)
 
     def pass_on_worker_id(self, pass_on: bool = True) -> None:
@@ -165,7 +167,7 @@ class WorkerPool:
         Parameters
         ----------
         shared_objects : object, optional
-            Passed to all functions that run in workers, unless it is None.
+            Object to pass to all functions that run in workers, unless it is None.
         """
         self._params = self._params._replace(shared_objects=shared_objects)
 
@@ -224,21 +226,21 @@ class WorkerPool:
         Parameters
         ----------
         func : callable
-            Runs in the workers.
+            Function to run in the workers.
         iterable_of_args : iterable
-            The items. A dictionary gives keywords, any other iterable but a string, bytes or a
-            numpy array gives arguments, and anything else is one argument; see
-            `make_single_arguments`. A numpy array as the whole input is cut into slices.
+            Items. A dictionary gives keyword arguments, an iterable gives positional arguments, and
+            any other object is a single argument; so are strings, bytes and numpy arrays. See
+            `make_single_arguments`. If the whole input is a numpy array, it is cut into slices.
         iterable_len : int, optional
-            Number of items to take, and what a progress bar shows as the total; by default the
-            length of the iterable, if it has one.
+            Number of items to take, and the total of a progress bar. By default the length of the
+            iterable, if it has one.
         max_tasks_active : int, optional
-            Number of tasks that may be on their way ahead of the results.
+            Number of tasks that may be ahead of the results.
         chunk_size : int or float, optional
-            Tasks that are handed over together. By default, as many as keep the cost of that small;
-            the length of the iterable need not be known.
+            Number of tasks that are handed over together. By default it is adapted to the time of
+            tasks; the length of the iterable need not be known.
         n_splits : int, optional
-            Number of chunks, where no `chunk_size` is given. Without it, an array is cut into
+            Number of chunks, if no `chunk_size` is given. By default, an array is cut into
             ``4 * n_jobs`` slices.
         worker_lifespan : int, optional
             Number of tasks after which a worker is replaced.
@@ -247,8 +249,8 @@ class WorkerPool:
         concatenate_numpy_output : bool, default True
             Whether results that are all numpy arrays are joined to one.
         worker_init, worker_exit : callable, optional
-            Called in each worker before its first task, and before it ends. What `worker_exit`
-            returns can be had by `get_exit_results`.
+            Functions to call in each worker before its first task, and before it ends.
+            `get_exit_results` returns the values of `worker_exit`.
         task_timeout, worker_init_timeout, worker_exit_timeout : float, optional
             Seconds that a task, or one of these functions, may run.
         progress_bar_options : dict, optional
@@ -256,19 +258,19 @@ class WorkerPool:
         progress_bar_style : {"std", "rich", "notebook", "dashboard"}, optional
             Style of the progress bar.
         **options
-            Parameters in common with `Parallel`, which go before those of the pool.
+            Parameters in common with `Parallel`, which override those of the pool.
 
         Returns
         -------
         list or numpy.ndarray
-            The results.
+            Results.
 
         Raises
         ------
         RuntimeError
-            When a map of this thread is still running, whose results were not all taken.
+            If this thread has a map whose results were not all taken.
         ParallelError
-            See `parallel_core.errors`. What a task raises is raised as it is.
+            See `parallel_core.errors`. Exceptions of tasks are raised as themselves.
         """
         params = _map_params(locals())
         results = self._list("map", func, iterable_of_args, params, ReturnAs.LIST, options)
@@ -325,13 +327,13 @@ class WorkerPool:
     ) -> Generator[Any, None, None]:
         """Yield the results of `func` for all items, in their order; see `map`.
 
-        Nothing happens before the first result is asked for. Then the map runs, ahead of whoever
-        takes the results, until they are all taken, or the pool ends.
+        The map starts when the first result is requested. Then it runs ahead of the consumer until
+        all results are taken or the pool ends.
 
         Yields
         ------
         object
-            A result.
+            Result of an item.
         """
         params = _map_params(locals())
         kind = ReturnAs.GENERATOR
@@ -361,7 +363,7 @@ class WorkerPool:
         Yields
         ------
         object
-            A result.
+            Result of an item.
         """
         params = _map_params(locals())
         kind = ReturnAs.UNORDERED
@@ -386,7 +388,7 @@ class WorkerPool:
         Returns
         -------
         object
-            What `func` returned.
+            Return value of `func`.
         """
         if self._applies.is_mine():
             raise RuntimeError(
@@ -414,27 +416,27 @@ class WorkerPool:
         Parameters
         ----------
         func : callable
-            Runs in a worker.
+            Function to run in a worker.
         args : iterable or object, default ()
-            Its arguments; a value that is not iterable, a string, bytes or an array is one
-            argument.
+            Arguments of `func`. An object that is not iterable, a string, bytes or an array is a
+            single argument.
         kwargs : dict, optional
-            Its keyword arguments.
+            Keyword arguments of `func`.
         callback, error_callback : callable, optional
-            Called with the result, or with the exception, in a thread of the pool, before `get`
-            returns. What it raises is reported, and nothing else.
+            Functions to call with the result, or with the exception, in a thread of the pool before
+            `get` returns. If one raises, this is reported and has no other effect.
         worker_init, worker_exit, worker_init_timeout, worker_exit_timeout
-            As for `map`. Those of the first call hold until the workers end, at the end of the
+            As for `map`. Those of the first call apply until the workers end, at the end of the
             ``with`` block, by `stop_and_join` or after the next map.
         task_timeout : float, optional
-            Seconds that this task may run; the others go on when it ends for that.
+            Seconds that this task may run. Other tasks continue if it exceeds them.
         **options
-            Parameters in common with `Parallel`; those of the first call hold, too.
+            Parameters in common with `Parallel`; those of the first call apply, too.
 
         Returns
         -------
         AsyncResult
-            The outcome, now or later.
+            Present or future outcome of the call.
         """
         params = _map_params(locals())
         return self._submit(func, args, kwargs, callback, error_callback, params, options)
@@ -445,7 +447,7 @@ class WorkerPool:
         Parameters
         ----------
         keep_alive : bool, default False
-            Whether to let the workers live on, and only wait.
+            Whether to keep the workers, and only wait.
         """
         self._end_map_of_this_thread()
         self._applies.drain()
@@ -470,17 +472,17 @@ class WorkerPool:
         self._of_applies = None
 
     def get_exit_results(self) -> list[Any]:
-        """Return what exit functions have returned, in the order of the workers' numbers.
+        """Return the values of exit functions, in the order of the workers' numbers.
 
         Returns
         -------
         list
-            One entry for each worker that had a task; more where workers were replaced.
+            One entry for each worker that had a task, and more if workers were replaced.
         """
         return list(self._workers.exit_results)
 
     def get_insights(self) -> dict[str, Any]:
-        """Return what workers have spent their time on since they were started.
+        """Return how workers have spent their time since their start.
 
         Returns
         -------
