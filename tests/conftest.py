@@ -224,4 +224,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Count what was skipped, so that it is seen."""
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
-        terminalreporter.write_line(f"{len(skipped)} tests skipped; -rs tells why")
+        terminalreporter.write_line(f"{len(skipped)} tests skipped, for the reasons below")

@@ -22,7 +22,13 @@ from benchmarks.workload import discover
 from benchmarks.workloads.carried import Carried
 from benchmarks.workloads.parent_death import GetBusy
 from benchmarks.workloads.same_numbers import SameNumbers
-from watching import running
+from watching import LIMIT, running
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for what a program tells, and for its end; nobody judges how fast it is here."""
+    monkeypatch.setattr("benchmarks.watch.PATIENCE_SECONDS", LIMIT)
 
 
 def test_nothing_is_a_bar() -> None:
@@ -91,6 +97,7 @@ def test_figures_replace_what_stands_between_the_markers() -> None:
         replaced("<!-- figures: begin -->", "new")
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
 def test_a_watch_leaves_nothing() -> None:
     with Watch(GetBusy, "ours", 2, nbytes=8 << 20) as watch:
@@ -106,6 +113,7 @@ def test_a_watch_leaves_nothing() -> None:
     of_another.unlink()
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
 def test_what_is_set_up_holds_and_what_is_drawn_stays() -> None:
     pytest.importorskip("numpy")

@@ -456,11 +456,14 @@ def test_multiprocessing_allowed(tmp_path: Path) -> None:
     assert out == "processes\n"
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "loky"])
-@pytest.mark.parametrize("variable", ["JOBLIB_START_METHOD", "PARALLEL_CORE_START_METHOD"])
+@pytest.mark.parametrize(
+    ("variable", "method"),
+    [
+        *(("JOBLIB_START_METHOD", method) for method in ("fork", "spawn", "forkserver", "loky")),
+        *(("PARALLEL_CORE_START_METHOD", method) for method in ("fork", "loky")),
+    ],
+)
 def test_the_start_method(method: str, variable: str, tmp_path: Path) -> None:
-    if variable.startswith("PARALLEL") and method in ("spawn", "forkserver"):
-        pytest.skip("the other variable does it for these")
     script = """
         import os, sys
         from parallel_core import Parallel, delayed
@@ -843,11 +846,16 @@ def test_levels_of_one_backend(backend: str, levels: int) -> None:
     assert len(descend(levels, backend)) == levels + 1
 
 
-@pytest.mark.parametrize("outer", ["processes", "threading", "loky", "multiprocessing"])
-@pytest.mark.parametrize("inner", ["processes", "threading", "loky"])
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (outer, inner)
+        for outer in ("processes", "threading", "loky", "multiprocessing")
+        for inner in ("processes", "threading", "loky")
+        if not outer == inner == "loky"  # there is a test of that below
+    ],
+)
 def test_one_backend_within_another(outer: str, inner: str) -> None:
-    if outer == inner == "loky":
-        pytest.skip("a test of its own, below")
 
     def work(i: int) -> list[int]:
         return Parallel(n_jobs=2, backend=inner)(delayed(pow)(i, j) for j in range(5))

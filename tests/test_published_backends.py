@@ -128,9 +128,9 @@ def test_calls_within_tasks(parallel: Parallel, engine: Any) -> None:
     assert got == [(name, [x**y for y in range(4)]) for x in range(5)]
 
 
-def test_scattering_is_not_silently_left_out(engine: Any) -> None:
-    if engine[0] != "dask":
-        pytest.skip("dask has that")
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("engine", ["dask"], indirect=True)
+def test_scattering_is_not_silently_left_out() -> None:
     with pytest.warns(PerformanceWarning, match=r"scatter has no effect.*joblib's own Parallel"):
         parallel_config(backend="dask", scatter=[np.ones(3)]).unregister()
 

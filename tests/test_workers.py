@@ -34,6 +34,8 @@ from parallel_core.workers.messages import AfterFailure, Answer, FailureKind, Ru
 from parallel_core.workers.pool import worker_pool
 from watching import HOME, LIMIT, running, some, wait_until
 
+pytestmark = pytest.mark.warm_workers
+
 SHARED_MEMORY = Path("/dev/shm")
 OWN = ["processes", "multiprocessing"]
 
@@ -111,6 +113,7 @@ def test_workers_are_used_again(backend: str) -> None:
     assert pids_of(Parallel(2, backend=backend)) == before
 
 
+@pytest.mark.fresh_workers
 @pytest.mark.core
 def test_growing_and_shrinking() -> None:
     two = pids_of(Parallel(2))
@@ -142,6 +145,7 @@ def test_two_kinds_of_calls_in_turns_keep_their_workers() -> None:
         assert (pids_of(plain), pids_of(prepared)) == before
 
 
+@pytest.mark.fresh_workers
 @pytest.mark.core
 def test_shutdown_ends_all_idle_workers() -> None:
     pids = pids_of(Parallel(3), 3)
@@ -540,11 +544,18 @@ def test_what_tasks_print_is_seen(tmp_path: Path) -> None:
     assert sorted(out.splitlines()) == sorted(f"line {n}" for n in range(20))
 
 
-@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
-@pytest.mark.parametrize("kind", ["closed", "none", "string", "broken", "descriptor"])
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [
+        (kind, backend)
+        for kind in ("closed", "none", "string", "broken", "descriptor")
+        for backend in (*OWN, "loky", "threading")
+        # Those two flush sys.stdout themselves.
+        if not (backend == "loky" and kind != "string")
+        and (backend, kind) != ("multiprocessing", "broken")
+    ],
+)
 def test_strange_standard_streams(tmp_path: Path, kind: str, backend: str) -> None:
-    if (backend == "loky" and kind != "string") or (backend, kind) == ("multiprocessing", "broken"):
-        pytest.skip("loky and multiprocessing flush sys.stdout themselves")
     text = f"""
         import io, os, sys
         from parallel_core import Parallel, delayed
