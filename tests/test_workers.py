@@ -1075,7 +1075,7 @@ class Bench:
         self.batch = builder.finish(len(tasks))
         self.received = ReceivedDefinitions(definitions.call, {})
         self.received.receive(
-            {token: definition.sent for token, definition in self.batch.definitions.items()},
+            {token: definition.sent() for token, definition in self.batch.definitions.items()},
             (),
         )
         self.answers: list[Answer] = []
