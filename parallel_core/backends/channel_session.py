@@ -185,7 +185,7 @@ class ChannelSession(Session, Generic[W]):
         least = WORTH_SECONDS
         if not any(worker.ready and not worker.sent for worker in self._workers.all):
             if not self._workers.is_short:
-                return [], NEVER  # whoever is still being born may come too late
+                return [], NEVER  # one that is still starting may come too late
             least = _START_SECONDS
         candidates, not_yet = [], False
         for worker in self._workers.all:
@@ -498,7 +498,7 @@ class ChannelSession(Session, Generic[W]):
             self._reap(worker)
 
     def _reap_closed(self, seconds: float | None) -> float:
-        """Bury who has not ended in time; return how long to wait for others, at most `seconds`."""
+        """Let go of those that have not ended in time; return how long to wait for the others."""
         now = time.monotonic()
         closed = [entry for entry in self._closed if entry[1] in self._workers.all]
         self._closed = [entry for entry in closed if entry[0] > now]

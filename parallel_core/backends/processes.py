@@ -25,15 +25,7 @@ from parallel_core.workers.threads import import_only_variables
 
 
 class _PoolBackend(Backend):
-    """Base of the backends over our own worker pool.
-
-    Parameters
-    ----------
-    start_method : str
-        Tells apart workers that are started in different ways.
-    spawn : callable, optional
-        Starts a process; without it they are bare interpreters, see `workers.starting`.
-    """
+    """Base of the backends over our own worker pool."""
 
     style = Style.PUSH
     opens_files = True
@@ -79,13 +71,7 @@ class ProcessesBackend(_PoolBackend):
 
 
 class MultiprocessingBackend(_PoolBackend):
-    """Worker processes of our own that a context of multiprocessing starts.
-
-    Parameters
-    ----------
-    context : multiprocessing context
-        Starts them.
-    """
+    """Worker processes of our own that a context of multiprocessing starts."""
 
     name = "multiprocessing"
 

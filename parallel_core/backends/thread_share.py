@@ -11,18 +11,11 @@ from parallel_core.serialization.batch import HELD, NO_TOKEN, Batch, Call
 
 
 class Form(NamedTuple):
-    """What the items in the deque of a share are.
+    """What the items in the deque of a share are."""
 
-    Attributes
-    ----------
-    function : callable or None
-        Of all the tasks, whose arguments they are; None: they are whole tasks.
-    is_single : bool
-        Whether each is the one argument of a task.
-    """
-
+    #: Of all the tasks, whose arguments they are; None: they are whole tasks.
     function: Callable[..., Any] | None = None
-    is_single: bool = False
+    is_single: bool = False  #: whether each is the one argument of a task
 
     def whole(self, item: Any) -> Call:
         """Return the task that `item` stands for."""
@@ -43,21 +36,7 @@ class BatchInWork:
 
 
 class Share:
-    """Consecutive tasks of a batch.
-
-    Attributes
-    ----------
-    work : BatchInWork
-        The batch.
-    form : Form
-        Of its tasks.
-    tasks : deque
-        Those that no thread has begun.
-    end : int
-        Position after the last of them.
-    slot : int or None
-        Which thread they are for, if only that one may have them.
-    """
+    """Consecutive tasks of a batch."""
 
     __slots__ = ("end", "form", "slot", "tasks", "work")
 
@@ -69,11 +48,11 @@ class Share:
         end: int,
         slot: int | None = None,
     ) -> None:
-        self.slot = slot
-        self.work = work
-        self.form = form
-        self.tasks = tasks
-        self.end = end
+        self.slot = slot  #: which thread they are for, if only that one may have them
+        self.work = work  #: the batch
+        self.form = form  #: of its tasks
+        self.tasks = tasks  #: those that no thread has begun
+        self.end = end  #: position after the last of them
 
     def split(self, keep: int) -> Share | None:
         """Take away all but the next `keep`; only one thread at a time may ask for it."""

@@ -43,17 +43,7 @@ from parallel_core.workers.requests import Request
 
 
 class ThreadSession(Session):
-    """Threads for one call after the other, each with its own.
-
-    Parameters
-    ----------
-    n_jobs : int
-        How many, at most.
-    level : int
-        Nesting level of the tasks.
-    options : WorkerOptions
-        What they should be like.
-    """
+    """Threads for one call after the other, each with its own."""
 
     holds_tasks = True
     runs_here = True

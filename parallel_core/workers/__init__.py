@@ -30,9 +30,9 @@
   `thread_pools`: of those here, while threads of this process run tasks.
 - `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
   `messages`: what is said.
-- `stealing`: taking back what a worker has not started, with a `barrier`; `bell`: rung by any
-  thread.
-- `requests`: calls that a worker makes between two tasks.
+- `stealing`: of what a worker has not started, with a `barrier`; `bell`: rung by any thread.
+- `requests`: calls that a worker makes between two tasks; `sent`, `process`: what a worker has, and
+  what it is.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """

@@ -9,12 +9,8 @@ import threading
 class Bell:
     """A pipe with at most one byte in it, or about so.
 
-    Ringing costs a system call only if nobody has rung since it was heard.
-
-    Attributes
-    ----------
-    descriptor : int
-        Turns readable when somebody rings.
+    Ringing, which makes `descriptor` readable, costs a system call only if nobody has rung since it
+    was heard.
     """
 
     __slots__ = ("_has_rung", "_lock", "_other_end", "descriptor")

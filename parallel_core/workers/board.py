@@ -68,13 +68,7 @@ class Fence(enum.IntEnum):
 
 
 class Board:
-    """A view of one worker's page.
-
-    Parameters
-    ----------
-    descriptor : int
-        Of a file of `SIZE` bytes; it may be closed afterwards.
-    """
+    """A view of one worker's page: a file of `SIZE` bytes, whose descriptor may be closed then."""
 
     __slots__ = ("_memory", "times", "words")
 

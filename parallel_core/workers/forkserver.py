@@ -43,34 +43,20 @@ _KINDS = 4  # of fork servers that are kept
 
 
 class ForkedProcess:
-    """A worker that a fork server has forked, with the manners of `subprocess.Popen`.
-
-    Parameters
-    ----------
-    fork server : ForkServer
-        Its parent.
-    pid : int
-        Its number.
-    pidfd : int or None
-        As its parent opened it, which closes with this object.
-
-    Attributes
-    ----------
-    peak_memory : int
-        The most that it ever held, in bytes; 0 while it runs, and where nobody knows.
-    """
+    """A worker that a fork server has forked, with the manners of `subprocess.Popen`."""
 
     def __init__(self, forkserver: ForkServer, pid: int, pidfd: int | None) -> None:
-        self._template = forkserver
+        self._forkserver = forkserver
         self.pid = pid
         self.pidfd = pidfd
         self.returncode: int | None = None
+        #: The most that it ever held, in bytes; 0 while it runs, and where nobody knows.
         self.peak_memory = 0
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs."""
         if self.returncode is None and self._has_ended():
-            outcome = self._template.outcome(self.pid)
+            outcome = self._forkserver.outcome(self.pid)
             if outcome is not None:
                 self.returncode, self.peak_memory = outcome
                 self._close()
@@ -78,7 +64,7 @@ class ForkedProcess:
 
     def _has_ended(self) -> bool:
         if self.pidfd is None:
-            return self._template.usable or not os.path.exists(f"/proc/{self.pid}")
+            return self._forkserver.usable or not os.path.exists(f"/proc/{self.pid}")
         poller = select.poll()
         poller.register(self.pidfd, select.POLLIN)
         return bool(poller.poll(0))
@@ -104,22 +90,6 @@ class ForkedProcess:
 class ForkServer:
     """The handle on one of them.
 
-    Parameters
-    ----------
-    key : WorkerKey
-        For which workers: their modules and variables.
-    now : ProcessState
-        What is true of the caller's process.
-    reloads : int
-        See `workers.reloads`.
-
-    Attributes
-    ----------
-    usable : bool
-        Whether it was not let go of.
-    is_ready : bool
-        Whether it has imported its modules, and so forks.
-
     Raises
     ------
     WorkerStartError
@@ -131,11 +101,11 @@ class ForkServer:
         self._reloads = reloads
         self._lock = threading.RLock()  # a finalizer may come in between, in the same thread
         self._is_asked = False
-        self.is_ready = False
+        self.is_ready = False  #: whether it has imported its modules, and so forks
         self._children: set[int] = set()
         self._is_retired = False
         self._idle_seconds = now.idle_seconds
-        self.usable = True
+        self.usable = True  #: whether it was not let go of
         try:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -205,7 +175,7 @@ class ForkServer:
             raise ForkServerClosed("it has ended")
 
     def fits(self, key: WorkerKey, now: ProcessState, reloads: int | None = None) -> bool:
-        """Whether its children are as workers should be that are born now."""
+        """Whether its children are as workers should be that start now."""
         return (
             self.usable
             and self.is_ready

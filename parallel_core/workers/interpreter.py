@@ -11,15 +11,10 @@ _KIB = 1024  # the unit of ru_maxrss on Linux; see getrusage(2)
 
 
 class Interpreter(subprocess.Popen[bytes]):
-    """A process as `subprocess` starts it.
-
-    Attributes
-    ----------
-    peak_memory : int
-        The most that it ever held, in bytes; 0 while it runs, and where nobody knows.
-    """
+    """A process as `subprocess` starts it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: The most that it ever held, in bytes; 0 while it runs, and where nobody knows.
         self.peak_memory = 0
         super().__init__(*args, **kwargs)
         # Until its program was loaded it was a copy of this process, whose peak counts as its own.

@@ -79,7 +79,7 @@ def hold_on(lifeline: Lifeline | None) -> None:
 
 
 def _end_if_gone(pid: int) -> None:
-    """End with a process that ended while this worker was being born."""
+    """End with a process that ended while this worker was being started."""
     try:
         os.kill(pid, 0)
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -93,17 +93,11 @@ class Sender(Channel):
 
 
 class Receiver(Channel):
-    """The worker's end.
-
-    Attributes
-    ----------
-    descriptors : deque of list of int
-        What came beside messages, in their order.
-    """
+    """The worker's end."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
-        self.descriptors: deque[list[int]] = deque()
+        self.descriptors: deque[list[int]] = deque()  #: what came beside messages, in their order
 
     def expect(self) -> None:
         """Take in descriptors from now on."""

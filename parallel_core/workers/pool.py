@@ -71,7 +71,7 @@ class WorkerPool:
         self._leaving: list[tuple[Worker, float]] = []  # retired, and by when they should be gone
         self._listens = False
         self._forkservers: ForkServers | None = None
-        self._teams_gone: deque[ref[WorkerGroup]] = deque()
+        self._groups_gone: deque[ref[WorkerGroup]] = deque()
         self._closed: deque[str] = deque()  # shared objects, until the workers have been told
 
     def lease(
@@ -85,7 +85,7 @@ class WorkerPool:
             When not even one can be had.
         """
         current = reloads()
-        if self._teams_gone:
+        if self._groups_gone:
             self._end_lost()
         with HeldSignals(), self._lock:
             spare = self._note_demand(wanted, key)
@@ -131,7 +131,7 @@ class WorkerPool:
             When not even one can be had.
         """
         current = reloads()
-        if self._teams_gone:
+        if self._groups_gone:
             self._end_lost()
         unneeded: list[Worker] = []
         with HeldSignals(), self._lock:
@@ -245,13 +245,13 @@ class WorkerPool:
     def replace(self, key: WorkerKey, state: ProcessState, spawn: Spawn | None = None) -> Worker:
         """Return a new worker, for a lease that is short of one."""
         with HeldSignals():
-            worker = self._give_birth(key, state, spawn)
+            worker = self._start(key, state, spawn)
             with self._lock:
                 self._all.add(worker)
             settle(worker)
         return worker
 
-    def _give_birth(self, key: WorkerKey, state: ProcessState, spawn: Spawn | None) -> Worker:
+    def _start(self, key: WorkerKey, state: ProcessState, spawn: Spawn | None) -> Worker:
         """Have a worker forked from its fork server, if there is one, else started anew."""
         forkserver = None
         if key.preload and spawn is None and self._forkservers is not None:
@@ -363,7 +363,7 @@ class WorkerPool:
 
     def shutdown(self) -> int:
         """End all idle workers now; return how many there were."""
-        if self._teams_gone:
+        if self._groups_gone:
             self._end_lost()
         with HeldSignals(), self._lock:
             retired, self._leaving = [worker for worker, _ in self._leaving], []
@@ -458,16 +458,16 @@ class WorkerPool:
 
     def _note_gone(self, group: ref[WorkerGroup]) -> None:
         """Note that nobody has a group; this may be at any moment, in any thread."""
-        self._teams_gone.append(group)
+        self._groups_gone.append(group)
         self._end_lost()
 
     def _end_lost(self) -> None:
         """End the workers that nobody has, unless the lock is taken: then whoever comes next."""
         with HeldSignals():
             lost: list[Worker] = []
-            while self._teams_gone and self._lock.acquire(blocking=False):
+            while self._groups_gone and self._lock.acquire(blocking=False):
                 try:
-                    self._teams_gone.clear()
+                    self._groups_gone.clear()
                     lost += [one for one in self._all if one.owner and one.owner() is None]
                     self._all.difference_update(lost)
                 finally:

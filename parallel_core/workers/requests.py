@@ -22,30 +22,16 @@ from parallel_core.workers.messages import Ask, Reply
 
 
 class Request:
-    """A call that a worker was asked for, and, later, its answer.
-
-    Attributes
-    ----------
-    phase : Phase
-        What the worker's board says meanwhile.
-    data : bytes
-        The pickle of ``(function, arguments)``.
-    what : str
-        What it is, in words: ``"worker_init connect()"``.
-    limit : float or None
-        How many seconds it may take.
-    is_late : bool
-        Whether it took longer, so that its worker was killed.
-    """
+    """A call that a worker was asked for, and, later, its answer."""
 
     __slots__ = ("_outcome", "data", "is_late", "limit", "phase", "what")
 
     def __init__(self, phase: Phase, data: bytes, what: str, limit: float | None = None) -> None:
-        self.phase = phase
-        self.data = data
-        self.what = what
-        self.limit = limit
-        self.is_late = False
+        self.phase = phase  #: what the worker's board says meanwhile
+        self.data = data  #: the pickle of ``(function, arguments)``
+        self.what = what  #: what it is, in words: ``"worker_init connect()"``
+        self.limit = limit  #: how many seconds it may take
+        self.is_late = False  #: whether it took longer, so that its worker was killed
         self._outcome: tuple[Any, BaseException | None] | None = None
 
     @property

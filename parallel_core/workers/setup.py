@@ -21,66 +21,31 @@ from parallel_core.workers.threads import limited_environment, process_environme
 
 
 class ProcessState(NamedTuple):
-    """What is true of the caller's process, and should be of the worker.
+    """What is true of the caller's process, and should be of the worker."""
 
-    Attributes
-    ----------
-    path : tuple
-        ``sys.path``.
-    folder : str or None
-        The working directory; None when it was removed under us.
-    argv : tuple
-        ``sys.argv``.
-    idle_seconds : float or None
-        After how long without a batch to leave.
-    level : int
-        Nesting level of the tasks.
-    environment : dict
-        The environment variables, as bytes.
-    threads : int or None
-        How many threads numeric libraries may use; None: as the environment says.
-    max_memory : int or None
-        How many bytes it may hold between two tasks.
-    logs : bool
-        Whether the root logger has handlers.
-    authkey : bytes or None
-        For proxies of `multiprocessing` managers among the arguments; None while there are none.
-    """
-
-    path: tuple[str, ...]
-    folder: str | None
-    argv: tuple[str, ...]
-    idle_seconds: float | None
-    level: int
-    environment: dict[bytes, bytes]
+    path: tuple[str, ...]  #: ``sys.path``
+    folder: str | None  #: the working directory; None when it was removed under us
+    argv: tuple[str, ...]  #: ``sys.argv``
+    idle_seconds: float | None  #: after how long without a batch to leave
+    level: int  #: nesting level of the tasks
+    environment: dict[bytes, bytes]  #: the environment variables, as bytes
+    #: How many threads numeric libraries may use; None: as the environment says.
     threads: int | None = None
-    max_memory: int | None = None
-    logs: bool = False
+    max_memory: int | None = None  #: how many bytes it may hold between two tasks
+    logs: bool = False  #: whether the root logger has handlers
+    #: For proxies of `multiprocessing` managers among the arguments; None while there are none.
     authkey: bytes | None = None
 
 
 class StartSettings(NamedTuple):
-    """What a worker is told once, when it is born.
+    """What a worker is told once, when it starts."""
 
-    Attributes
-    ----------
-    initializer : bytes or None
-        The pickle of ``(function, arguments)``.
-    environment : tuple of str
-        Names of variables that are the worker's own, whatever the caller's process has.
-    preload : tuple of str
-        Modules to import first.
-    hooks : tuple of str
-        What to call before that; see `config.worker_hooks`.
-    parent : int
-        Process whose main thread has started it; 0 if another thread has.
-    """
-
-    initializer: bytes | None
+    initializer: bytes | None  #: the pickle of ``(function, arguments)``
+    #: Names of variables that are the worker's own, whatever the caller's process has.
     environment: tuple[str, ...]
-    preload: tuple[str, ...]
-    hooks: tuple[str, ...]
-    parent: int = 0
+    preload: tuple[str, ...]  #: modules to import first
+    hooks: tuple[str, ...]  #: what to call before that; see `config.worker_hooks`
+    parent: int = 0  #: process whose main thread has started it; 0 if another thread has
 
 
 def process_state(
@@ -192,45 +157,23 @@ def run_initializer(data: bytes) -> dict[str, Any]:
 
 
 class Exclusive:
-    """One session, as the only one that may have workers; equal to itself alone.
-
-    Attributes
-    ----------
-    shared : object
-        What a process gets as it starts, where multiprocessing starts it.
-    """
+    """One session, as the only one that may have workers; equal to itself alone."""
 
     __slots__ = ("shared",)
 
     def __init__(self, shared: Any = None) -> None:
-        self.shared = shared
+        self.shared = shared  #: what a process gets as it starts, where multiprocessing starts it
 
 
 class WorkerKey(NamedTuple):
-    """What makes workers interchangeable: two calls share them when this is equal.
+    """What makes workers interchangeable: two calls share them when this is equal."""
 
-    Attributes
-    ----------
-    start_method : str
-        How they are born; see `start`.
-    initializer : bytes or None
-        The pickle of ``(function, arguments)``.
-    environment : tuple of (str, str)
-        Variables set before the worker's first import, which could not be changed later.
-    preload : tuple of str
-        Modules that it has imported before its first task.
-    hooks : tuple of str
-        What it has called before that.
-    setup : bytes
-        The pickles of the functions that prepare it for each session, and of what ends one.
-    exclusive : Exclusive or None
-        Of workers that one session alone may have.
-    """
-
-    start_method: str
-    initializer: bytes | None = None
+    start_method: str  #: how they are started; see `starting`
+    initializer: bytes | None = None  #: the pickle of ``(function, arguments)``
+    #: Variables set before the worker's first import, which could not be changed later.
     environment: tuple[tuple[str, str], ...] = ()
-    preload: tuple[str, ...] = ()
-    hooks: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()  #: modules that it has imported before its first task
+    hooks: tuple[str, ...] = ()  #: what it has called before that
+    #: The pickles of the functions that prepare it for each session, and of what ends one.
     setup: bytes = b""
-    exclusive: Exclusive | None = None
+    exclusive: Exclusive | None = None  #: of workers that one session alone may have

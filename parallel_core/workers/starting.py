@@ -88,13 +88,13 @@ class _Starts:
         _our_ends.clear()
 
 
-_births = _Starts()
-around_forks(_births.stop, _births.go_on)
-in_child(_births.go_on_in_child)
+_starts = _Starts()
+around_forks(_starts.stop, _starts.go_on)
+in_child(_starts.go_on_in_child)
 
 
 def starts_held() -> AbstractContextManager[object]:
-    """Return a block in which no thread forks, and none but this one gives start.
+    """Return a block in which no thread forks, and none but this one starts a process.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def starts_held() -> AbstractContextManager[object]:
     reason = config.processes_forbidden() or no_processes()
     if reason is not None:
         raise WorkerStartError(reason)
-    return _births.lock
+    return _starts.lock
 
 
 def start_worker(key: WorkerKey, state: ProcessState, spawn: Spawn | None = None) -> Worker:

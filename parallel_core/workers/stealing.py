@@ -1,4 +1,4 @@
-"""Taking back from a worker what it has not started, without waiting for its answer.
+"""Stealing from a worker what it has not started, without waiting for its answer.
 
 Tasks of a worker have numbers, in the order in which they were sent. Two words of its board decide
 who has a task::
