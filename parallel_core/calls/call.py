@@ -58,7 +58,7 @@ class Dispatch(Protocol):
         """Yield results as they come."""
 
     def abandon(self) -> None:
-        """End the call now; nothing of it goes on."""
+        """End the call now, and stop what still runs."""
 
 
 class Call:

@@ -1,4 +1,4 @@
-"""Results on their way to the caller: a list, in order as they come, or just as they come."""
+"""Results on their way to the caller: as a list, in order, or as they come."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class OrderedDelivery:
         return values
 
     def pass_over(self) -> None:
-        """Go on with the next result that is there: the ones before it will never come."""
+        """Continue with the next result that is there: earlier ones will never come."""
         if self._waiting:
             self.next = min(self._waiting)
 
@@ -84,11 +84,7 @@ class UnorderedDelivery:
 
 
 class NumberedDelivery:
-    """Chunks as they come, with the position of their first result.
-
-    What is taken is one list of chunks, for the taker to empty: so nothing here refers to a result
-    that somebody else has.
-    """
+    """Chunks as they come, with the position of their first result."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[int, list[Any]]] = []
@@ -99,7 +95,8 @@ class NumberedDelivery:
             self.waiting.append((first, values))
 
     def take(self) -> list[Any] | None:
-        """Return a list of the list of all chunks, or None when there are none."""
+        """Return a list of the list of all chunks, or None if there are none."""
+        # The consumer empties that list. So nothing here refers to a result that was taken.
         if not self.waiting:
             return None
         taken, self.waiting = self.waiting, []
@@ -117,7 +114,7 @@ Delivery = ListDelivery | OrderedDelivery | UnorderedDelivery | NumberedDelivery
 
 
 def delivery_for(return_as: ReturnAs, is_live: bool = False) -> Delivery:
-    """Return an empty delivery of the kind that the caller asked for, or who put live tasks in."""
+    """Return an empty delivery for `return_as`, or for tasks that are added during the call."""
     if is_live:
         return NumberedDelivery()
     if return_as is ReturnAs.LIST:

@@ -163,7 +163,7 @@ class BatchLoop:
                 self._advance()
 
     def abandon(self) -> None:
-        """End the call now; nothing of it goes on."""
+        """End the call now, and stop what still runs."""
         self._is_over = True
         self._backlog.clear()
         self._requeued.clear()
@@ -230,13 +230,13 @@ class BatchLoop:
         return interruption is not None and interruption.is_set
 
     def _live_is_due(self, live: TaskQueue) -> bool:
-        """Whether there is a task to begin now: what is pulled cannot be cancelled any more."""
+        """Whether to pull a task now: one that is pulled cannot be cancelled any more."""
         if live.is_empty():
             return live.is_over()
         return not self._backlog and self._session.has_capacity(self._max_queued())
 
     def _is_held_back(self) -> bool:
-        """Whether there is something to hand over, and too little memory for it."""
+        """Whether there is a batch to submit, and too little memory for it."""
         gate = self._limits.gate
         return gate is not None and bool(self._backlog) and gate.hold(self._window.in_flight)
 
@@ -281,7 +281,7 @@ class BatchLoop:
         self._window.resolved()
 
     def _fill(self) -> None:
-        """Hand over and pull until there is no room or nothing more may be pulled."""
+        """Submit and pull until there is no room or nothing more may be pulled."""
         outcomes = self.outcomes
         while outcomes.failure is None and not outcomes.stopped_early and not self._is_held_back():
             if self._backlog:
@@ -300,12 +300,12 @@ class BatchLoop:
                 self._take_news(0.0)
 
     def _has_results(self) -> bool:
-        """Whether somebody waits for results that are here, while there is ever more to pull."""
+        """Whether a consumer waits for results that are here, while there is more to pull."""
         delivery = self.outcomes.delivery
         return type(delivery) is NumberedDelivery and bool(delivery.waiting)
 
     def _steal(self) -> bool:
-        """Have a busy worker give what it has not started to an idle one; return if it does."""
+        """Steal tasks of a busy worker for an idle one; return whether there were any."""
         # What is not worth it now may be worth it soon, when a task that was thought to be quick
         # has not ended. So the session says when to look again: when the waiting tasks should be
         # done.
@@ -339,7 +339,7 @@ class BatchLoop:
         return batch.start // self._turn % self._n_slots
 
     def _hand_over_all(self) -> None:
-        """Submit what was pulled: it goes on, whatever the consumer does meanwhile."""
+        """Submit all pulled batches: they run while the consumer rests."""
         if self.outcomes.stopped_early or self.outcomes.failure is not None:
             return
         if self._is_held_back():
@@ -349,7 +349,7 @@ class BatchLoop:
         self._session.start_workers()
 
     def _max_queued(self) -> int:
-        """Return how many batches a worker may have, the one that it runs included."""
+        """Return how many batches a worker may have, including the one that it runs."""
         if not self._is_windowed and self._sizer.long_tasks:
             return 1
         return self._deepest_queue
@@ -391,7 +391,7 @@ class BatchLoop:
         return self._sizer.share(self._source.position - elsewhere)
 
     def _advance(self) -> None:
-        """Wait for news and act on it."""
+        """Wait for outcomes and take them in."""
         if self._is_interrupted():
             self._fail(CallInterrupted())
             return
@@ -405,7 +405,7 @@ class BatchLoop:
         self._fill()
 
     def _next_look(self) -> float:
-        """Return when to stop waiting for news, of the clock."""
+        """Return the time to stop waiting for outcomes, by the clock."""
         until = min(self._deadline.at, self._steal_again)
         if self._timeout is not None:
             if self._live is not None and self._live.times_each:
@@ -469,7 +469,7 @@ class BatchLoop:
                 self._backlog.extendleft(reversed(completion.unrun))
 
     def _judge(self, failure: Failure, replay: Replay, batch: Batch | None = None) -> None:
-        """Do with a failure what the policy says; without a `batch` it cannot be tried again."""
+        """Follow the policy about a failure; without a `batch` the task cannot be retried."""
         verdict = self.outcomes.judge(failure, replay, may_retry=batch is not None)
         if self.outcomes.failure is not None:
             self._fail(self.outcomes.failure)

@@ -90,7 +90,7 @@ class Outcomes:
         return self.delivery.results
 
     def items_here(self) -> Sequence[ContextItem]:
-        """Return what holds inside tasks that run in the caller's own thread."""
+        """Return the context items of tasks that run in the caller's own thread."""
         return items_for(self.context_items, Place.CALLER)
 
     def look_up(self, tasks: Iterable[Any]) -> Iterable[Any]:
@@ -171,7 +171,7 @@ class Outcomes:
             self.emit(answer)
 
     def fold(self, first: int, count: int, values: list[Any]) -> None:
-        """Take in what `count` results were folded to."""
+        """Take in the value that `count` results were folded to."""
         assert self.folded is not None
         self.completed += count
         fatal = self.folded.put(first, count, values)
@@ -212,7 +212,7 @@ class Outcomes:
         return self.delivery.take()
 
     def pass_over(self) -> bool:
-        """Go on with results that wait for others which never come; return if there are any."""
+        """Continue with results that wait for others that never come; return if there are any."""
         assert not isinstance(self.delivery, ListDelivery)
         self.delivery.pass_over()
         return bool(self.delivery.arrived())
@@ -222,13 +222,13 @@ class Outcomes:
         return drop_placeholders(values) if self._has_placeholders else values
 
     def finish(self) -> Any:
-        """Return what the call returns; every task has its outcome, or the call stopped early."""
+        """Return the value of the call: every task has its outcome, or the call stopped early."""
         if self.folded is not None:
             return self.folded.finish(self.completed)
         return self.shown(self.results)
 
     def partial(self) -> tuple[PartialResults, Replay | None]:
-        """Return the results of a call that ended early, and how to replay what ended it."""
+        """Return the results of a call that ended early, and the replay of the failed task."""
         if self.folded is not None:
             return PartialResults(), self._replay
         return PartialResults(self.delivery.arrived()), self._replay

@@ -19,7 +19,7 @@ _MOST = 1 << 17
 _MOST_NBYTES = 1 << 20
 _MOST_RESULT_NBYTES = 4 << 20  # for more, new memory takes longer to get than to fill
 _MOST_SECONDS = 0.5  # longer batches keep results back and end far apart
-_DISPATCH_SHARE = 0.01  # of a worker's time, for handing over what it does in it
+_DISPATCH_SHARE = 0.01  # of a worker's time, for the submission of its work
 _BUSY_SHARE = 0.25  # of the dispatcher's time, for that; reading the answers costs as much again
 _LEAST_WEIGHT = 1 / 1024
 _BYTES_WEIGHT = 0.5
@@ -91,7 +91,7 @@ class BatchSizer:
         ask: Callable[[], int] | None = None,
     ) -> None:
         self._ask = ask if fixed is None else None  # of an engine that knows better
-        self._fixed = fixed  # by the caller, who is obeyed whatever the input does
+        self._fixed = fixed  # by the caller: kept whatever the input does
         self._aim = self._least_aim = aim_seconds
         self._most = min(most or _MOST, _MOST)
         self._most_nbytes = min(most_nbytes, _MOST_NBYTES)

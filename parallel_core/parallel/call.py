@@ -208,9 +208,9 @@ class Parallel(Runner, Generic[Returns, Instead]):
     if not TYPE_CHECKING:  # here, a type variable has no default
         __class_getitem__ = classmethod(GenericAlias)
     else:
-        # The first five tell apart what a call returns; what fits none of them fits the sixth. The
-        # last one is for backends of somebody's own, which take further parameters. Types of the
-        # same parameter are the same in all: else mypy takes results for Any where it is one.
+        # The first five distinguish the kinds of results; all other parameters fit the sixth. The
+        # last one is for backends that take parameters of their own. A parameter has the same type
+        # in all of them: otherwise mypy takes results for Any if the parameter is one.
         @overload
         def __init__(
             self: Parallel[Listed, Never],
@@ -306,7 +306,7 @@ class Parallel(Runner, Generic[Returns, Instead]):
 
         def __init__(self, *args: Any, **params: Any) -> None: ...
 
-    # What is not known comes first: Any fits it, and then the result is Any.
+    # The unknown kind comes first: Any fits it, and then the result is Any.
     @overload
     def __call__(self: Parallel[Unknown, Never], iterable: Iterable[TaskLike[Any]]) -> Any: ...
     @overload
