@@ -10,9 +10,9 @@
                our Parallel                             backend ─▶ workers of ours
 
 - `joblib_patch`: `install` and `uninstall` put our names into joblib's modules and back.
-- `bars`: progress bars that are hung into joblib's callback are told of our completions.
-- `slimming`: what scikit-learn puts into every task goes to each worker once.
+- `bars`: drives progress bars that replace joblib's callback.
+- `slimming`: sends what all tasks of scikit-learn share to each worker once.
 - `backend`: `register_joblib` gives joblib a backend over our workers.
 
-joblib is imported only when one of them is asked for.
+joblib is imported only when one of these is called.
 """

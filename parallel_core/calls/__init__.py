@@ -11,9 +11,9 @@
 
 `Parallel`, the executor and the calls of event loops make calls, and do nothing else with tasks.
 
-- `spec`: the parameters, checked, in groups; `parameters`: which there are.
-- `checks`: the checks of all of them; `pre_dispatch`: arithmetic with ``n_jobs``.
-- `choice`: which backend, from hints, constraints, context and nesting.
-- `call`: one call, from its start to its end; `nesting`: what its tasks are told of it.
-- `resources`: what it runs on, which calls of a ``with`` block share.
+- `spec`: the checked parameters, in groups; `parameters`: their names and types.
+- `checks`: the checks of all parameters; `pre_dispatch`: arithmetic with ``n_jobs``.
+- `choice`: the choice of a backend, from hints, constraints, context and nesting.
+- `call`: one call, from its start to its end; `nesting`: settings of calls within its tasks.
+- `resources`: what it runs on, shared by the calls of a ``with`` block.
 """

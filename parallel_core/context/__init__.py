@@ -1,4 +1,4 @@
-"""What the caller has set up, and that holds inside the tasks.
+"""Settings of the caller that apply inside tasks.
 
 ::
 
@@ -11,11 +11,11 @@
     │                        │                         │          end                │
     └────────────────────────┘                         └─────────────────────────────┘
 
-- `item`: one thing that holds there, and its part in one batch; where which is needed.
-- `batch_context`: all of them around the tasks of one batch; how they travel.
-- `capturing`: which there are for a call that begins.
-- `process`: warning filters, logging levels, folder and import path, the configuration in force.
+- `item`: a context item, and its part in one batch; `batch_context`: all items around the tasks of
+  one batch, and how they travel; `capturing`: the items of a call that begins.
+- `process`: warning filters, logging levels, working directory, import path, configuration.
 - `variables`: context variables, decimal's context, numpy's handling of errors.
-- `registered`: what libraries and users have registered.
+- `registered`: settings that libraries and users have registered.
 - `seeds`: a stream of random numbers for each task; `legacy`: the global generators.
+- `this_worker`: number, state and shared objects of a worker, for its tasks.
 """

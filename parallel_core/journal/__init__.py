@@ -1,4 +1,4 @@
-"""Journal: the results of a call in a file, for the same call to go on from after a crash.
+"""Journal: the results of a call in a file, from which the same call continues after a crash.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What happens in a call, for whoever wants to know.
+"""Events of a call, and their observers.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What tasks print, log and warn of: it appears in the caller as if it had happened there.
+"""Output, log records and warnings of tasks: they appear in the caller as if made there.
 
 ::
 

@@ -16,23 +16,23 @@
     │   lifeline (write end) ──│ ─ ─ closed: SIGKILL ─▶│ lifeline (read end)     │
     └──────────────────────────┘                       └─────────────────────────┘
 
-- `pool`: workers are leased to a call and go back warm, keyed by what was set up in them;
-  `reloads`: and by which modules were reloaded; `group`: those leased together.
-- `starting`: a trimmed child by `subprocess`, or one of any `multiprocessing` context;
-  `interpreter`: the former, which tells afterwards how much memory it had; `context_child`: the
-  first that the latter runs.
+- `pool`: leases workers to calls and takes them back warm, keyed by their set-up; `reloads`: and by
+  reloaded modules; `group`: workers that were leased together.
+- `starting`: a bare interpreter by `subprocess`, or a child of a `multiprocessing` context;
+  `interpreter`: the former, which reports its use of memory at its end; `context_child`: the first
+  code of the latter.
 - `forkserver`, `forkserver_main`: a process that has imported modules and forks workers on request;
-  `forkserver_channel`: what the two say to each other; `preload`: the import, and how it fails.
-- `worker`: the parent's handle on one worker, and how it ends.
-- `main`, `execute`: what runs in the child; `folding`: the same where results are folded; `memory`:
-  how much it holds; `forks`: what it forks is cut off.
-- `setup`: what a worker is told of the caller's process; `threads`: of numeric libraries;
-  `thread_pools`: of those here, while threads of this process run tasks.
-- `channel`: frames over the socket; `passing`: descriptors beside them; `board`: the shared page;
-  `messages`: what is said.
-- `stealing`: of what a worker has not started, with a `barrier`; `bell`: rung by any thread.
-- `requests`: calls that a worker makes between two tasks; `sent`, `process`: what a worker has, and
-  what it is.
+  `forkserver_channel`: messages between the two; `preload`: the import, and how it fails.
+- `worker`: the parent's handle on one worker; `sent`: its batches, and its end; `process`: the
+  interface of its process.
+- `main`, `execute`: the code of the child; `results`: what becomes of results; `folding`: the same
+  if results are folded; `memory`: its use of memory; `forks`: cuts off children that it forks.
+- `setup`: the state of the caller's process, as a worker is told; `threads`: limits of numeric
+  libraries; `thread_pools`: the same in this process, while its threads run tasks.
+- `channel`: frames over the socket; `passing`: descriptors beside them; `messages`: their kinds;
+  `remote_memory`: large results, read in the worker's memory; `board`: the shared page.
+- `stealing`: of tasks that a worker has not started, with a `barrier`; `bell`: rung by any thread.
+- `requests`: calls that a worker makes between two tasks.
 - `lifeline`: for workers that another engine starts.
 - `system`: the seam to the operating system.
 """
