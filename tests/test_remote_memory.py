@@ -135,6 +135,20 @@ def test_results_that_were_there_before_a_death(reads: list[int]) -> None:
     assert len(reads) == 2
 
 
+WITHOUT_NUMPY = """
+from parallel_core import Parallel, delayed
+results = Parallel(2)(delayed(bytes)(3 << 20) for _ in range(4))
+import sys
+print([len(result) >> 20 for result in results], "numpy" in sys.modules)
+"""
+
+
+def test_without_numpy_results_are_sent() -> None:
+    command = [sys.executable, "-c", WITHOUT_NUMPY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.stdout == "[3, 3, 3, 3] False\n", done.stderr
+
+
 def test_what_cannot_be_read_is_an_error() -> None:
     memory = memoryview(bytearray(16))
     with pytest.raises(OSError, match="Bad address"):

@@ -64,7 +64,7 @@ from parallel_core.workers.messages import (
     to_wire,
 )
 from parallel_core.workers.passing import Receiver
-from parallel_core.workers.remote_memory import MIN_NBYTES
+from parallel_core.workers.remote_memory import MIN_NBYTES, can_place
 from parallel_core.workers.requests import run_request
 from parallel_core.workers.results import Parcels
 from parallel_core.workers.setup import ProcessState, StartSettings, apply, prepare
@@ -332,7 +332,8 @@ class _Server:
         self._finish_lines()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
-        if not rests and sum(nbytes_of(buffer.description) for buffer in buffers) >= MIN_NBYTES:
+        nbytes = sum(nbytes_of(buffer.description) for buffer in buffers)
+        if not rests and nbytes >= MIN_NBYTES and can_place():
             if self._is_taken(answer, buffers):
                 return
             rests = True

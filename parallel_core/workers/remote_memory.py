@@ -19,7 +19,7 @@ import errno
 import os
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parallel_core.workers.channel import IncomingParcel, head_of
 from parallel_core.workers.messages import (
@@ -49,8 +49,8 @@ _is_refused = False  # the system has said that this process may not read the me
 
 
 @cache
-def _reader() -> Callable[[int, int, int, int], int]:
-    """Return what reads from process, address, into an address, so many bytes."""
+def _reader() -> Callable[[int, int, memoryview], int]:
+    """Return what reads from process, address, into some memory, and returns how many bytes."""
     import ctypes
 
     class Vector(ctypes.Structure):
@@ -62,8 +62,9 @@ def _reader() -> Callable[[int, int, int, int], int]:
     count = ctypes.c_ulong
     function.argtypes = (ctypes.c_int, pointer, count, pointer, count, count)
 
-    def read(pid: int, address: int, into: int, length: int) -> int:
-        here, there = Vector(into, length), Vector(address, length)
+    def read(pid: int, address: int, memory: memoryview) -> int:
+        into = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        here, there = Vector(into, len(memory)), Vector(address, len(memory))
         done: int = function(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
         if done < 0:
             number = ctypes.get_errno()
@@ -100,8 +101,12 @@ def _read_answer(pid: int, placed: Placed) -> Answer:
     return answer
 
 
-def _address_of(memory: Any) -> int:
-    """Return where the bytes of a contiguous buffer are; numpy has been imported."""
+def can_place() -> bool:
+    """Whether this process can tell where the bytes of any buffer are."""
+    return "numpy" in sys.modules  # `ctypes` can tell it only of what may be written to
+
+
+def _address_of(memory: memoryview) -> int:
     array = sys.modules["numpy"].frombuffer(memory, "B")
     address: int = array.__array_interface__["data"][0]
     return address
@@ -113,13 +118,12 @@ def read_memory(pid: int, pieces: list[Piece], memory: memoryview) -> None:
     Raises `OSError` when the system refuses, or the process has nothing there any more.
     """
     global _is_refused
-    into = _address_of(memory)
     try:
         read = _reader()
         for address, length in pieces:
             while length:
-                done = read(pid, address, into, min(length, _AT_ONCE))
-                address, into, length = address + done, into + done, length - done
+                done = read(pid, address, memory[: min(length, _AT_ONCE)])
+                address, length, memory = address + done, length - done, memory[done:]
     except AttributeError as error:  # the C library has no such function
         _is_refused = True
         raise OSError(errno.ENOSYS, "process_vm_readv is missing") from error
