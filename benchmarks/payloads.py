@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextvars import ContextVar
 from time import perf_counter, sleep
+from typing import Any
 
 sqrt = math.sqrt
 variable: ContextVar[str] = ContextVar("variable")
@@ -47,3 +48,56 @@ def compute_for(seconds: float) -> float:
     while perf_counter() < end:
         pass
     return seconds
+
+
+def take_anything(item: object) -> int:
+    """Return a number, whatever is handed over."""
+    return 0 if item is None else 1
+
+
+def return_lock_for(x: int) -> object:
+    """Return what cannot be pickled, for a number below 0."""
+    from threading import Lock
+
+    return Lock() if x < 0 else x
+
+
+def raise_lock_for(x: int) -> int:
+    """Raise what cannot be pickled, for a number below 0."""
+    from threading import Lock
+
+    if x < 0:
+        raise ValueError(Lock())
+    return x
+
+
+def scaled_sum(array: Any, x: int) -> float:
+    """Return a number that takes a look at all of `array`."""
+    return float((array * x).sum())
+
+
+def empty_state(state: dict[str, int]) -> None:
+    """Begin a worker's state."""
+    state["sum"] = 0
+
+
+def add_to_state(state: dict[str, int], x: int) -> int:
+    """Count in a worker's state."""
+    state["sum"] += x
+    return x
+
+
+def sum_of_state(state: dict[str, int]) -> int:
+    """Return what a worker has counted."""
+    return state["sum"]
+
+
+def load_model(state: dict[str, int]) -> None:
+    """Take a while to begin."""
+    sleep(0.1)
+    state["model"] = 1
+
+
+def ask_model(state: dict[str, int], x: int) -> int:
+    """Use what took a while to load."""
+    return x + state["model"]
