@@ -78,7 +78,10 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import TaskFailed as TaskFailed
     from parallel_core.observe.events import TaskRetried as TaskRetried
     from parallel_core.observe.events import WorkerEnded as WorkerEnded
+    from parallel_core.observe.events import WorkersSeen as WorkersSeen
     from parallel_core.observe.events import WorkerStarted as WorkerStarted
+    from parallel_core.observe.events import WorkerView as WorkerView
+    from parallel_core.observe.progress import Progress as Progress
     from parallel_core.output.capture import TaskOutput as TaskOutput
     from parallel_core.parallel.call import Parallel as Parallel
     from parallel_core.parallel.contexts import effective_n_jobs as effective_n_jobs
@@ -113,6 +116,9 @@ _HOMES = {
     "TaskRetried": "observe.events",
     "WorkerEnded": "observe.events",
     "WorkerStarted": "observe.events",
+    "WorkerView": "observe.events",
+    "WorkersSeen": "observe.events",
+    "Progress": "observe.progress",
     "Backend": "backends.base",
     "BackendError": "errors",
     "BackendUnavailable": "backends.base",

@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "nested": None,
     "output": "pass",
     "observers": None,
+    "progress": None,
     "check_arrays": "auto",
 }
 
@@ -73,8 +74,8 @@ UNSET: dict[str, Any] = {
 }
 
 
-#: What a context sets for its own calls alone: who runs them.
-_CHOICE_OF_CALL = ("backend", "n_jobs")
+#: What a context sets for its own calls alone: who runs them, and that they show how far they are.
+_CHOICE_OF_CALL = ("backend", "n_jobs", "progress")
 
 
 class Settings:
@@ -184,6 +185,11 @@ def task_settings(
 def nesting_level() -> int:
     """Return how many parallel calls surround this code: 0 in the main program."""
     return max(_level.get(), _process_level)
+
+
+def in_worker() -> bool:
+    """Whether this whole process works for a call of another one."""
+    return _process_level > 0
 
 
 def enter_task(level: int, settings: Settings | None = None) -> None:

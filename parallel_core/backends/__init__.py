@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from parallel_core.backends.base import Style as Style
     from parallel_core.backends.base import WorkerOptions as WorkerOptions
     from parallel_core.backends.base import WorkerSetup as WorkerSetup
-    from parallel_core.backends.base import WorkerView as WorkerView
     from parallel_core.backends.executor_worker import run_batch as run_batch
     from parallel_core.backends.futures import FuturesBackend as FuturesBackend
 
@@ -68,7 +67,6 @@ _HOMES = {
     "Style": "base",
     "WorkerOptions": "base",
     "WorkerSetup": "base",
-    "WorkerView": "base",
     "run_batch": "executor_worker",
 }
 

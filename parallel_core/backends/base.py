@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core import config
 from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.context.this_worker import Passed
+from parallel_core.observe.events import WorkerView
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers.messages import AfterFailure
 
@@ -308,36 +309,6 @@ class CallTerms(NamedTuple):
     def limit_for(self, position: int, limit: float) -> float:
         """Return the seconds for the task at `position`; `limit` where all have the same."""
         return limit if self.timeout_of is None else self.timeout_of(position)
-
-
-class WorkerView(NamedTuple):
-    """Present state of a worker.
-
-    Attributes
-    ----------
-    worker : int
-        Slot of the worker.
-    pid : int
-        Process id.
-    queued : int
-        Number of batches, including the one that runs.
-    memory : int
-        Bytes that the worker held when it looked last.
-    phase : str
-        ``"RUNNING"``, ``"UNPICKLING"``, ``"IDLE"`` and so on.
-    position : int or None
-        Position of the running task.
-    seconds : float
-        Time since that task began.
-    """
-
-    worker: int
-    pid: int
-    queued: int = 0
-    memory: int = 0
-    phase: str = "IDLE"
-    position: int | None = None
-    seconds: float = 0.0
 
 
 class Session(ABC):

@@ -20,14 +20,13 @@ from parallel_core.backends.base import (
     Session,
     SessionFailed,
     WorkerSetup,
-    WorkerView,
 )
 from parallel_core.backends.leased_workers import view_of
 from parallel_core.backends.losses import FailedStarts, died, lost_batches, note_timed_out
 from parallel_core.backends.placement import WORTH_SECONDS, choose_victim, load
 from parallel_core.backends.session_setup import SessionSetup, answer_request, lost_requests
 from parallel_core.backends.worker_handle import W, WorkerHandle, Workers
-from parallel_core.observe.events import WorkerEnded, WorkerStarted
+from parallel_core.observe.events import WorkerEnded, WorkerStarted, WorkerView
 from parallel_core.serialization.batch import Batch
 from parallel_core.tasks.description import function_name
 from parallel_core.workers.board import Phase

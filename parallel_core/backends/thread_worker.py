@@ -11,6 +11,7 @@ with its task.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import deque
@@ -31,6 +32,7 @@ from parallel_core.backends.thread_share import Form, Share
 from parallel_core.context.batch_context import BatchContext, ContextFailed
 from parallel_core.context.item import ContextItem, Place
 from parallel_core.context.this_worker import enter_worker
+from parallel_core.observe.events import WorkerView
 from parallel_core.reduction.tree import FoldFailed
 from parallel_core.serialization.failure import named
 from parallel_core.serialization.handles import to_call
@@ -124,6 +126,16 @@ class ThreadWorker:
         assert self.share is not None
         batch = self.share.work.batch
         return batch.describe(self.position() - batch.start)
+
+    def view(self) -> WorkerView:
+        """Return what it is at, for another thread: it may be past that already."""
+        since = self.since
+        seconds = monotonic() - since if since else 0.0
+        if self.share is None:
+            return WorkerView(self.slot, os.getpid())
+        done = len(self._values)
+        position = self._first + done
+        return WorkerView(self.slot, os.getpid(), 1, 0, "RUNNING", position, seconds, done)
 
     def disown(self, since: float) -> bool:
         """Have nothing of it count from the task on that began then, unless that has ended."""

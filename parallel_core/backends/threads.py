@@ -36,6 +36,7 @@ from parallel_core.backends.base import (
 from parallel_core.backends.local_worker import SlotThread
 from parallel_core.backends.thread_call import ThreadCall
 from parallel_core.backends.thread_share import share_of
+from parallel_core.observe.events import WorkerView
 from parallel_core.serialization.batch import Batch
 from parallel_core.tasks.description import function_name
 from parallel_core.workers.board import Phase
@@ -176,6 +177,12 @@ class ThreadSession(Session):
                 return 0.0
         look = setup.init_timeout / 4 if self._in_flight else LONGEST_WAIT
         return look if seconds is None else min(look, seconds)
+
+    def look(self) -> list[WorkerView]:
+        """Return what each thread is at."""
+        if self._call is None:
+            return []
+        return [worker.view() for worker in list(self._call.workers)]
 
     def waker(self) -> Callable[[], None]:
         """Return what has `wait` return."""

@@ -25,9 +25,10 @@ from parallel_core.dispatch.inline import InlineLoop
 from parallel_core.dispatch.limits import Counters, Limits, ReturnAs
 from parallel_core.dispatch.loop import BatchLoop
 from parallel_core.dispatch.outcomes import Outcomes
+from parallel_core.dispatch.source import expected_length
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.errors import warn_caller
-from parallel_core.observe.events import CallEnded, CallStarted, Emit, Observer, emit_to
+from parallel_core.observe.events import CallEnded, CallStarted, Emit, Looks, Observer, emit_to
 from parallel_core.serialization.definitions import Definitions
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class Call:
         self._interruption = interruption
         self._may_run_here = may_run_here  # the tasks of one job, in the thread of the call
         self._own_items = context_items  # besides those of the caller's settings
+        observers = tuple(observers)
         self._emit = emit_to(observers, hook)  # an exception of the hook ends the call
+        self._looks = Looks.wanted(observers, hook)
         self._number = next(_numbers) if self._emit is not None else 0
         self._dispatch: Dispatch | None = None
         self._counters = Counters()
@@ -117,7 +120,8 @@ class Call:
         n_jobs = spec.effective_n_jobs()
         backend, session = self._place(n_jobs)
         if self._emit is not None:
-            self._emit(CallStarted(self._number, backend.name, n_jobs, self._label))
+            total = expected_length(self._tasks)
+            self._emit(CallStarted(self._number, backend.name, n_jobs, self._label, total))
         bounds = spec.bounds
         limits = Limits(
             resolve_pre_dispatch(bounds.pre_dispatch, n_jobs),
@@ -140,6 +144,7 @@ class Call:
             reduction=spec.results.reduction(),
             context_items=self._context_items(backend, seeded, settings),
             emit=self._emit,
+            looks=self._looks,
             call=self._number,
             is_live=isinstance(self._tasks, TaskQueue) and self._tasks.answers_each,
         )

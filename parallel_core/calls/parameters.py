@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypedDict
 
     from parallel_core.observe.events import Observer
+    from parallel_core.observe.progress import ProgressLike
 
     class KeywordParams(TypedDict, total=False):
         """What `Parallel` takes by keyword alone, but for what decides which type it returns."""
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         seed: Any
         output: Literal["pass", "capture", "discard"]
         observers: Sequence[Observer] | None
+        progress: ProgressLike
         check_arrays: Literal["auto", "always", "never"]
 
     class ParallelParams(KeywordParams, total=False):

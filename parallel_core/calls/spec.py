@@ -30,12 +30,14 @@ from parallel_core.context.this_worker import NOTHING_PASSED, Passed
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.dispatch.policy import Policy
 from parallel_core.observe.events import check_observers
+from parallel_core.observe.progress import wanted_progress
 from parallel_core.tasks.placeholders import NO_RESULT
 
 if TYPE_CHECKING:
     from parallel_core.context.item import ContextItem
     from parallel_core.dispatch.memory import MemoryGate
     from parallel_core.observe.events import Observer
+    from parallel_core.observe.progress import Wanted
     from parallel_core.reduction.results import Reduction
 
 
@@ -127,6 +129,7 @@ class CallSpec(NamedTuple):
     journal: Any = None
     seed: Any = None
     observers: tuple[Observer, ...] = ()
+    progress: Wanted | None = None
 
     def effective_n_jobs(self) -> int:
         """Return the number of workers that a call gets if it begins now."""
@@ -228,6 +231,10 @@ def _make_spec(
         journal=params["journal"],
         seed=check_seed(params["seed"]),
         observers=check_observers(of_context["observers"]),
+        progress=wanted_progress(
+            setting("progress", params["progress"], settings),
+            is_explicit=type(params["progress"]) is not Unset,
+        ),
     )
     if features := spec.features():
         backend.check_features(features)

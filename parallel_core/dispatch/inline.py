@@ -89,7 +89,7 @@ class InlineLoop:
         run = context.run
         checked: object = None  # a function that can be called
         position = 0
-        for item in self._tasks:
+        for item in self._tasks if outcomes.emit is None else self._telling(self._tasks):
             try:
                 function, args, kwargs = item
             except (TypeError, ValueError):
@@ -119,6 +119,21 @@ class InlineLoop:
         if fold is None:
             outcomes.completed = position
         outcomes.total = position
+
+    def _telling(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yield `tasks`, and tell observers every now and then how many are done."""
+        outcomes, pause, clock = self.outcomes, self.outcomes.looks.seconds, time.monotonic
+        began = clock()
+        told = done = 0
+        for item in tasks:
+            if clock() > began + pause:
+                outcomes.answered_here(told, done - told, clock() - began, done)
+                told, began = done, clock()
+            yield item
+            done += 1
+        if done > told:
+            outcomes.total = done
+            outcomes.answered_here(told, done - told, clock() - began, done)
 
     def _each(self) -> Iterator[None]:
         """Run the tasks in turn, and pause after each."""
@@ -181,8 +196,9 @@ class InlineLoop:
                 self._fold.append(value)
             break
         if outcomes.emit is not None:
-            waiting = 0 if self._fold is None else len(self._fold)
-            outcomes.answered_here(position, time.monotonic() - began, waiting, tuple(notes))
+            completed = outcomes.completed + (0 if self._fold is None else len(self._fold))
+            seconds = time.monotonic() - began
+            outcomes.answered_here(position, 1, seconds, completed, tuple(notes))
 
     def _failed(self, error: BaseException, position: int, item: Any) -> float | None:
         """Do with a task that raised `error` what the policy says.

@@ -43,7 +43,7 @@ from parallel_core.dispatch.source import ResolvedTask, TaskSource, known_length
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.dispatch.window import Window
 from parallel_core.errors import add_note
-from parallel_core.observe.events import BatchSubmitted
+from parallel_core.observe.events import BatchSubmitted, WorkersSeen
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.definitions import Definitions
 from parallel_core.serialization.encoding import BatchBuilder
@@ -108,6 +108,8 @@ class BatchLoop:
         self._requeued: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
         self._deadline = Deadline(limits.call_timeout, self._clock)
         self._steal_again = NEVER  # when to look whether tasks should be stolen
+        # When to tell observers what workers are at.
+        self._look_again = self._clock() + outcomes.looks.seconds
         self._must_poll = False  # nobody can wake the session
         self._is_over = False
 
@@ -406,7 +408,7 @@ class BatchLoop:
 
     def _next_look(self) -> float:
         """Return the time to stop waiting for outcomes, by the clock."""
-        until = min(self._deadline.at, self._steal_again)
+        until = min(self._deadline.at, self._steal_again, self._look_again)
         if self._timeout is not None:
             if self._live is not None and self._live.times_each:
                 self._timeout = self._live.least_timeout()
@@ -432,7 +434,17 @@ class BatchLoop:
         while self._requeued and self._requeued[0][0] <= now:
             self._backlog.appendleft(heapq.heappop(self._requeued)[2])
 
+    def _look(self) -> None:
+        """Tell observers what workers are at."""
+        outcomes = self.outcomes
+        if outcomes.emit is not None:
+            workers = tuple(self._session.look())
+            outcomes.emit(WorkersSeen(outcomes.call, outcomes.completed, outcomes.total, workers))
+        self._look_again = self._clock() + outcomes.looks.seconds
+
     def _take_news(self, seconds: float | None) -> None:
+        if self._look_again != NEVER and self._clock() >= self._look_again:
+            self._look()
         try:
             news = self._session.wait(seconds)
         except SessionFailed as failed:

@@ -28,6 +28,7 @@ from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.observe.events import (
     BatchAnswered,
     Emit,
+    Looks,
     ResultsResumed,
     TaskFailed,
     TaskRetried,
@@ -37,6 +38,9 @@ from parallel_core.tasks.placeholders import drop_placeholders
 if TYPE_CHECKING:
     from parallel_core.journal.store import Journal
     from parallel_core.reduction.results import Reduction
+
+
+NO_LOOKS = Looks()
 
 
 class Outcomes:
@@ -52,6 +56,7 @@ class Outcomes:
         reduction: Reduction | None = None,
         context_items: Sequence[ContextItem] = (),
         emit: Emit | None = None,
+        looks: Looks = NO_LOOKS,
         call: int = 0,
         is_live: bool = False,
     ) -> None:
@@ -61,6 +66,7 @@ class Outcomes:
         self.journal = journal
         self.stop_when = stop_when
         self.emit = emit
+        self.looks = looks  #: how often observers want to know more
         self.call = call  #: its number, for events
         self.delivery = delivery_for(return_as, is_live)
         #: The results of a call that returns one value.
@@ -81,7 +87,8 @@ class Outcomes:
     @property
     def is_plain(self) -> bool:
         """Whether single results are only kept."""
-        return self.emit is None and self.stop_when is None and self.journal is None
+        is_watched = self.emit is not None and self.looks.tells_each
+        return not is_watched and self.stop_when is None and self.journal is None
 
     @property
     def results(self) -> list[Any]:
@@ -154,21 +161,20 @@ class Outcomes:
 
     def answered_here(
         self,
-        position: int,
+        first: int,
+        tasks: int,
         seconds: float,
-        waiting: int,
-        notes: tuple[tuple[str, object], ...],
+        completed: int,
+        notes: tuple[tuple[str, object], ...] = (),
     ) -> None:
-        """Tell observers of a task that ran in the caller's own thread.
+        """Tell observers of tasks that ran in the caller's own thread.
 
-        `waiting` results were made and not handed in, since they are being folded.
+        `completed` tasks have an outcome, with those whose results are still being folded.
         """
         if self.emit is not None:
-            completed = self.completed + waiting
-            answer = BatchAnswered(
-                self.call, None, position, 1, seconds, completed, self.total, notes
+            self.emit(
+                BatchAnswered(self.call, None, first, tasks, seconds, completed, self.total, notes)
             )
-            self.emit(answer)
 
     def fold(self, first: int, count: int, values: list[Any]) -> None:
         """Take in the value that `count` results were folded to."""

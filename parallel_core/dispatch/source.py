@@ -213,6 +213,26 @@ def known_length(iterable: object) -> int | None:
     return length if length >= 0 else None
 
 
+def expected_length(tasks: object) -> int | None:
+    """Return how many tasks there will be; None where that cannot be known beforehand.
+
+    Unlike `known_length`, for people: a generator expression with one ``for`` and no ``if`` yields
+    as many tasks as what it goes through has items.
+    """
+    if not isinstance(tasks, GeneratorType):
+        return known_length(tasks)
+    code, frame = tasks.gi_code, tasks.gi_frame
+    if code.co_name != "<genexpr>" or frame is None:
+        return None
+    from opcode import opname
+
+    names = [opname[number] for number in code.co_code[::2]]
+    if names.count("FOR_ITER") != 1 or any("_IF_" in name for name in names):
+        return None
+    items = frame.f_locals.get(".0")
+    return None if items is None or isinstance(items, GeneratorType) else known_length(items)
+
+
 def close_generator(iterator: object) -> Exception | None:
     """Close `iterator` if it is a generator, as leaving a ``for`` loop over it would in time.
 

@@ -3,7 +3,7 @@
 ::
 
     Call ─────── CallStarted, CallEnded ─────────────────────────┐
-    loop ─────── BatchSubmitted ─────────────────────────────────┤
+    loop ─────── BatchSubmitted, WorkersSeen ────────────────────┤
     outcomes ─── BatchAnswered, ResultsResumed,                  ├──▶ emit ──▶ each observer
                  TaskFailed, TaskRetried ────────────────────────┤
     session ──── WorkerStarted, WorkerEnded ─────────────────────┘
@@ -33,12 +33,15 @@ class CallStarted(NamedTuple):
         Number of workers.
     label : str
         The `Parallel` object in words.
+    total : int or None
+        Number of tasks, if the iterable tells its length.
     """
 
     call: int
     backend: str
     n_jobs: int
     label: str
+    total: int | None = None
 
 
 class BatchSubmitted(NamedTuple):
@@ -197,6 +200,62 @@ class WorkerEnded(NamedTuple):
     reason: str
 
 
+class WorkerView(NamedTuple):
+    """State of one worker.
+
+    Attributes
+    ----------
+    worker : int
+        Slot of the worker.
+    pid : int
+        Process id of the worker.
+    queued : int
+        Number of batches that it has, including the one that it runs.
+    memory : int
+        Bytes that it held when it looked last.
+    phase : str
+        ``"RUNNING"``, ``"UNPICKLING"``, ``"IDLE"`` and so on.
+    position : int or None
+        Position of the task that it runs.
+    seconds : float
+        Time since that task or phase began; 0 if that is not known.
+    done : int
+        Number of tasks that it has finished and whose outcomes have not arrived yet.
+    """
+
+    worker: int
+    pid: int
+    queued: int = 0
+    memory: int = 0
+    phase: str = "IDLE"
+    position: int | None = None
+    seconds: float = 0.0
+    done: int = 0
+
+
+class WorkersSeen(NamedTuple):
+    """The engine has looked at its workers.
+
+    It does so only where an observer asks for it, by an attribute `look_seconds`.
+
+    Attributes
+    ----------
+    call : int
+        Number of the call.
+    completed : int
+        Number of tasks of the call that have an outcome now.
+    total : int or None
+        Number of tasks of the call, if that is known.
+    workers : tuple of WorkerView
+        States of the workers; empty if the engine does not tell.
+    """
+
+    call: int
+    completed: int
+    total: int | None
+    workers: tuple[WorkerView, ...]
+
+
 class CallEnded(NamedTuple):
     """A call has ended.
 
@@ -230,6 +289,7 @@ Event = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these 
     TaskRetried,
     WorkerStarted,
     WorkerEnded,
+    WorkersSeen,
     CallEnded,
 ]
 Emit = Callable[[Event], None]
@@ -239,6 +299,9 @@ class Observer(Protocol):
     """Object that is told of the events of calls: any object with this method.
 
     Pass observers as ``Parallel(observers=[...])`` or ``parallel_config(observers=[...])``.
+
+    An observer may also have an attribute `look_seconds`: it is then told `WorkersSeen` about that
+    often while the call waits, and does without a `BatchAnswered` for each single task of one job.
 
     Examples
     --------
@@ -268,7 +331,7 @@ class Observer(Protocol):
         event : Event
             One of the event classes: `CallStarted`, `BatchSubmitted`, `BatchAnswered`,
             `ResultsResumed`, `TaskFailed`, `TaskRetried`, `WorkerStarted`, `WorkerEnded`,
-            `CallEnded`. Later versions may add others.
+            `WorkersSeen`, `CallEnded`. Later versions may add others.
         """
 
 
@@ -307,6 +370,20 @@ def emit_to(observers: Iterable[Observer], hook: Emit | None = None) -> Emit | N
                 )
 
     return emit
+
+
+class Looks(NamedTuple):
+    """How often observers want to know how far a call is."""
+
+    seconds: float = float("inf")  #: between two `WorkersSeen`
+    tells_each: bool = True  #: whether they are told of each task of one job
+
+    @staticmethod
+    def wanted(observers: Iterable[Observer], hook: Emit | None) -> Looks:
+        """Return what `observers` ask for by their `look_seconds`; a `hook` wants each task."""
+        asked = [getattr(observer, "look_seconds", None) for observer in observers]
+        seconds = [float(each) for each in asked if each is not None]
+        return Looks(min(seconds, default=float("inf")), hook is not None or None in asked)
 
 
 def check_observers(given: Sequence[Observer] | None) -> tuple[Observer, ...]:

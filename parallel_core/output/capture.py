@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 
 from memmapping.forks import in_child
 from parallel_core.context.item import ContextItem, Part, Place
+from parallel_core.observe.terminal import StandIn
 
 _NAMES = ("stdout", "stderr")
 
@@ -172,7 +173,7 @@ def _forget_in_child() -> None:
     _of_process.clear()
 
 
-class _Proxy:
+class _Proxy(StandIn):
     """Stands for a stream, and passes on the text of everybody whose text goes nowhere else."""
 
     def __init__(self, name: str, original: Any) -> None:

@@ -151,6 +151,12 @@ class Parallel(Runner, Generic[Returns, Instead]):
         :doc:`/howto/output-and-logging`.
     observers : list of Observer, optional
         Objects that are told what happens in the call; see :doc:`/howto/observe`.
+    progress : bool, str, callable or dict, optional
+        What shows how far the call is: True for a bar, ``"tqdm"``, ``"rich"`` or ``"notebook"`` for
+        one of that kind, ``"log"`` for a line now and then, a class of tqdm's, or a function that
+        gets a `Progress`. A dictionary has options, and one of these as ``"style"``. Bars are drawn
+        only where standard error is a terminal. By default, what `parallel_config` or the variable
+        ``PARALLEL_CORE_PROGRESS`` says. See :doc:`/howto/progress`.
     **backend_params
         Parameters of a registered backend that is given by its name. Any other unknown name raises
         a `TypeError` that suggests the closest parameter.

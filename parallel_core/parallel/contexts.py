@@ -23,6 +23,7 @@ from parallel_core.calls.spec import worker_options
 from parallel_core.config import DEFAULTS, UNSET, Settings, only_given, setting
 from parallel_core.observe.events import check_observers
 from parallel_core.observe.messages import MESSAGE_OF_OVERRIDES, Messages
+from parallel_core.observe.progress import check_progress
 from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from parallel_core.observe.events import Observer
+    from parallel_core.observe.progress import ProgressLike
 
 
 class parallel_config:
@@ -68,6 +70,8 @@ class parallel_config:
         As for `Parallel`. ``"capture"`` changes the results, so only a call itself can choose it.
     observers : list of Observer, optional
         Objects that are told what happens in each call; see `Observer`.
+    progress : bool, str, callable or dict, optional
+        As for `Parallel`, for calls that are not within tasks.
     inner_max_num_threads : int, optional
         Number of threads that numeric libraries may use in each worker, thread or process. By
         default, and in calls that name a backend, it is the worker's share of the cores. Variables
@@ -107,6 +111,7 @@ class parallel_config:
         nested: str | list[str] | tuple[str, ...] | None = UNSET["nested"],
         output: Literal["pass", "discard"] = UNSET["output"],
         observers: Sequence[Observer] | None = UNSET["observers"],
+        progress: ProgressLike = UNSET["progress"],
         check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
         initializer: Callable[..., object] | None = UNSET["initializer"],
         initargs: tuple[Any, ...] = UNSET["initargs"],
@@ -133,6 +138,7 @@ class parallel_config:
             nested=nested,
             output=output,
             observers=observers,
+            progress=progress,
             check_arrays=check_arrays,
         )
         _check(values)
@@ -337,6 +343,8 @@ def _check(values: dict[str, Any]) -> None:
         values["verbose"] = check_verbose(values["verbose"])
     if "observers" in values:
         values["observers"] = check_observers(values["observers"])
+    if "progress" in values:
+        check_progress(values["progress"])
     if "output" in values:
         check_output(values["output"])
         if values["output"] == "capture":

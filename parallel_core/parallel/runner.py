@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.policy import TaskFailure
     from parallel_core.observe.events import Observer
+    from parallel_core.observe.progress import ProgressLike
     from parallel_core.parallel.asynchronous import Background, BackgroundCall
 
 
@@ -84,6 +85,7 @@ class Runner:
         output: Literal["pass", "capture", "discard"] = UNSET["output"],
         check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
         observers: Sequence[Observer] | None = UNSET["observers"],
+        progress: ProgressLike = UNSET["progress"],
         **backend_params: Any,
     ) -> None:
         params = locals()  # the parameters by name: what a call is asked to do stands in its spec
@@ -232,6 +234,11 @@ class Runner:
                 "exhausted or closed: finish that first, or use another instance"
             )
         spec = self._spec
+        shown = []
+        if spec.progress is not None:
+            from parallel_core.observe.bars import observer_of
+
+            shown = [observer_of(spec.progress)]
         call = Call(
             tasks,
             spec,
@@ -239,7 +246,7 @@ class Runner:
             label=repr(self),
             return_as=return_as,
             interruption=interruption,
-            observers=(*spec.observers, *observers_of(self)),
+            observers=(*spec.observers, *observers_of(self), *shown),
             hook=self._tell if self.verbose or not self._has_own("print_progress") else None,
         )
         self._call = call
