@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 from parallel_core.parallel.call import Parallel
@@ -48,7 +48,8 @@ def pmap(
     """
     _check(function, "pmap")
     arguments = zip(iterable, *more)  # noqa: B905 - as long as the shortest, like the builtin
-    found: list[_R] = _run(function, arguments, n_jobs, options)
+    lengths = [_length(each) for each in (iterable, *more)]
+    found: list[_R] = _run(function, arguments, min(lengths), n_jobs, options)
     return found
 
 
@@ -84,7 +85,8 @@ def pstarmap(
     [32, 9]
     """
     _check(function, "pstarmap")
-    found: list[_R] = _run(function, map(tuple, iterable), n_jobs, options)
+    length = _length(iterable)
+    found: list[_R] = _run(function, map(tuple, iterable), length, n_jobs, options)
     return found
 
 
@@ -93,11 +95,34 @@ def _check(function: object, name: str) -> None:
         raise TypeError(f"{name} takes a function and its arguments, not {function!r}")
 
 
+def _length(iterable: Iterable[Any]) -> int:
+    """Return how many items there are; -1 where that is not known."""
+    return len(iterable) if isinstance(iterable, Sized) else -1
+
+
+class _Tasks:
+    """The tasks of a call, which know their number; as a generator, they could not."""
+
+    def __init__(self, tasks: Iterable[Any], length: int) -> None:
+        self._tasks = tasks
+        self._length = length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._tasks)
+
+    def __length_hint__(self) -> int:
+        return self._length
+
+
 def _run(
     function: Callable[..., _R],
     arguments: Iterable[tuple[Any, ...]],
+    length: int,
     n_jobs: int | None,
     options: dict[str, Any],
 ) -> Any:
     none = _NO_KEYWORDS
-    return Parallel(n_jobs=n_jobs, **options)((function, args, none) for args in arguments)
+    tasks: Iterable[Any] = ((function, args, none) for args in arguments)
+    if length >= 0:
+        tasks = _Tasks(tasks, length)
+    return Parallel(n_jobs=n_jobs, **options)(tasks)
