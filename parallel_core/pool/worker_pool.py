@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     Init = Callable[..., object]
 
 
+#: Of a single call of which nothing but its function and arguments is said.
+_PLAIN = MapParams()
+
+
 class WorkerPool:
     """Run functions over items on a pool of workers, each with a number and a state of its own.
 
@@ -394,8 +398,19 @@ class WorkerPool:
             raise RuntimeError(
                 "a callback cannot wait for another call of its pool: use apply_async"
             )
-        params = _map_params(locals())
-        return self._submit(func, args, kwargs, callback, error_callback, params, options).get()
+        return self.apply_async(
+            func,
+            args,
+            kwargs,
+            callback,
+            error_callback,
+            worker_init,
+            worker_exit,
+            task_timeout,
+            worker_init_timeout,
+            worker_exit_timeout,
+            **options,
+        ).get()
 
     def apply_async(
         self,
@@ -438,7 +453,9 @@ class WorkerPool:
         AsyncResult
             Present or future outcome of the call.
         """
-        params = _map_params(locals())
+        of_workers = worker_init, worker_exit, worker_init_timeout, worker_exit_timeout
+        is_plain = task_timeout is None and of_workers == (None, None, None, None)
+        params = _PLAIN if is_plain else _map_params(locals())
         return self._submit(func, args, kwargs, callback, error_callback, params, options)
 
     def stop_and_join(self, keep_alive: bool = False) -> None:
@@ -599,11 +616,14 @@ class WorkerPool:
         params: MapParams,
         options: dict[str, Any],
     ) -> AsyncResult:
-        params.check()
-        check_options("WorkerPool.apply", options, of_maps=False)
-        for function in (callback, error_callback):
-            if function is not None and not callable(function):
-                raise TypeError(f"a callback must be a function or None, not {function!r}")
+        if params is not _PLAIN:
+            params.check()
+        if options:
+            check_options("WorkerPool.apply", options, of_maps=False)
+        if callback is not None or error_callback is not None:
+            for function in (callback, error_callback):
+                if function is not None and not callable(function):
+                    raise TypeError(f"a callback must be a function or None, not {function!r}")
         if not callable(func):
             raise TypeError(f"WorkerPool.apply takes a function and its arguments, not {func!r}")
         result = AsyncResult(callback, error_callback)
