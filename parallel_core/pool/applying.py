@@ -14,13 +14,7 @@ from parallel_core.pool.lease import PoolWorkers, Wanted
 
 
 class Applies:
-    """What `apply` and `apply_async` of one pool have put in.
-
-    Parameters
-    ----------
-    workers : PoolWorkers
-        Whose they are.
-    """
+    """What `apply` and `apply_async` of one pool have put in."""
 
     def __init__(self, workers: PoolWorkers) -> None:
         self._workers = workers

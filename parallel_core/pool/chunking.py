@@ -129,23 +129,14 @@ def count_items(items: object, told: int | None = None) -> int | None:
 
 
 class Cut(NamedTuple):
-    """What a map runs: arguments of its tasks, and how many of them make a chunk.
-
-    Attributes
-    ----------
-    items : iterable
-        One for each task.
-    total : int or None
-        How many there are, as far as is known.
-    chunk_size : int or None
-        Tasks that are handed over together; None to adapt that to how long they take.
-    is_array : bool
-        Whether the input was an array, and tasks get slices of it.
-    """
+    """What a map runs: arguments of its tasks, and how many of them make a chunk."""
 
     items: Iterable[Any]
+    #: How many there are, as far as is known.
     total: int | None
+    #: None adapts it to how long tasks take.
     chunk_size: int | None
+    #: Whether the input was an array, and tasks get slices of it.
     is_array: bool = False
 
 

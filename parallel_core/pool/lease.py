@@ -35,20 +35,12 @@ class Holder(Protocol):
 
 
 class Wanted(NamedTuple):
-    """What workers are to be like.
-
-    Attributes
-    ----------
-    spec : CallSpec
-        Of the call that wants them.
-    kind : tuple
-        What cannot be changed in workers that live: others are started when it differs.
-    items : tuple of ContextItem
-        What is to hold inside the tasks besides what the caller has set up.
-    """
+    """What workers are to be like for a call."""
 
     spec: CallSpec
+    #: What cannot be changed in workers that live: others are started when it differs.
     kind: tuple[Any, ...]
+    #: What is to hold inside the tasks besides what the caller has set up.
     items: tuple[ContextItem, ...] = ()
 
     @property

@@ -21,17 +21,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A map that runs, in the thread that takes its results.
-
-    Parameters
-    ----------
-    workers : PoolWorkers
-        Whose they are.
-    name : str
-        Of the map.
-    keeps : bool
-        Whether the workers live on after it.
-    """
+    """A map that runs, in the thread that takes its results; `keeps` says if workers live on."""
 
     def __init__(self, workers: PoolWorkers, name: str, keeps: bool) -> None:
         self._workers = workers
@@ -107,12 +97,7 @@ class Run:
         self._close(False)
         if isinstance(error, CallInterrupted):
             raise RuntimeError(TERMINATED) from None
-        if isinstance(error, KeyboardInterrupt):
-            raise cut_traceback(error) from error.__cause__
-        shown = as_raised(error)
-        if isinstance(shown, Exception):
-            raise without_our_frames(shown)
-        raise shown
+        raise as_raised(error)
 
     def _close(self, is_complete: bool) -> None:
         call, self._call = self._call, None
@@ -142,3 +127,10 @@ class Run:
                 self._close(False)
             else:
                 self._workers.give_back(self)
+
+
+def as_shown(error: BaseException) -> BaseException:
+    """Return `error` without the frames in which it passed through this library."""
+    if isinstance(error, Exception):
+        return without_our_frames(error)
+    return cut_traceback(error) if isinstance(error, KeyboardInterrupt) else error

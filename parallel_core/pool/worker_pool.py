@@ -30,7 +30,7 @@ from parallel_core.pool.parameters import (
     context_of,
     wanted_of,
 )
-from parallel_core.pool.running import Run
+from parallel_core.pool.running import Run, as_shown
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -277,7 +277,10 @@ class WorkerPool:
             See `parallel_core.errors`. Exceptions of tasks are raised as themselves.
         """
         params = _map_params(locals())
-        results = self._list("map", func, iterable_of_args, params, ReturnAs.LIST, options)
+        try:
+            results = self._list("map", func, iterable_of_args, params, ReturnAs.LIST, options)
+        except BaseException as error:
+            raise as_shown(error)  # noqa: B904 - it is the same
         return concatenated(results) if concatenate_numpy_output else results
 
     def map_unordered(
@@ -308,7 +311,10 @@ class WorkerPool:
         """
         params = _map_params(locals())
         kind = ReturnAs.UNORDERED
-        return self._list("map_unordered", func, iterable_of_args, params, kind, options)
+        try:
+            return self._list("map_unordered", func, iterable_of_args, params, kind, options)
+        except BaseException as error:
+            raise as_shown(error)  # noqa: B904 - it is the same
 
     def imap(
         self,
@@ -341,7 +347,10 @@ class WorkerPool:
         """
         params = _map_params(locals())
         kind = ReturnAs.GENERATOR
-        yield from self._stream("imap", func, iterable_of_args, params, kind, options)
+        try:
+            yield from self._stream("imap", func, iterable_of_args, params, kind, options)
+        except BaseException as error:
+            raise as_shown(error)  # noqa: B904 - it is the same
 
     def imap_unordered(
         self,
@@ -371,7 +380,10 @@ class WorkerPool:
         """
         params = _map_params(locals())
         kind = ReturnAs.UNORDERED
-        yield from self._stream("imap_unordered", func, iterable_of_args, params, kind, options)
+        try:
+            yield from self._stream("imap_unordered", func, iterable_of_args, params, kind, options)
+        except BaseException as error:
+            raise as_shown(error)  # noqa: B904 - it is the same
 
     def apply(
         self,
