@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import os
 import pickle
@@ -16,8 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import deadly_tasks
 import numpy as np
 import pytest
+from deadly_tasks import Deadly, deadly_result, die, dies_at, kind
 
 from parallel_core import Parallel, delayed, shutdown_workers
 from parallel_core.errors import RemoteTraceback, TaskTimeoutError, WorkerDiedError
@@ -27,53 +28,6 @@ pytestmark = pytest.mark.warm_workers
 
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]
-
-
-def die(how: str) -> None:
-    if how == "exit":
-        os._exit(7)
-    if how == "fault":
-        ctypes.string_at(0)
-    if how == "abort":
-        os.abort()
-    if how == "memory":  # as the kernel's out-of-memory killer does
-        held = np.ones(20_000_000)
-        os.kill(os.getpid(), signal.SIGKILL)
-        del held
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dies_at(x: int, bad: tuple[int, ...], how: str = "kill") -> int:
-    if x in bad:
-        die(how)
-    return x
-
-
-class Deadly:
-    """Ends the process that pickles or unpickles it."""
-
-    def __init__(self, pid: int, leg: str) -> None:
-        self.pid = pid
-        self.leg = leg
-
-    def __reduce__(self) -> Any:
-        if self.leg == "pickling" and os.getpid() != self.pid:
-            die("kill")
-        return deadly, (self.pid, self.leg)
-
-
-def deadly(pid: int, leg: str) -> Deadly:
-    if leg == "unpickling" and os.getpid() != pid:
-        die("kill")
-    return Deadly(pid, leg)
-
-
-def deadly_result(x: int, bad: tuple[int, ...], pid: int) -> Any:
-    return Deadly(pid, "pickling") if x in bad else x
-
-
-def kind(x: Any) -> str:
-    return type(x).__name__
 
 
 @pytest.mark.parametrize("return_as", RETURNS)
@@ -140,7 +94,7 @@ def test_how_it_died_is_told(
     assert " MiB of memory)" in str(error)
     if how in ("fault", "abort"):
         assert "most recent call first" in error.stack
-        assert f'"{__file__}", line' in error.stack and " in die" in error.stack
+        assert f'"{deadly_tasks.__file__}", line' in error.stack and " in die" in error.stack
         assert isinstance(error.__cause__, RemoteTraceback)
         assert error.stack in str(error.__cause__)
     else:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from simple_tasks import grow, pid_of, slept
 
 from parallel_core import LowMemoryError, Parallel, delayed
 from parallel_core.dispatch import memory
@@ -19,17 +20,6 @@ from watching import running, wait_until
 pytestmark = pytest.mark.warm_workers
 
 OWN = ["processes", "multiprocessing"]
-kept: list[Any] = []
-
-
-def pid_of(x: int) -> int:
-    return os.getpid()
-
-
-def grow(x: int, nbytes: int) -> int:
-    kept.append(b"\1" * nbytes)
-    time.sleep(0.002)
-    return os.getpid()
 
 
 # --- lifespan -------------------------------------------------------------------------------------
@@ -266,11 +256,6 @@ def test_memory_that_runs_short_when_all_is_handed_over(
         2, backend, min_free_memory="1G", low_memory_timeout=0.1, batch_size=1, pre_dispatch=2
     )
     assert parallel(tasks()) == [0, 1]
-
-
-def slept(seconds: float, x: int) -> int:
-    time.sleep(seconds)
-    return x
 
 
 def test_a_system_that_tells_nothing_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from simple_tasks import (
+    PATIENCE,
+    Counting,
+    Point,
+    Result,
+    cached,
+    collect,
+    copied,
+    decorated,
+    defaults,
+    describe,
+    echo_bytes,
+    echo_list,
+    nested_sum,
+    nothing,
+    slow_pid,
+    slow_square,
+    square,
+    started_and_ended,
+    wait_for_file,
+    wait_until,
+)
 
 import parallel_core
 from parallel_core import Parallel, cpu_count, delayed, shutdown_workers
@@ -32,7 +54,6 @@ from parallel_core import Parallel, cpu_count, delayed, shutdown_workers
 pytestmark = pytest.mark.warm_workers
 
 ROOT = Path(parallel_core.__file__).resolve().parents[1]
-PATIENCE = 10.0
 
 NAMES = ["processes", "threading", "sequential", "loky", "multiprocessing"]
 METHODS = multiprocessing.get_all_start_methods()
@@ -89,119 +110,7 @@ def running(pid: int) -> bool:
     return stat.rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def wait_until(condition: Callable[[], bool]) -> bool:
-    """Wait for `condition`, generously."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 # What tasks call.
-
-
-def square(x: Any) -> Any:
-    return x * x
-
-
-def slow_square(x: Any) -> Any:
-    time.sleep(0.003)
-    return x * x
-
-
-def nothing() -> None:
-    return None
-
-
-def collect(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return args, kwargs
-
-
-def defaults(a: int, b: int = 10, *rest: int, c: int = 100, **more: int) -> list[Any]:
-    return [a, b, rest, c, sorted(more.items())]
-
-
-def pid_and(x: Any) -> tuple[int, Any]:
-    return os.getpid(), x
-
-
-def slow_pid(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()
-
-
-def started_and_ended(x: Any) -> tuple[float, float]:
-    began = time.monotonic()
-    return began, time.monotonic()
-
-
-def wait_for_file(path: str) -> str:
-    """Wait until `path` exists, for it to be seen that somebody else goes on meanwhile."""
-    if not wait_until(lambda: os.path.exists(path)):
-        raise AssertionError(f"{path} has not come")
-    return path
-
-
-def echo_bytes(data: bytes, number: int) -> bytes:
-    assert data == bytes([number % 251]) * len(data)
-    return bytes([(number + 1) % 251]) * len(data)
-
-
-def echo_list(items: list[int]) -> list[int]:
-    items.append(-1)
-    return items
-
-
-def describe(value: Any) -> tuple[str, str]:
-    return type(value).__name__, repr(value)
-
-
-def nested_sum(n: int, backend: str | None) -> int:
-    return sum(Parallel(n_jobs=2, backend=backend)(delayed(square)(i) for i in range(n)))
-
-
-class Point(NamedTuple):
-    x: float
-    y: float
-
-
-class Counting:
-    """Has methods of every kind."""
-
-    base = 7
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def plus(self, x: int) -> int:
-        return self.start + x
-
-    def grow(self) -> int:
-        self.start += 1
-        return self.start
-
-    def __call__(self, x: int, *, times: int = 1) -> int:
-        return (self.start + x) * times
-
-    @classmethod
-    def of_class(cls, x: int) -> int:
-        return cls.base + x
-
-    @staticmethod
-    def of_none(x: int) -> int:
-        return -x
-
-
-@delayed
-def decorated(x: int) -> int:
-    return 3 * x
-
-
-@functools.lru_cache(maxsize=10)
-def cached(x: int) -> int:
-    return x + 1
 
 
 # Results equal those of the plain loop.
@@ -529,10 +438,6 @@ def test_numpy_scalars_and_small_arrays(name: str) -> None:
     assert parallel(delayed(describe)(value) for value in values) == list(map(describe, values))
     back = parallel(delayed(copied)(value) for value in values)
     assert list(map(describe, back)) == list(map(describe, values))
-
-
-def copied(value: Any) -> Any:
-    return value
 
 
 def test_results_of_one_type_are_not_mixed_up() -> None:
@@ -942,10 +847,6 @@ def test_one_call_at_a_time_on_an_instance(name: str) -> None:
         thread.join()
     assert results == [[1]]
     assert parallel([delayed(abs)(-3)]) == [3]
-
-
-class Result:
-    """Can be referred to weakly."""
 
 
 @separate
