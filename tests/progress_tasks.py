@@ -27,6 +27,11 @@ def say(x: int) -> int:
     return x
 
 
+def slow_upper(line: str) -> str:
+    time.sleep(0.02)
+    return line.upper()
+
+
 def invert(x: int) -> float:
     return 1 / x
 

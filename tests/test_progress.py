@@ -130,7 +130,8 @@ def test_it_moves_within_a_batch(backend: str, reduce: Any) -> None:
     parallel(delayed(pause)(0.01, x) for x in range(100))
     between = {one.completed for one in told if not one.is_over}
     assert len(between) >= 3 and len(between - {0, 50, 100}) >= 3
-    assert {one.workers for one in told if not one.is_over} == {2}
+    # An answer may come before the first look at the workers.
+    assert {one.workers for one in told if not one.is_over} - {0} == {2}
     assert {2} <= {one.busy for one in told}
 
 
@@ -378,6 +379,19 @@ class TestOnATerminal:
         words += "except ValueError as error:\n    print(error)\n"
         written, _ = in_terminal(words, PARALLEL_CORE_PROGRESS="square")
         assert "PARALLEL_CORE_PROGRESS must be" in written and "'rich'" in written
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    pytest.importorskip("tqdm")
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f"line {x}\n" for x in range(20)))
+    command = ["map", "--progress", "--jobs", "2", "--batch-size", "1"]
+    program = (
+        "from parallel_core.cli import main\n"
+        f"main({[*command, 'progress_tasks:slow_upper', str(lines)]!r})\n"
+    )
+    _, screen = in_terminal(program)
+    assert screen[:-1] == [f"LINE {x}" for x in range(20)] and "20/20" in screen[-1]
 
 
 def test_settings_are_for_outermost_calls() -> None:

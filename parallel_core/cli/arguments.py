@@ -90,6 +90,7 @@ class MapOptions(NamedTuple):
     timeout: float | None
     journal: str | None
     traceback: bool
+    progress: bool
 
 
 class InfoOptions(NamedTuple):
@@ -163,6 +164,8 @@ def _add_map_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=_seconds, metavar="SECONDS", help=text)
     text = "keep results in FILE, and go on from there, see below"
     add("--journal", metavar="FILE", help=text)
+    text = "show a progress bar on stderr, if that is a terminal"
+    add("--progress", action="store_true", help=text)
     add("--traceback", action="store_true", help="show the traceback of each error that is named")
 
 

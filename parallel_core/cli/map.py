@@ -31,6 +31,7 @@ from parallel_core.cli.arguments import (
 from parallel_core.cli.source import LineSource, LineTasks
 from parallel_core.cli.target import TargetError, add_current_directory, load_function
 from parallel_core.errors import JournalError
+from parallel_core.observe.terminal import write_above
 from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def _run(options: MapOptions, output: IO[bytes]) -> int:
             "on_error": run.note_failure,
             "backend": options.backend,
         }
+        if options.progress:
+            params["progress"] = True
         if options.prefer is not None:
             params["prefer"] = options.prefer
         try:
@@ -113,7 +116,13 @@ class _Run:
     def over(self, spec: CallSpec) -> ExitCode:
         """Make a call of all lines, and tell how it ended."""
         resources = CallResources(spec)
-        call = Call(self._tasks, spec, resources, label="parallel-core map")
+        shown = []
+        if spec.progress is not None:
+            from parallel_core.observe.bars import observer_of
+
+            shown = [observer_of(spec.progress)]
+        label = "parallel-core map"
+        call = Call(self._tasks, spec, resources, label=label, observers=shown)
         is_complete = False
         try:
             try:
@@ -197,6 +206,8 @@ class _Run:
 def _write(data: bytes, stream: IO[bytes]) -> None:
     """Write and flush: the next result may be long in coming."""
     try:
+        if write_above(stream, data):
+            return
         left = memoryview(data)
         while left:  # an unbuffered stream may take a part only
             left = left[stream.write(left) :]

@@ -188,6 +188,11 @@ class TqdmBar:
             self._drawn = at
             bar.refresh()
 
+    def describe(self, words: str) -> None:
+        """Put `words` in front, from when it is drawn next."""
+        if not self._bar.disable:
+            self._bar.set_description(words, refresh=False)
+
     def close(self, now: Progress) -> None:
         """Leave it where it is, if it is the first one or the call failed."""
         if self._is_text:

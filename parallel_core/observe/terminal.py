@@ -123,6 +123,28 @@ def end_above(writer: WriteAbove) -> None:
                 _remove(_installed.pop())
 
 
+class _Encoded:
+    """Writes text to a file of bytes."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        self._file.write(text.encode("utf-8", "surrogateescape"))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_above(file: Any, data: bytes) -> bool:
+    """Write whole lines to a file of bytes, above the bars on its terminal; False: no bars."""
+    with _lock:
+        if not _writers or not data or not file.isatty():
+            return False
+        _writers[-1](_Encoded(file), data.decode("utf-8", "surrogateescape"))
+    return True
+
+
 def _install(name: str) -> None:
     stream = getattr(sys, name, None)
     try:

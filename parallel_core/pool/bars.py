@@ -1,19 +1,15 @@
-"""Progress bars of maps, drawn by tqdm and rich from the events of a call."""
+"""Progress bars of maps, by MPIRE's parameters; `observe.bars` draws them."""
 
 from __future__ import annotations
 
-import functools
-import threading
-import warnings
+import sys
 from typing import Any
 
 from parallel_core.errors import warn_caller
-from parallel_core.observe.events import (
-    BatchAnswered,
-    CallEnded,
-    Event,
-    ResultsResumed,
-)
+from parallel_core.observe.bars import TqdmBar, bar_class
+from parallel_core.observe.events import CallEnded, Event
+from parallel_core.observe.progress import Progress, ProgressObserver, Wanted
+from parallel_core.observe.terminal import terminal_of
 
 #: The style of bars whose map names none; a program may assign another one.
 PROGRESS_BAR_DEFAULT_STYLE = "std"
@@ -56,7 +52,7 @@ def _import_rich() -> Any:
         raise ImportError("the progress bar style 'rich' needs rich: pip install rich") from error
 
 
-def open_bar(style: str | None, options: dict[str, Any], total: int | None) -> ProgressBar | None:
+def open_bar(style: str | None, options: dict[str, Any], total: int | None) -> MapBar | None:
     """Return the bar of a map, drawn once; None for a style that is shown elsewhere.
 
     What tqdm raises about options that it does not know is raised.
@@ -64,58 +60,34 @@ def open_bar(style: str | None, options: dict[str, Any], total: int | None) -> P
     wanted = PROGRESS_BAR_DEFAULT_STYLE if style is None else style
     if wanted == "dashboard":
         return None
-    kind = _kind_of_bar(wanted)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*rich is experimental.*")
-        return ProgressBar(kind(total=total, **options))
+    return MapBar(TqdmBar(_kind_of_bar(wanted), total, options, terminal_of(sys.stderr)), total)
 
 
-@functools.cache
 def _kind_of_bar(style: str) -> Any:
-    """Return tqdm's class for `style`, without its thread, and with a lock for this process.
-
-    The thread would be copied into no forked worker, but the lock that it may hold would be; and a
-    lock between processes costs a semaphore for bars that only this process draws.
-    """
+    """Return tqdm's class for `style`."""
     try:
-        if style == "notebook":
-            from tqdm.notebook import tqdm
-        elif style == "rich":
+        if style == "rich":
             from tqdm.rich import tqdm
-        else:
-            from tqdm.std import tqdm
+
+            return bar_class(tqdm)
+        return bar_class("tqdm" if style == "std" else style)
     except ImportError as error:
         raise ImportError("progress bars need tqdm: pip install tqdm") from error
-    kind = type("Bar", (tqdm,), {"monitor_interval": 0})
-    made: Any = kind
-    made.set_lock(threading.RLock())
-    return made
 
 
-class ProgressBar:
-    """An observer of one call that draws its progress."""
+class MapBar(ProgressObserver):
+    """Shows the progress of a map by a bar that is there already."""
 
-    def __init__(self, bar: Any) -> None:
+    def __init__(self, bar: TqdmBar, total: int | None) -> None:
+        super().__init__(Wanted("tqdm", {"total": total}), lambda wanted, now: bar)
         self._bar = bar
 
     def notify(self, event: Event) -> None:
-        """Show how far the call is."""
-        if isinstance(event, (BatchAnswered, ResultsResumed)):
-            self._show(event.completed, event.total)
-        elif isinstance(event, CallEnded):
-            self._show(event.completed, event.total if event.error is None else None)
-            if event.error is not None:
-                self._bar.set_description("Exception occurred, terminating ...", refresh=False)
-            self.close()
-
-    def _show(self, completed: int, total: int | None) -> None:
-        bar = self._bar
-        if total is not None and bar.total != total:
-            bar.total = total
-            bar.refresh()
-        if completed > bar.n:
-            bar.update(completed - bar.n)
+        """Take in what has happened; the bar says that a map failed, as MPIRE's does."""
+        if isinstance(event, CallEnded) and event.error is not None:
+            self._bar.describe("Exception occurred, terminating ...")
+        super().notify(event)
 
     def close(self) -> None:
-        """Draw it for the last time."""
-        self._bar.close()
+        """Draw the bar for the last time."""
+        self._bar.close(Progress(""))
