@@ -3,7 +3,7 @@
 ::
 
     warm_call, warm_call_main, warm_call_within        what a call costs
-    sqrt            what a task costs
+    sqrt            what a task costs              progress       ... with a bar
     start_up        the first result           main_function   ... of a function from __main__
     import_time     the import alone           small_lists     ... with something to pickle
     stream          results as they come       sequential, threads     ... without processes
