@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -557,6 +559,37 @@ def test_pools_within_tasks() -> None:
 def nested(count: int) -> Any:
     with WorkerPool(2) as pool:
         return pool.map(tasks.double, range(count))
+
+
+INTERRUPTED = """
+import sys, time
+from parallel_core import WorkerPool
+
+def rest(path):
+    open(path, "w").close()
+    time.sleep(300)
+
+def outer(path):
+    with WorkerPool(1) as pool:
+        pool.map(rest, [path])
+
+if __name__ == "__main__":
+    with WorkerPool(2) as pool:
+        pool.map(outer, [sys.argv[1]])
+"""
+
+
+def test_ctrl_c_ends_pools_within_tasks(tmp_path: Any) -> None:
+    program, path = tmp_path / "program.py", str(tmp_path / "begun")
+    program.write_text(INTERRUPTED)
+    with subprocess.Popen(
+        [sys.executable, program, path], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert tasks.wait_for(path)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in told
+    assert process.returncode in (1, -signal.SIGINT)
 
 
 def test_functions_without_a_name_to_import() -> None:

@@ -39,7 +39,7 @@ class Watched(PoolWork):
         with make(keep_alive=True) as plain, make(keep_alive=True, enable_insights=True) as watched:
             for pool in (plain, watched):
                 pool.map(payloads.compute_for, items[:1000])
-            for _ in range(4):
+            for _ in range(8):
                 for name in best:
                     pool = watched if name == "insights" else plain
                     begin = perf_counter()
