@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ INTERRUPTED = """
             else:
                 list(parallel(tasks()))
         except KeyboardInterrupt as error:
-            print("interrupted", time.monotonic(), flush=True)
+            print("interrupted", flush=True)
             frames = traceback.extract_tb(error.__traceback__)
             ours = [f.name for f in frames if "parallel_core" in f.filename.split(os.sep)]
             print("one frame is the library's" if len(ours) == 1 else frames)
@@ -114,17 +113,15 @@ def test_ctrl_c_in_a_terminal(
     try:
         wait_until(lambda: len(told(tmp_path)) == count or terminal.ended(), "all are busy")
         below = set(descendants(terminal.pid))
-        pressed = time.monotonic()
         terminal.press(b"\x03")
-        terminal.read_until("works")
+        terminal.read_until("works")  # which gives up long before a task would have ended
         terminal.wait()
         are_gone(below, "all are gone")
     finally:
         terminal.close()
     lines = terminal.out.replace("^C", "").splitlines()
     assert len(lines) == 3, terminal.out  # nobody else had anything to say
-    # A third of a second is what it takes; a machine that is busy with other things takes longer.
-    assert float(lines[0].removeprefix("interrupted ")) - pressed < 3
+    assert lines[0] == "interrupted"
     assert lines[1] == "one frame is the library's"
     assert terminal.status == 0
 
@@ -216,10 +213,8 @@ def test_ctrl_c_in_a_notebook(tmp_path: Path) -> None:
             message = client.execute(f"{call}(delayed(work)(n) for n in range(4)))")
             wait_until(lambda: len(told(tmp_path)) == 2, "both workers are busy")
             pids = told(tmp_path)
-            pressed = time.monotonic()
             manager.interrupt_kernel()
-            said = finish(message)
-            assert time.monotonic() - pressed < 3  # a third of a second, on a machine at rest
+            said = finish(message)  # which gives up long before a task would have ended
             (error,) = [one["content"] for one in said if one["msg_type"] == "error"]
             assert error["ename"] == "KeyboardInterrupt"
             text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))

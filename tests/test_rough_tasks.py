@@ -74,6 +74,7 @@ def test_a_worker_without_descriptors_does_not_outlive_the_parent(
 ) -> None:
     parent = start(tmp_path, ORPHANED, backend)
     wait_until(lambda: told(tmp_path) or parent.poll() is not None, "a task has closed all")
+    assert parent.poll() is None and told(tmp_path)
     parent.kill()
     parent.communicate()
     wait_until(lambda: not any(map(running, told(tmp_path))), "the workers have ended, too")

@@ -406,8 +406,9 @@ def test_a_forked_child_that_goes_on_does_not_keep_workers_alive(tmp_path: Path)
     child = start_script(tmp_path, text)
     out, _ = child.communicate(timeout=LIMIT)
     try:
-        for pid in map(int, out.split()):
-            wait_until(lambda pid=pid: not running(pid), "the worker is gone")
+        pids = list(map(int, out.split()))
+        assert len(pids) == 2
+        wait_until(lambda: not any(map(running, pids)), "the workers are gone")
     finally:
         os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
