@@ -326,6 +326,27 @@ class TestOnATerminal:
         assert screen[:5] == [f"got {x}" for x in range(5)]
         assert "5/5" in screen[5] and screen[6:] == ["after"]
 
+    @pytest.mark.parametrize("style", ["tqdm", "rich"])
+    def test_an_interrupt_leaves_the_bar_where_it_was(self, style: str) -> None:
+        pytest.importorskip(style)
+        _, screen = in_terminal(
+            "import os, signal, sys\n"
+            "from parallel_core import Parallel, delayed\n"
+            "from progress_tasks import pause\n"
+            "def tasks():\n"
+            "    for x in range(100):\n"
+            "        if x == 50:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "        yield delayed(pause)(0.01, x)\n"
+            "streams = sys.stdout, sys.stderr\n"
+            "try:\n"
+            f"    Parallel(2, progress={style!r})(tasks())\n"
+            "except KeyboardInterrupt:\n"
+            "    assert (sys.stdout, sys.stderr) == streams\n"
+            "    print('interrupted')\n"
+        )
+        assert "ended by KeyboardInterrupt" in screen[0] and screen[1:] == ["interrupted"]
+
     def test_a_bar_of_the_user_above(self) -> None:
         pytest.importorskip("tqdm")
         _, screen = in_terminal(
