@@ -25,20 +25,13 @@ _FLAT = pickle.dumps(HERE, 5, buffer_callback=lambda _: False)
 
 
 class BatchResult:
-    """The answers of a batch in which something is large.
-
-    Parameters
-    ----------
-    head : bytes
-        The pickle of the answers, without what is large.
-    beside : list of tuple
-        For each `HERE` in it what to make of the object that follows, and that; see `_restore`.
-    """
+    """The answers of a batch in which something is large."""
 
     __slots__ = ("beside", "head")
 
     def __init__(self, head: bytes, beside: list[tuple[Description | None, Any]]) -> None:
-        self.head = head
+        self.head = head  #: the pickle of the answers, without what is large
+        #: For each `HERE` in it what to make of the object that follows, and that; see `_restore`.
         self.beside = beside
 
     def __reduce__(self) -> Any:
@@ -65,28 +58,15 @@ def size_of_result(result: bytes | BatchResult) -> int:
 
 
 class Collector:
-    """Collects the answers of a batch, in its worker.
-
-    Parameters
-    ----------
-    is_pool : bool
-        Whether this is a process of a pool on the caller's machine: it pickles what is returned
-        before anything else can run, and the caller can open its files.
-
-    Attributes
-    ----------
-    parcels : Parcels
-        How answers with something beside them come here.
-    said : list of Message
-        Those, and what else there is to say.
-    """
+    """Collects the answers of a batch, in its worker."""
 
     def __init__(self, is_pool: bool) -> None:
         self._is_pickled_at_once = is_pool
         pickler = LocalBesidePickler if is_pool else BesidePickler
+        #: How answers with something beside them come here.
         self.parcels = Parcels(self.add, None, pickler, is_together=True)
         self._beside: list[tuple[Description | None, Any]] = []
-        self.said: list[Message] = []
+        self.said: list[Message] = []  #: those, and what else there is to say
 
     def add(self, answer: Answer, buffers: list[Buffer]) -> None:
         """Take an answer, and what is beside it as it is now."""

@@ -66,16 +66,11 @@ class FutureTasks(TaskQueue):
     """The queue of an executor, and the futures of what was taken from it.
 
     A future is running from when its task is taken: then it is on its way to a worker.
-
-    Parameters
-    ----------
-    times_each : bool
-        Whether each task has a time limit of its own.
     """
 
     def __init__(self, times_each: bool = False) -> None:
         super().__init__()
-        self.times_each = times_each
+        self.times_each = times_each  #: whether each task has a time limit of its own
         self._timeouts: dict[int, float] = {}
         self._running: dict[int, Settled] = {}
         self._position = 0

@@ -20,18 +20,10 @@ from parallel_core.tasks.placeholders import NO_RESULT, Placeholder
 
 
 class Reduction(NamedTuple):
-    """How the results of one call are folded.
+    """How the results of one call are folded."""
 
-    Attributes
-    ----------
-    function : callable
-        Takes two values, returns one.
-    initial : object
-        The leftmost value; or `NO_RESULT`.
-    """
-
-    function: Callable[[Any, Any], Any]
-    initial: Any
+    function: Callable[[Any, Any], Any]  #: takes two values, returns one
+    initial: Any  #: the leftmost value; or `NO_RESULT`
 
     def begin(self) -> FoldedResults:
         """Return what takes in the results of a call."""
@@ -39,13 +31,7 @@ class Reduction(NamedTuple):
 
 
 class FoldedResults:
-    """What the results of a call were folded to so far.
-
-    Parameters
-    ----------
-    reduction : Reduction
-        How they are.
-    """
+    """What the results of a call were folded to so far."""
 
     def __init__(self, reduction: Reduction) -> None:
         self._function = reduction.function

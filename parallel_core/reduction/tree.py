@@ -35,15 +35,9 @@ Function = Callable[[Any, Any], Any]
 
 
 class Folding(NamedTuple):
-    """How workers are told to fold the results of a call.
+    """How workers are told to fold the results of a call."""
 
-    Attributes
-    ----------
-    token : int
-        Of the definition of the function.
-    """
-
-    token: int
+    token: int  #: of the definition of the function
 
 
 class Nothing(enum.Enum):
@@ -56,20 +50,12 @@ EMPTY = Nothing.EMPTY
 
 
 class FoldFailed(Exception):
-    """The function that folds has raised.
-
-    Parameters
-    ----------
-    error : BaseException
-        What.
-    words : str
-        What it was given.
-    """
+    """The function that folds has raised."""
 
     def __init__(self, error: BaseException, words: str) -> None:
         super().__init__(error, words)
         self.error = error
-        self.words = words
+        self.words = words  #: what it was given
 
     def noted(self) -> BaseException:
         """Return what to raise in the caller: the error itself, with a note of where it was."""
@@ -94,26 +80,15 @@ class Fold:
     """Folds the values of consecutive positions, each given after the one before it.
 
     A fold is filled like a list: by `append`, with `len` for how many values there were.
-
-    Parameters
-    ----------
-    function : callable
-        Takes the value to the left and the one to the right of it.
-    first : int
-        The first position.
-
-    Attributes
-    ----------
-    pending : list
-        Small values that were not folded yet. The hot loop of a worker appends them itself; it
-        has to `settle` when there are `BLOCK`. This list stays the same one.
     """
 
     __slots__ = ("_first", "_function", "_levels", "_next", "_nodes", "pending")
 
     def __init__(self, function: Function, first: int) -> None:
-        self._function = function
+        self._function = function  #: takes the value to the left and the one to the right of it
         self._first = self._next = first
+        #: Small values that were not folded yet. The hot loop of a worker appends them itself; it
+        #: has to `settle` when there are `BLOCK`. This list stays the same one.
         self.pending: list[Any] = []
         self._levels: list[int] = []
         self._nodes: list[Any] = []
@@ -198,16 +173,10 @@ class Fold:
 
 
 class FoldTree:
-    """Joins nodes that arrive in any order, from any thread.
-
-    Parameters
-    ----------
-    function : callable
-        As for `Fold`.
-    """
+    """Joins nodes that arrive in any order, from any thread."""
 
     def __init__(self, function: Function) -> None:
-        self._function = function
+        self._function = function  #: as for `Fold`
         self._nodes: dict[tuple[int, int], Any] = {}
         self._lock = allocate_lock()  # never held while something is folded
 

@@ -49,29 +49,7 @@ def loads_task(data: bytes | tuple[bytes, list[BufferReference]]) -> Any:
 
 
 class Batch:
-    """Tasks ``start`` to ``start + size`` of a call, as they were when they were yielded.
-
-    Attributes
-    ----------
-    start : int
-        Position of the first task in the call.
-    size : int
-        Number of tasks.
-    runs : list of Run
-        The tasks, grouped by function and form.
-    definitions : dict of int to Definition
-        Every function and class that the runs name by token.
-    nbytes : int
-        About how many bytes of arguments it holds; small numbers are not counted.
-    losses : int
-        How many workers ended with it before they had begun it.
-    uses : list
-        What has to be kept until the batch is done: segments that the runs refer to, and
-        descriptors of open files.
-    n_requeued, nbytes_requeued : int
-        How many of its tasks are to be run again, in batches of their own, and how large they are.
-        Numbers, because those batches may be joined or taken apart before this one is done.
-    """
+    """Tasks ``start`` to ``start + size`` of a call, as they were when they were yielded."""
 
     __slots__ = (
         "definitions",
@@ -93,14 +71,21 @@ class Batch:
         definitions: dict[int, Definition],
         nbytes: int = 0,
     ) -> None:
-        self.start = start
-        self.size = size
-        self.runs = runs
-        self.definitions = definitions
+        self.start = start  #: position of the first task in the call
+        self.size = size  #: number of tasks
+        self.runs = runs  #: the tasks, grouped by function and form
+        self.definitions = definitions  #: every function and class that the runs name by token
+        #: About how many bytes of arguments it holds; small numbers are not counted.
         self.nbytes = nbytes
-        self.losses = 0
+        self.losses = 0  #: how many workers ended with it before they had begun it
+        #: How many of its tasks are to be run again, in batches of their own, and how large they
+        #: are. Numbers, because those batches may be joined or taken apart before this one is done.
         self.n_requeued = 0
+        #: How many of its tasks are to be run again, in batches of their own, and how large they
+        #: are. Numbers, because those batches may be joined or taken apart before this one is done.
         self.nbytes_requeued = 0
+        #: What has to be kept until the batch is done: segments that the runs refer to, and
+        #: descriptors of open files.
         self.uses: list[Any] = []
 
     def describe(self, index: int, call: str | None = None) -> str:

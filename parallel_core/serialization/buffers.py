@@ -36,21 +36,13 @@ _SIMPLE = frozenset("?bBhHiIlLqQefdgFDG")
 
 
 class Buffer:
-    """Bytes to send.
-
-    Parameters
-    ----------
-    description : Description
-        What memory they want at the other end.
-    views : list of memoryview
-        Where they are now, one piece after the other.
-    """
+    """Bytes to send."""
 
     __slots__ = ("description", "views")
 
     def __init__(self, description: Description, views: list[memoryview]) -> None:
-        self.description = description
-        self.views = views
+        self.description = description  #: what memory they want at the other end
+        self.views = views  #: where they are now, one piece after the other
 
 
 class Shelf:

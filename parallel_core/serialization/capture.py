@@ -63,19 +63,7 @@ Dumps = Callable[[object], bytes]
 
 
 class Capture:
-    """Everything that some functions and classes going by value refer to.
-
-    Parameters
-    ----------
-    obj : function or class
-        Where to start; others that it uses are followed.
-    dumps : callable
-        Pickles a value that can change, for comparison.
-    own : frozenset of str
-        Globals that are state of the worker by the user's own word, and not watched.
-    apart : container of int
-        Objects that are not watched here, by their `id`.
-    """
+    """Everything that some functions and classes going by value refer to."""
 
     __slots__ = (
         "_apart",
@@ -97,9 +85,10 @@ class Capture:
         own: frozenset[str] = frozenset(),
         apart: Container[int] = (),
     ) -> None:
-        self._dumps = dumps
+        self._dumps = dumps  #: pickles a value that can change, for comparison
+        #: Globals that are state of the worker by the user's own word, and not watched.
         self._own = own
-        self._apart = apart
+        self._apart = apart  #: objects that are not watched here, by their `id`
         self._seen: set[int] = set()
         self._globals: list[tuple[Mapping[str, Any], str, object]] = []
         self._cells: list[tuple[Any, object]] = []

@@ -113,25 +113,7 @@ SentDefinition = tuple[bytes, bool, bool]
 
 
 class Definition:
-    """A function or class in the form in which it goes to workers.
-
-    Attributes
-    ----------
-    token : int
-        Its number within the call.
-    data : bytes
-        Its pickle.
-    requires : tuple of Definition
-        The classes that `data` refers to by token.
-    volatile : bool
-        Whether it captured values that a task could change in place, and that are put back.
-    watch : callable or None
-        Says whether what it captured is unchanged; None when nothing can change.
-    lasts : bool
-        Whether workers may keep it for other calls.
-    uses : list
-        What has to be kept for the arrays that it captured.
-    """
+    """A function or class in the form in which it goes to workers."""
 
     __slots__ = (
         "captures_mutable_state",
@@ -154,13 +136,14 @@ class Definition:
         uses: list[Any] | None = None,
         large: LargeValues | None = None,
     ) -> None:
-        self.token = token
-        self.uses = uses
+        self.token = token  #: its number within the call
+        self.uses = uses  #: what has to be kept for the arrays that it captured
         self.obj = obj
         self.data = data
-        self.requires = requires
+        self.requires = requires  #: the classes that `data` refers to by token
         self.captures_mutable_state = capture is not None and capture.captures_mutable_state
-        self.lasts = False
+        self.lasts = False  #: whether workers may keep it for other calls
+        #: Says whether what it captured is unchanged; None when nothing can change.
         self.watch: Callable[[], bool] | None = None
         if capture is not None:
             self.watch = watch = capture.watch()
@@ -173,24 +156,7 @@ class Definition:
 
 
 class Definitions:
-    """The parent's side: what one call has defined so far.
-
-    Parameters
-    ----------
-    own : frozenset of str
-        Globals that the call's initializer sets in each worker.
-    make_arrays : callable, optional
-        Returns the reducer for large arrays, when there is first need of it.
-    passes_descriptors : bool, default False
-        Whether the workers can be sent descriptors.
-
-    Attributes
-    ----------
-    call : str
-        Names them, in this process and in workers.
-    needed : dict
-        Definitions that every batch brings, by token.
-    """
+    """The parent's side: what one call has defined so far."""
 
     def __init__(
         self,
@@ -198,11 +164,13 @@ class Definitions:
         make_arrays: Callable[[], ArrayReducer] | None = None,
         passes_descriptors: bool = False,
     ) -> None:
-        self.call = f"{os.getpid()}.{next(_calls)}"
-        self.needed: dict[int, Definition] = {}
-        self._own = own
+        self.call = f"{os.getpid()}.{next(_calls)}"  #: names them, in this process and in workers
+        self.needed: dict[int, Definition] = {}  #: definitions that every batch brings, by token
+        self._own = own  #: globals that the call's initializer sets in each worker
+        #: Returns the reducer for large arrays, when there is first need of it.
         self._make_arrays = make_arrays
         self._arrays: ArrayReducer | None = None
+        #: Whether the workers can be sent descriptors.
         self._passes_descriptors = passes_descriptors
         self._files: OpenFiles | None = None
         self._captures = 0  # how deep we are in what functions capture

@@ -54,15 +54,10 @@ class BatchBuilder:
     The dispatcher's pull loop appends the commonest form of a task itself: while `function`,
     `arity` and `watch` fit and the arguments are `SMALL`, it extends `payload`. Everything else
     goes through `add`, which starts a new run when it must.
-
-    Parameters
-    ----------
-    definitions : Definitions
-        Those of the call.
     """
 
     def __init__(self, definitions: Definitions) -> None:
-        self._definitions = definitions
+        self._definitions = definitions  #: those of the call
         self._start = 0
         self._closed = 0  # tasks in all runs but the last
         self._by_name = True

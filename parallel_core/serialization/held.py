@@ -24,11 +24,6 @@ class HeldBuilder(BatchBuilder):
 
     Bytes are not counted. What is ahead is bounded by time, that of pulling a batch and that of
     running it, and so by what the producer of arguments, and their tasks, get through in it.
-
-    Parameters
-    ----------
-    definitions : Definitions
-        Those of the call.
     """
 
     def __init__(self, definitions: Definitions) -> None:

@@ -49,19 +49,11 @@ class Indivisible(Exception):
 
 
 class LargeValues:
-    """Values that tasks refer to, in the caller.
-
-    Parameters
-    ----------
-    call, token
-        Name the definition that workers get.
-    parts : list of tuple of str and object
-        The words for each value, and the value.
-    """
+    """Values that tasks refer to, in the caller."""
 
     def __init__(self, call: str, token: int, parts: list[tuple[str, object]]) -> None:
-        self._call = call
-        self.token = token
+        self._call = call  #: name the definition that workers get
+        self.token = token  #: name the definition that workers get
         distinct = {id(value): (name, value) for name, value in reversed(parts)}
         self._names = [name for name, _ in distinct.values()]
         self._values = [value for _, value in distinct.values()]
@@ -199,19 +191,11 @@ class LoadingValues:
 
 
 class LoadedValues:
-    """The same in a worker, where all tasks of a call get the same objects.
-
-    Parameters
-    ----------
-    names : list of str
-        The words for them.
-    values : list of object
-        The values.
-    """
+    """The same in a worker, where all tasks of a call get the same objects."""
 
     def __init__(self, names: list[str], values: list[object]) -> None:
         self.values = values
-        self._names = names
+        self._names = names  #: the words for them
         self._dumps: Callable[[object], int] | None = None
         self._before: list[int] = []
         self._made = self._spent = 0.0

@@ -56,24 +56,15 @@ _arrived: dict[Number, int] = {}
 
 
 class Held:
-    """A duplicate of a descriptor, open for as long as somebody has this object.
-
-    Attributes
-    ----------
-    descriptor : int
-        Of this process.
-    number : tuple of int
-        Names it, in other processes, too.
-    crosses : bool
-        Whether it is to be sent beside the batch; else others open its file by `path`.
-    """
+    """A duplicate of a descriptor, open for as long as somebody has this object."""
 
     __slots__ = ("__weakref__", "crosses", "descriptor", "number", "owner")
 
     def __init__(self, descriptor: int, crosses: bool, owner: object) -> None:
-        self.descriptor = _duplicate(descriptor)
+        self.descriptor = _duplicate(descriptor)  #: of this process
+        #: Whether it is to be sent beside the batch; else others open its file by `path`.
         self.crosses = crosses
-        self.number = os.getpid(), next(_numbers)
+        self.number = os.getpid(), next(_numbers)  #: names it, in other processes, too
         self.owner = ref(owner)
         _held[self.number] = self
 
@@ -103,24 +94,13 @@ def _duplicate(descriptor: int) -> int:
 
 
 class Form(NamedTuple):
-    """What a file object is made of, but for its descriptor.
+    """What a file object is made of, but for its descriptor."""
 
-    Attributes
-    ----------
-    name : object
-        As it was opened.
-    mode : str
-        Of the lowest layer.
-    buffer : str or None
-        Which kind of buffer is above that.
-    text : tuple or None
-        Encoding, errors, newline, whether lines and writes are flushed, and the mode it was
-        opened with; None for bytes.
-    """
-
-    name: object
-    mode: str
-    buffer: str | None
+    name: object  #: as it was opened
+    mode: str  #: of the lowest layer
+    buffer: str | None  #: which kind of buffer is above that
+    #: Encoding, errors, newline, whether lines and writes are flushed, and the mode it was opened
+    #: with; None for bytes.
     text: tuple[Any, ...] | None
 
     def open(self, descriptor: int) -> Any:
@@ -139,24 +119,14 @@ class Form(NamedTuple):
 
 
 class OpenFiles:
-    """The caller's side, for one call.
-
-    Parameters
-    ----------
-    passes : bool
-        Whether descriptors can be sent to them.
-
-    Attributes
-    ----------
-    uses : dict
-        What has to be kept for the files that were met; whoever sends them takes it away.
-    """
+    """The caller's side, for one call."""
 
     def __init__(self, passes: bool) -> None:
-        self._passes = passes
+        self._passes = passes  #: whether descriptors can be sent to them
         self._by_file: WeakValueDictionary[tuple[int, int], Held] = WeakValueDictionary()
         self._by_owner: WeakValueDictionary[int, Held] = WeakValueDictionary()
         self._weight = 0
+        #: What has to be kept for the files that were met; whoever sends them takes it away.
         self.uses: dict[int, Held] = {}
 
     def take_weight(self) -> int:

@@ -221,21 +221,13 @@ class _Chunks:
 
 
 class TaskPickler(pickle.Pickler):
-    """Pickles one object after the other as `pickle.dumps` does, and as fast.
-
-    Parameters
-    ----------
-    reduce : callable
-        Asked about each object that is no plain value or container; see ``reducer_override``.
-    hand_over : callable
-        Asked about each buffer; see ``buffer_callback``.
-    """
+    """Pickles one object after the other as `pickle.dumps` does, and as fast."""
 
     def __init__(self, reduce: Reducer, hand_over: HandOver) -> None:
         self._chunks: list[bytes] = []
         super().__init__(_Chunks(self._chunks.append), PROTOCOL, buffer_callback=hand_over)
         self.reducer_override = reduce  # type: ignore[method-assign]  # where pickle looks for it
-        self._hand_over = hand_over
+        self._hand_over = hand_over  #: asked about each buffer; see ``buffer_callback``
         self._is_busy = False
 
     def dumps(self, obj: object) -> bytes:

@@ -87,23 +87,11 @@ def _reduce_received(obj: Any) -> Any:
 
 
 class ReceivedDefinitions:
-    """What a worker was sent for one call.
-
-    Parameters
-    ----------
-    call : str
-        The name of the call, as in `Definitions`.
-    state : dict
-        Globals that the initializer set in this worker; functions that go by value see them.
-
-    Attributes
-    ----------
-    volatile : bool
-        Whether some loaded definition can be changed by a task.
-    """
+    """What a worker was sent for one call."""
 
     def __init__(self, call: str, state: dict[str, Any]) -> None:
-        self._call = call
+        self._call = call  #: the name of the call, as in `Definitions`
+        #: Globals that the initializer set in this worker; functions that go by value see them.
         self._state = state
         self._received: dict[int, SentDefinition] = {}
         self._loaded: dict[int, object] = {}

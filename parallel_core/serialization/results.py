@@ -44,23 +44,17 @@ _LONGER_THAN_FRAMES = 1 << 18
 
 
 class Parcel:
-    """A pickled result with buffers.
-
-    Parameters
-    ----------
-    entry : tuple
-        What stands for it in an answer: its pickle and `HERE` for each buffer; or `HERE` for the
-        pickle, too.
-    buffers : list of Buffer
-        Those buffers. They are views of what the result is made of, not copies.
-    """
+    """A pickled result with buffers."""
 
     __slots__ = ("buffers", "entry")
 
     def __init__(
         self, entry: tuple[bytes | pickle.PickleBuffer, ...], buffers: list[Buffer]
     ) -> None:
+        #: What stands for it in an answer: its pickle and `HERE` for each buffer; or `HERE` for the
+        #: pickle, too.
         self.entry = entry
+        #: Those buffers. They are views of what the result is made of, not copies.
         self.buffers = buffers
 
 
@@ -97,28 +91,16 @@ def reduce_memmap(array: numpy.memmap[Any, Any]) -> Any:
 
 
 class WholeSink:
-    """Takes what a pickler writes, and says how it pickles arrays: within.
-
-    Attributes
-    ----------
-    pieces : list
-        The pickle so far, in pieces.
-    buffers : list of Buffer
-        What is beside it.
-    write : callable
-        Takes the next piece.
-    hand_over : callable or None
-        See ``buffer_callback`` of `pickle.Pickler`.
-    """
+    """Takes what a pickler writes, and says how it pickles arrays: within."""
 
     __slots__ = ("_ndarray", "buffers", "pieces", "write")
 
-    hand_over: HandOver | None = None
+    hand_over: HandOver | None = None  #: see ``buffer_callback`` of `pickle.Pickler`
 
     def __init__(self) -> None:
-        self.pieces: list[Any] = []
-        self.buffers: list[Buffer] = []
-        self.write = self.pieces.append
+        self.pieces: list[Any] = []  #: the pickle so far, in pieces
+        self.buffers: list[Buffer] = []  #: what is beside it
+        self.write = self.pieces.append  #: takes the next piece
         self._ndarray: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
 
     def reduce(self, obj: Any) -> Any:
@@ -243,20 +225,14 @@ class _Pickler(pickle.Pickler):
 
 
 class ResultPickler:
-    """Pickles one result after the other, each whole.
-
-    Parameters
-    ----------
-    reduce_class : callable
-        Says how classes are pickled that came from the caller.
-    """
+    """Pickles one result after the other, each whole."""
 
     __slots__ = ("_pickler", "_reduce_class", "_sink")
 
     _sink_type: type[WholeSink] = WholeSink
 
     def __init__(self, reduce_class: Reducer) -> None:
-        self._reduce_class = reduce_class
+        self._reduce_class = reduce_class  #: says how classes are pickled that came from the caller
         self._pickler: _Pickler | None = None
         self._sink: WholeSink | None = None
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 
 class KnownResult:
-    """The result of a task that need not run.
-
-    Parameters
-    ----------
-    value : object
-        What the task returned when it ran.
-    """
+    """The result of a task that need not run."""
 
     __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
-        self.value = value
+        self.value = value  #: what the task returned when it ran

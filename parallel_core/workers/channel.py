@@ -44,20 +44,14 @@ class ChannelClosed(Exception):
 
 
 class _Incoming:
-    """What is received straight into memory of its own: here a frame too large for the chunk.
-
-    Attributes
-    ----------
-    unfilled : deque of memoryview or int
-        The memory that is still to be filled; a number: so many bytes are to be dropped.
-    objects : list
-        What the memory belongs to, or the exception that says why there is none.
-    """
+    """What is received straight into memory of its own: here a frame too large for the chunk."""
 
     __slots__ = ("objects", "unfilled")
 
     def __init__(self, *descriptions: Description) -> None:
+        #: What the memory belongs to, or the exception that says why there is none.
         self.objects: list[Any] = []
+        #: The memory that is still to be filled; a number: so many bytes are to be dropped.
         self.unfilled: deque[memoryview | int] = deque()
         for description in descriptions:
             nbytes = nbytes_of(description)
@@ -139,13 +133,7 @@ def frame_of(message: Any) -> bytes:
 
 
 class Channel:
-    """One end of the connection between a parent and a worker.
-
-    Parameters
-    ----------
-    sock : socket.socket
-        A connected stream socket.
-    """
+    """One end of the connection between a parent and a worker."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)  # each call says whether it waits
