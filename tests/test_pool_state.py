@@ -12,6 +12,7 @@ import pytest
 
 import pool_tasks as tasks
 from parallel_core import WorkerPool
+from parallel_core.workers.pool import worker_pool
 
 METHODS = ["fork", "forkserver", "spawn", "threading", "processes"]
 PROCESSES = ["fork", "forkserver", "spawn", "processes"]
@@ -48,8 +49,11 @@ class TestInEveryStartMethod:
                 assert sum(n - 10 for n in pool.get_exit_results()) == 20
 
     def test_state_lives_on_where_workers_do(self, method: str) -> None:
-        with WorkerPool(2, start_method=method, use_worker_state=True, keep_alive=True) as pool:
-            pool.map(tasks.count, range(10), worker_init=tasks.begin_at_ten)
+        # In order, so that each worker has tasks of the first map, and begins then.
+        with WorkerPool(
+            2, start_method=method, use_worker_state=True, keep_alive=True, order_tasks=True
+        ) as pool:
+            pool.map(tasks.count, range(10), worker_init=tasks.begin_at_ten, chunk_size=1)
             assert pool.get_exit_results() == []
             assert min(pool.map(tasks.count, range(10))) >= 11
             with pytest.warns(RuntimeWarning, match="has changed while workers are kept alive"):
@@ -248,6 +252,7 @@ def test_variables_of_each_worker() -> None:
     variables = [{"POOL_TEST_SLOT": "0"}, {"POOL_TEST_SLOT": "1"}]
     with WorkerPool(2, worker_env=variables, order_tasks=True) as pool:
         assert pool.map(tasks.environ, range(4), chunk_size=1) == ["0", "1"] * 2
+    assert not any(demand.leased for demand in worker_pool()._demand.values())
 
 
 def test_what_loky_has_not() -> None:

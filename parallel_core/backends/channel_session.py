@@ -50,6 +50,7 @@ from parallel_core.workers.starting import WorkerStartError
 _TIMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
 _START_SECONDS = 0.1  # what it takes to replace a worker, and to be worth it
 _LOOK_SECONDS = 0.01  # until a worker that has something may have begun with it
+_PLACED_SECONDS = 1.0  # for an answer after its offer was accepted
 _CLOSED_SECONDS = 1.0  # for a worker to end whose channel has ended
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
 
@@ -414,6 +415,8 @@ class ChannelSession(Session, Generic[W]):
             answer = self._read_memory(worker, message)
             if answer is not None:
                 self._take_answer(worker, answer)
+            elif isinstance(message, Offer):
+                self._await_placed(worker)
 
     def _take_reply(self, worker: W, reply: Reply) -> None:
         if self._setup is None:
@@ -430,6 +433,16 @@ class ChannelSession(Session, Generic[W]):
         if waits:
             self._workers.want_to_send(worker, True)
         return answer
+
+    # Whoever consumes results may rest next, and a worker whose offer was accepted waits until its
+    # answer is taken. It places it at once; or it had given up, and the answer itself follows.
+    def _await_placed(self, worker: W) -> None:
+        """Read what follows an accepted offer."""
+        n_news = len(self._news)
+        until = time.monotonic() + _PLACED_SECONDS
+        while len(self._news) == n_news and (left := until - time.monotonic()) > 0:
+            if not worker.has_input(left) or not self._read(worker):
+                return
 
     def _take_answer(self, worker: W, answer: Answer) -> None:
         sent = worker.sent[0]

@@ -215,7 +215,7 @@ class LeasedWorkers:
             if self._setup is not None:
                 self._leave_setup()
             if self._key.exclusive is not None:
-                self._pool.dismiss(self._group, self._n_jobs, self._key)
+                self._pool.dismiss(self._group, self._slot_keys or (self._key,))
             elif self._slot_keys is not None:
                 self._pool.release_slots(self._group, self._slot_keys)
             else:

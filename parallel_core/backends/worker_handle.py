@@ -92,6 +92,9 @@ class WorkerHandle(Protocol):
     def receive(self) -> list[Message] | None:
         """Return what it has said; None when there was nothing to read."""
 
+    def has_input(self, seconds: float) -> bool:
+        """Wait for at most so many seconds; return whether there is something to receive."""
+
     def read_memory(self, message: Offer | Placed) -> tuple[Answer | None, bool]:
         """Accept what it offers, or read what it has placed; return an answer, if it is there."""
 

@@ -175,11 +175,12 @@ class WorkerPool:
                 assert worker.key is not None
                 self._idle.setdefault(worker.key, []).append(self._group([worker], group.reloads))
 
-    def dismiss(self, group: WorkerGroup, wanted: int, key: WorkerKey) -> None:
+    def dismiss(self, group: WorkerGroup, keys: Sequence[WorkerKey]) -> None:
         """End the idle workers of a lease that nobody else may have."""
         self._end_session(group)
         with HeldSignals(), self._lock:
-            self._demand.pop(key, None)
+            for key in keys:
+                self._demand.pop(key, None)
         workers = list(group.workers)
         for worker in workers:
             group.remove(worker)

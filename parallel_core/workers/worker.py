@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import signal
 import sys
 import time
@@ -129,6 +130,12 @@ class Worker:
         """Send what had to wait until it expects descriptors; return whether some still waits."""
         self.channel.let_pass()
         return self.channel.flush()
+
+    def has_input(self, seconds: float) -> bool:
+        """Wait for at most so many seconds; return whether there is something to receive."""
+        poller = select.poll()
+        poller.register(self.channel, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
 
     def read_memory(self, message: Offer | Placed) -> tuple[Answer | None, bool]:
         """Accept what it offers, or read an answer that it has placed.
