@@ -106,6 +106,18 @@ def begin_at_hundred(state: dict[str, int]) -> None:
     state["n"] = 100
 
 
+def note_order(state: dict[str, Any], x: int) -> list[int]:
+    """Return what its worker has had so far; the first half of 40 tasks takes longer."""
+    time.sleep(0.02 if x < 20 else 0)
+    state.setdefault("order", []).append(x)
+    return list(state["order"])
+
+
+def wait_a_moment() -> bytes:
+    time.sleep(0.2)
+    return bytes(100_000)
+
+
 def total(state: dict[str, int]) -> int:
     return state["n"]
 

@@ -90,10 +90,16 @@ def test_a_task_that_was_run_twice_is_noticed(tmp_path: Path) -> None:
 def test_what_is_left_behind_is_noticed(tmp_path: Path) -> None:
     before = Inventory.take(tmp_path)
     assert Inventory.take(tmp_path).beyond(before) == []
-    with (tmp_path / "file").open("w"), subprocess.Popen(["sleep", "300"]) as process:
+    pipe = subprocess.PIPE
+    with (
+        (tmp_path / "file").open("w"),
+        subprocess.Popen(["sh", "-c", "echo; read answer"], stdin=pipe, stdout=pipe) as process,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()  # before that, it may have no command line yet
         found = " ".join(Inventory.take(tmp_path).beyond(before))
         process.kill()
-    assert "descriptor" in found and "processe S sleep 300" in found and "file file" in found
+    assert "descriptor" in found and "echo; read answer" in found and "file file" in found
 
 
 def test_the_seed_decides() -> None:

@@ -107,8 +107,9 @@ def test_chunk_tasks() -> None:
     ]
     with pytest.raises(ValueError, match="cannot both be None"):
         list(chunk_tasks(range(3)))
-    with pytest.raises(ValueError, match="n_splits needs to know"):
-        list(chunk_tasks((x for x in range(3)), n_splits=2))
+    for unknown in ((x for x in range(3)), iter([1, 2, 3])):
+        with pytest.raises(ValueError, match="n_splits needs to know"):
+            list(chunk_tasks(unknown, n_splits=2))
 
 
 def test_input_of_any_length() -> None:

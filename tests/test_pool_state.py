@@ -48,6 +48,11 @@ class TestInEveryStartMethod:
                 assert min(counts) == 11
                 assert sum(n - 10 for n in pool.get_exit_results()) == 20
 
+    def test_each_worker_runs_its_tasks_in_order(self, method: str) -> None:
+        with WorkerPool(2, start_method=method, use_worker_state=True) as pool:
+            for order in pool.map(tasks.note_order, range(40), chunk_size=20):
+                assert order == sorted(order)
+
     def test_state_lives_on_where_workers_do(self, method: str) -> None:
         # In order, so that each worker has tasks of the first map, and begins then.
         with WorkerPool(
@@ -184,6 +189,21 @@ def test_a_worker_without_a_task_calls_neither() -> None:
     with WorkerPool(3) as pool:
         pool.map(tasks.double, [1], worker_exit=tasks.seven)
         assert pool.get_exit_results() == [7]
+
+
+@pytest.mark.parametrize("method", PROCESSES)
+def test_no_task_waits_for_a_worker_that_leaves_slowly(method: str) -> None:
+    with WorkerPool(3, start_method=method) as pool:
+        options = {"worker_exit": tasks.wait_a_moment, "worker_lifespan": 2, "chunk_size": 1}
+        assert pool.map(tasks.double, range(18), **options) == [2 * x for x in range(18)]
+        assert len(pool.get_exit_results()) >= 9
+
+
+def test_values_that_threads_share_have_locks() -> None:
+    context = WorkerPool(2, start_method="threading").ctx
+    value, array = context.Value("i", 3), context.Array("i", [1, 2])
+    with value.get_lock(), array.get_lock():
+        assert value.value == 3 and list(array) == [1, 2]
 
 
 @pytest.mark.parametrize("method", BY_MULTIPROCESSING)

@@ -129,7 +129,8 @@ class ChannelSession(Session, Generic[W]):
         """Send `batch` to the worker with the fewest; a worker that has left is replaced."""
         while True:
             worker = min(self._workers.all, key=_load, default=None)
-            if (worker is None or worker.sent) and self._workers.is_short:
+            is_free = worker is not None and not worker.sent and not worker.leaving
+            if not is_free and self._workers.is_short:
                 worker = self._replace() or worker
             if worker is None:
                 assert self._fatal is not None
@@ -181,6 +182,8 @@ class ChannelSession(Session, Generic[W]):
 
     def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
         """Take from the worker that has the most, in time, of what it has not started."""
+        if self._setup is not None and self._setup.keeps_order:
+            return [], NEVER
         now = time.monotonic()
         least = WORTH_SECONDS
         if not any(worker.ready and not worker.sent for worker in self._workers.all):

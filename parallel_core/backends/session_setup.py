@@ -49,6 +49,11 @@ class SessionSetup:
         self._results: list[tuple[int, Any]] = []
         self.change(setup)
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether each worker runs its tasks in the order of the input."""
+        return self._setup.passed.state
+
     def change(self, setup: WorkerSetup) -> None:
         """Use the functions of `setup` from now on."""
         self._setup = setup

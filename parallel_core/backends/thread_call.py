@@ -41,6 +41,7 @@ class ThreadCall:
     """What the threads of one call share.
 
     `slot_thread` returns the thread that stays for a slot; without it, each ends with the call.
+    Where each thread `keeps_order`, it runs its tasks in the order of the input: nobody steals.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class ThreadCall:
         level: int,
         initializer: Callable[[], object] | None,
         slot_thread: Callable[[int], SlotThread] | None = None,
+        keeps_order: bool = False,
     ) -> None:
+        self._keeps_order = keeps_order
         self._slot_thread = slot_thread
         self.terms = terms
         self.n_workers = n_workers
@@ -202,7 +205,7 @@ class ThreadCall:
 
         The thread that begins it may have been the one that looked at others.
         """
-        if self._is_watched or not (_can_be_split(share, 1) or self._has_tasks(share)):
+        if self._is_watched or not (self._can_be_split(share, 1) or self._has_tasks(share)):
             return
         self.start_workers(n_spare=1)
         with self._lock:
@@ -211,7 +214,11 @@ class ThreadCall:
     def _has_tasks(self, besides: Share | None = None) -> bool:
         """Whether a thread has tasks that it has not begun."""
         shares = (worker.share for worker in self.workers)
-        return any(share and share is not besides and _can_be_split(share) for share in shares)
+        return any(share and share is not besides and self._can_be_split(share) for share in shares)
+
+    def _can_be_split(self, share: Share, keep: int = 0) -> bool:
+        """Whether other threads may have some of it, all but `keep`."""
+        return share.slot is None and len(share.tasks) > keep and not self._keeps_order
 
     def _steal(self) -> Share | None:
         """Return half of what a thread has not begun that is not through with it soon."""
@@ -222,7 +229,7 @@ class ThreadCall:
             longest, victim = 2 * LOOK_SECONDS, None
             for worker in self.workers:
                 share = worker.share
-                if share is None or not _can_be_split(share):
+                if share is None or not self._can_be_split(share):
                     continue
                 left = len(share.tasks)
                 self._seen[id(share)] = left
@@ -290,8 +297,3 @@ class ThreadCall:
         while self._news:  # whatever comes after this has rung again
             found.append(self._news.popleft())
         return found
-
-
-def _can_be_split(share: Share, keep: int = 0) -> bool:
-    """Whether other threads may have some of it, all but `keep`."""
-    return share.slot is None and len(share.tasks) > keep

@@ -69,8 +69,15 @@ class ThreadSession(Session):
         self._in_flight = 0
         self._slots = {}
         self._fatal = None
-        slot_thread = None if self._setup is None else self._slot_thread
-        self._call = ThreadCall(terms, self._n_jobs, self._level, self._initializer, slot_thread)
+        setup = self._setup
+        self._call = ThreadCall(
+            terms,
+            self._n_jobs,
+            self._level,
+            self._initializer,
+            None if setup is None else self._slot_thread,
+            keeps_order=setup is not None and setup.passed.state,
+        )
         self._call.pools.begin()
 
     def end(self) -> None:

@@ -126,7 +126,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
         mapping for each worker.
     use_worker_state : bool, default False
         Whether each task, `worker_init` and `worker_exit` get a dictionary that belongs to the
-        worker as their first argument.
+        worker as their first argument. Each worker then runs its tasks in the order of the input:
+        no other takes over what it has not begun.
     order_tasks : bool, default False
         Whether workers take turns: task ``i`` goes to worker ``i % n_jobs``. With a `batch_size`,
         each worker gets that many tasks at a time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from fractions import Fraction
 from itertools import islice
 from operator import length_hint
@@ -74,7 +74,9 @@ def chunk_tasks(
     """
     if chunk_size is None and n_splits is None:
         raise ValueError("chunk_size and n_splits cannot both be None: give one of them")
-    count = count_items(iterable_of_args, iterable_len)
+    count = iterable_len
+    if count is None and isinstance(iterable_of_args, Sized):  # a hint of a length is not enough
+        count = count_items(iterable_of_args)
     size = Fraction(1)
     if chunk_size is not None:
         size = max(size, Fraction(chunk_size))

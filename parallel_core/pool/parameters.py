@@ -6,7 +6,7 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core.backends.base import WorkerSetup
@@ -301,11 +301,14 @@ def backend_of(start_method: str) -> Backend:
 
 def context_of(start_method: str) -> Any:
     """Return what makes locks, events and the like for workers that are started in this way."""
-    if start_method == "threading":
-        import multiprocessing.dummy
-
-        return multiprocessing.dummy
     import multiprocessing
 
     is_known = start_method in _OF_MULTIPROCESSING
-    return multiprocessing.get_context(start_method if is_known else "spawn")
+    context = multiprocessing.get_context(start_method if is_known else "spawn")
+    if start_method != "threading":
+        return context
+    import multiprocessing.dummy
+
+    # Its values and arrays have no lock, which programs for processes ask for.
+    own = {"Value": context.Value, "Array": context.Array}
+    return SimpleNamespace(**{**vars(multiprocessing.dummy), **own})

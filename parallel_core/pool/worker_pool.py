@@ -66,6 +66,7 @@ class WorkerPool:
         Whether functions that run in workers get the number of their worker, from 0.
     use_worker_state : bool, default False
         Whether functions that run in workers get a dictionary that lives as long as their worker.
+        Each worker then runs its tasks in the order of the input.
     start_method : str, default "fork"
         Way to start workers: ``"fork"``, ``"forkserver"`` or ``"spawn"`` of `multiprocessing`;
         ``"processes"`` for workers like those of `Parallel`; ``"threading"`` for threads of this
