@@ -75,8 +75,11 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import CallStarted as CallStarted
     from parallel_core.observe.events import Observer as Observer
     from parallel_core.observe.events import ResultsResumed as ResultsResumed
+    from parallel_core.observe.events import Span as Span
     from parallel_core.observe.events import TaskFailed as TaskFailed
     from parallel_core.observe.events import TaskRetried as TaskRetried
+    from parallel_core.observe.events import TasksStolen as TasksStolen
+    from parallel_core.observe.events import TaskTimes as TaskTimes
     from parallel_core.observe.events import WorkerEnded as WorkerEnded
     from parallel_core.observe.events import WorkersSeen as WorkersSeen
     from parallel_core.observe.events import WorkerStarted as WorkerStarted
@@ -114,6 +117,9 @@ _HOMES = {
     "ResultsResumed": "observe.events",
     "TaskFailed": "observe.events",
     "TaskRetried": "observe.events",
+    "TaskTimes": "observe.events",
+    "TasksStolen": "observe.events",
+    "Span": "observe.events",
     "WorkerEnded": "observe.events",
     "WorkerStarted": "observe.events",
     "WorkerView": "observe.events",

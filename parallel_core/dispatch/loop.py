@@ -43,7 +43,7 @@ from parallel_core.dispatch.source import ResolvedTask, TaskSource, known_length
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.dispatch.window import Window
 from parallel_core.errors import add_note
-from parallel_core.observe.events import BatchSubmitted, WorkersSeen
+from parallel_core.observe.events import BatchSubmitted, TasksStolen, WorkersSeen
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.definitions import Definitions
 from parallel_core.serialization.encoding import BatchBuilder
@@ -318,6 +318,9 @@ class BatchLoop:
         task_seconds = self._sizer.task_seconds or 0.0
         stolen, self._steal_again = self._session.steal(task_seconds)
         self.dispatched -= sum(batch.size for batch in stolen)
+        if self.outcomes.emit is not None:
+            for batch in stolen:
+                self.outcomes.emit(TasksStolen(self.outcomes.call, batch.start, batch.size))
         self._backlog += stolen
         return bool(stolen)
 
@@ -370,8 +373,8 @@ class BatchLoop:
             self._fail(failed.error)
         self._sizer.handed_over(self._clock() - began + self._session.handover_seconds)
         if self.outcomes.emit is not None:
-            call = self.outcomes.call
-            self.outcomes.emit(BatchSubmitted(call, batch.start, batch.size, batch.nbytes))
+            number, name = self.outcomes.call, batch.function_name()
+            self.outcomes.emit(BatchSubmitted(number, batch.start, batch.size, batch.nbytes, name))
 
     def _next_batch(self) -> Batch:
         """Take a batch off the backlog, joined with those behind it as far as sizes allow."""

@@ -3,7 +3,7 @@
 ::
 
     Call ─────── CallStarted, CallEnded ─────────────────────────┐
-    loop ─────── BatchSubmitted, WorkersSeen ────────────────────┤
+    loop ─────── BatchSubmitted, TasksStolen, WorkersSeen ───────┤
     outcomes ─── BatchAnswered, ResultsResumed,                  ├──▶ emit ──▶ each observer
                  TaskFailed, TaskRetried ────────────────────────┤
     session ──── WorkerStarted, WorkerEnded ─────────────────────┘
@@ -14,6 +14,7 @@ call. Without observers, `emit` is None, and no event is made.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, Union
 
@@ -59,12 +60,119 @@ class BatchSubmitted(NamedTuple):
         Number of tasks.
     nbytes : int
         Approximate size of the arguments in bytes; small numbers do not count.
+    function : str
+        Name of the function of the first task; empty if it is not known.
     """
 
     call: int
     first: int
     tasks: int
     nbytes: int
+    function: str = ""
+
+
+class TasksStolen(NamedTuple):
+    """Tasks that a busy worker had not begun were taken back, to be submitted again.
+
+    Attributes
+    ----------
+    call : int
+        Number of the call.
+    first : int
+        Position of the first task.
+    tasks : int
+        Number of tasks.
+    """
+
+    call: int
+    first: int
+    tasks: int
+
+
+class Span(NamedTuple):
+    """Time in which a worker ran consecutive tasks.
+
+    Attributes
+    ----------
+    first : int
+        Position of the first task.
+    tasks : int
+        Number of tasks; tasks shorter than half a millisecond are told together.
+    began, ended : float
+        Times by `time.monotonic` of the worker's machine, in seconds.
+    """
+
+    first: int
+    tasks: int
+    began: float
+    ended: float
+
+
+class TaskTimes(NamedTuple):
+    """What a worker has measured while it ran the tasks of an answer.
+
+    Attributes
+    ----------
+    pid : int
+        Process id of the worker.
+    ended : float
+        Time at which it sent the answer, by `time.monotonic` of its machine, in seconds.
+    loading : float
+        Seconds that it spent on unpickling functions and arguments.
+    pickling : float
+        Seconds that it spent on pickling results.
+    nbytes : int
+        Size of the answer in bytes; small values do not count.
+    marks : bytes
+        Pairs of float64: the time at which a task began, and its index among the tasks of the
+        answer. There is one at most every half a millisecond; see `spans`.
+    """
+
+    pid: int
+    ended: float
+    loading: float = 0.0
+    pickling: float = 0.0
+    nbytes: int = 0
+    marks: bytes = b""
+
+    def spans(self, first: int, tasks: int, seconds: float) -> list[Span]:
+        """Return when the tasks of an answer ran.
+
+        Parameters
+        ----------
+        first, tasks, seconds : int, int, float
+            Fields of the `BatchAnswered`.
+
+        Returns
+        -------
+        list of Span
+            Consecutive spans without overlap. A task of half a millisecond or more has a span of
+            its own.
+
+        Examples
+        --------
+        >>> from array import array
+        >>> marks = array("d", [10.0, 0, 10.5, 3]).tobytes()
+        >>> for span in TaskTimes(1, 11.0, marks=marks).spans(first=20, tasks=4, seconds=1.0):
+        ...     print(span)
+        Span(first=20, tasks=3, began=10.0, ended=10.5)
+        Span(first=23, tasks=1, began=10.5, ended=11.0)
+        """
+        if not tasks:
+            return []
+        marks = array("d")
+        marks.frombytes(self.marks)
+        begun = [(0, self.ended - seconds)]
+        for at, index in zip(marks[::2], marks[1::2], strict=True):
+            if index > begun[-1][0]:
+                begun.append((int(index), at))
+            else:
+                begun[-1] = (int(index), at)
+        ends = [*begun[1:], (tasks, self.ended)]
+        return [
+            Span(first + index, following - index, at, until)
+            for (index, at), (following, until) in zip(begun, ends, strict=True)
+        ]
 
 
 class BatchAnswered(NamedTuple):
@@ -89,6 +197,8 @@ class BatchAnswered(NamedTuple):
     notes : tuple of tuple of str and object
         Values from the worker, each with a name: bytes, numbers, text, or containers of these. They
         come with the last part of a batch.
+    times : TaskTimes or None
+        What the worker has measured; None if the engine does not tell.
     """
 
     call: int
@@ -99,6 +209,7 @@ class BatchAnswered(NamedTuple):
     completed: int
     total: int | None
     notes: tuple[tuple[str, object], ...] = ()
+    times: TaskTimes | None = None
 
 
 class ResultsResumed(NamedTuple):
@@ -283,6 +394,7 @@ class CallEnded(NamedTuple):
 Event = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these makes no alias
     CallStarted,
     BatchSubmitted,
+    TasksStolen,
     BatchAnswered,
     ResultsResumed,
     TaskFailed,
@@ -329,9 +441,9 @@ class Observer(Protocol):
         Parameters
         ----------
         event : Event
-            One of the event classes: `CallStarted`, `BatchSubmitted`, `BatchAnswered`,
-            `ResultsResumed`, `TaskFailed`, `TaskRetried`, `WorkerStarted`, `WorkerEnded`,
-            `WorkersSeen`, `CallEnded`. Later versions may add others.
+            One of the event classes: `CallStarted`, `BatchSubmitted`, `TasksStolen`,
+            `BatchAnswered`, `ResultsResumed`, `TaskFailed`, `TaskRetried`, `WorkerStarted`,
+            `WorkerEnded`, `WorkersSeen`, `CallEnded`. Later versions may add others.
         """
 
 

@@ -88,6 +88,13 @@ class Batch:
         #: descriptors of open files.
         self.uses: list[Any] = []
 
+    def function_name(self) -> str:
+        """Return the name of the function of the first task, if it can be told at no cost."""
+        token, arity, payload = self.runs[0]
+        if token != NO_TOKEN:
+            return function_name(self.definitions[token].obj)
+        return function_name(payload[0][0]) if arity == HELD else ""
+
     def describe(self, index: int, call: str | None = None) -> str:
         """Return the words for task ``start + index``: its position and its shortened call.
 
