@@ -5,6 +5,7 @@
             cli            the command line
             compat         this library under the names of others
             pool           workers with numbers and state; pmap, pstarmap
+            mapping        imap and as_completed, on a backend that a package chooses
             bridge         ours in joblib's place, and under joblib
             executor       futures over the same workers
             parallel       Parallel: reads its parameters, makes one call at a time
