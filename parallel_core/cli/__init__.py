@@ -3,6 +3,7 @@
 ::
 
     argv ──▶ main ──┬──▶ info.run   versions, cores, start method, folders ──▶ stdout
+                    ├──▶ completion.run   a script for a shell ──────────────▶ stdout
                     └──▶ map.run, below
 
     FILE or stdin ──a thread──▶ LineTasks ──▶ Call ──▶ workers: decode the line,
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_command(argv: list[str]) -> int:
-    from parallel_core.cli.arguments import InfoOptions, parse
+    from parallel_core.cli.arguments import CompletionOptions, InfoOptions, parse
 
     try:
         options = parse(argv)
@@ -66,6 +67,10 @@ def _run_command(argv: list[str]) -> int:
         from parallel_core.cli import info
 
         return info.run(options)
+    if isinstance(options, CompletionOptions):
+        from parallel_core.cli import completion
+
+        return completion.run(options)
     from parallel_core.cli import map as map_command
 
     return map_command.run(options)

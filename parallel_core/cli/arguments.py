@@ -99,14 +99,40 @@ class InfoOptions(NamedTuple):
     form: str
 
 
+class CompletionOptions(NamedTuple):
+    """The arguments of ``parallel-core completion``."""
+
+    shell: str
+
+
 def complain(command: str, message: str) -> None:
     """Write `message` to stderr, with the name of the command before it."""
     if sys.stderr is not None:
         print(f"parallel-core {command}: {message}", file=sys.stderr, flush=True)
 
 
-def parse(arguments: list[str]) -> MapOptions | InfoOptions:
+Options = MapOptions | InfoOptions | CompletionOptions
+_OPTIONS: dict[str, type[Options]] = {
+    "map": MapOptions,
+    "info": InfoOptions,
+    "completion": CompletionOptions,
+}
+
+
+def parse(arguments: list[str]) -> Options:
     """Return what the arguments say; raise SystemExit, with the usage of the command, if wrong."""
+    parser, commands = make_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # argparse itself would show the usage of all commands
+        commands.choices[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    named = vars(options)
+    return _OPTIONS[named.pop("command")](**named)
+
+
+def make_parser() -> tuple[
+    argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]
+]:
+    """Return the parser of the whole line, and those of the commands."""
     from parallel_core._version import __version__
 
     parser = argparse.ArgumentParser(
@@ -128,11 +154,15 @@ def parse(arguments: list[str]) -> MapOptions | InfoOptions:
     text = "print versions, cores, the start method of workers, and where arrays would go"
     for_info = commands.add_parser("info", help=text, description=text, allow_abbrev=False)
     _add_json(for_info, "the same as one JSON object; sizes are in bytes")
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # argparse itself would show the usage of all commands
-        commands.choices[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    named = vars(options)
-    return MapOptions(**named) if named.pop("command") == "map" else InfoOptions(**named)
+    text = "print a script that has a shell complete commands and options"
+    for_shell = commands.add_parser(
+        "completion",
+        help=text,
+        description=f"{text.capitalize()}: source <(parallel-core completion bash)",
+        allow_abbrev=False,
+    )
+    for_shell.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return parser, commands
 
 
 def _add_map_arguments(parser: argparse.ArgumentParser) -> None:
