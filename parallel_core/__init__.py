@@ -16,6 +16,7 @@
             reduction      results of a call folded into one value
             output         what tasks print and log, on its way to the caller
             context        settings of the caller that apply inside tasks
+            trace          a file of the events for viewers
             observe        events of a call, and their observers
             config         settings in force in this thread or async task
             serialization  tasks, functions, results and exceptions on their way to a process
@@ -73,12 +74,14 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import BatchAnswered as BatchAnswered
     from parallel_core.observe.events import BatchSubmitted as BatchSubmitted
     from parallel_core.observe.events import CallEnded as CallEnded
+    from parallel_core.observe.events import CallerWaited as CallerWaited
     from parallel_core.observe.events import CallStarted as CallStarted
     from parallel_core.observe.events import Observer as Observer
     from parallel_core.observe.events import ResultsResumed as ResultsResumed
     from parallel_core.observe.events import Span as Span
     from parallel_core.observe.events import TaskFailed as TaskFailed
     from parallel_core.observe.events import TaskRetried as TaskRetried
+    from parallel_core.observe.events import TasksPulled as TasksPulled
     from parallel_core.observe.events import TasksStolen as TasksStolen
     from parallel_core.observe.events import TaskTimes as TaskTimes
     from parallel_core.observe.events import WorkerEnded as WorkerEnded
@@ -113,12 +116,14 @@ _HOMES = {
     "BatchAnswered": "observe.events",
     "BatchSubmitted": "observe.events",
     "CallEnded": "observe.events",
+    "CallerWaited": "observe.events",
     "CallStarted": "observe.events",
     "Observer": "observe.events",
     "ResultsResumed": "observe.events",
     "TaskFailed": "observe.events",
     "TaskRetried": "observe.events",
     "TaskTimes": "observe.events",
+    "TasksPulled": "observe.events",
     "TasksStolen": "observe.events",
     "Span": "observe.events",
     "WorkerEnded": "observe.events",

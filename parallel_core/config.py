@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "output": "pass",
     "observers": None,
     "progress": None,
+    "trace": None,
     "check_arrays": "auto",
 }
 
@@ -75,7 +76,7 @@ UNSET: dict[str, Any] = {
 
 
 #: What a context sets for its own calls alone: who runs them, and that they show how far they are.
-_CHOICE_OF_CALL = ("backend", "n_jobs", "progress")
+_CHOICE_OF_CALL = ("backend", "n_jobs", "progress", "trace")
 
 
 class Settings:

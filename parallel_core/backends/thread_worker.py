@@ -297,6 +297,7 @@ class ThreadWorker:
         batch, first, now = share.work.batch, self._first, monotonic()
         tasks, values = len(self._values), self._values
         completion = Completion(batch, first, values, now - self._began, False)
+        completion.worker = self.slot
         self._began = now
         completion.notes, self._notes = self._notes, ()
         if self._call.terms.make_fold is not None:

@@ -92,7 +92,8 @@ class Call:
         self._interruption = interruption
         self._may_run_here = may_run_here  # the tasks of one job, in the thread of the call
         self._own_items = context_items  # besides those of the caller's settings
-        observers = tuple(observers)
+        self._trace = resources.trace()
+        observers = tuple(observers) if self._trace is None else (*observers, self._trace)
         self._emit = emit_to(observers, hook)  # an exception of the hook ends the call
         self._looks = Looks.wanted(observers, hook)
         self._number = next(_numbers) if self._emit is not None else 0
@@ -117,6 +118,8 @@ class Call:
     def start(self) -> None:
         """Take workers, or do without them; pull the first tasks and hand them over."""
         spec = self._spec
+        if self._trace is not None:
+            self._trace.open()
         n_jobs = spec.effective_n_jobs()
         backend, session = self._place(n_jobs)
         if self._emit is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from parallel_core.observe.events import Observer
     from parallel_core.observe.progress import ProgressLike
+    from parallel_core.trace.target import TraceLike
 
     class KeywordParams(TypedDict, total=False):
         """What `Parallel` takes by keyword alone, but for what decides which type it returns."""
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         output: Literal["pass", "capture", "discard"]
         observers: Sequence[Observer] | None
         progress: ProgressLike
+        trace: TraceLike
         check_arrays: Literal["auto", "always", "never"]
 
     class ParallelParams(KeywordParams, total=False):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from parallel_core.calls.spec import Arrays, CallSpec
     from parallel_core.context.seeds import Seeded
     from parallel_core.journal.store import Journal
+    from parallel_core.trace.file import TraceFile
+    from parallel_core.trace.observer import TraceObserver
 
 
 class CallResources:
@@ -34,6 +36,8 @@ class CallResources:
         self.exit_results: list[Any] = []
         self._arrays: ArrayReducer | None = None
         self._journal: Journal | None = None
+        self._given_trace = spec.trace
+        self._trace: TraceFile | None = None
         self.is_kept = False
         self.n_resumed_tasks = 0
 
@@ -69,6 +73,18 @@ class CallResources:
             )
             self.n_resumed_tasks = self._journal.taken_over
         return self._journal
+
+    def trace(self) -> TraceObserver | None:
+        """Return what writes the trace of a call, if that is wanted; all calls have one file."""
+        if self._given_trace is None:
+            return None
+        from parallel_core.trace.file import TraceFile
+        from parallel_core.trace.observer import TraceObserver
+
+        if self._trace is None:
+            given = self._given_trace
+            self._trace = given if isinstance(given, TraceFile) else TraceFile(given)
+        return TraceObserver(self._trace)
 
     def array_reducer(self, given: Arrays) -> ArrayReducer:
         """Return the reducer of large arrays, the same for all calls of a session."""

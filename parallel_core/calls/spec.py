@@ -15,6 +15,7 @@ whatever uses that field.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import Observer
     from parallel_core.observe.progress import Wanted
     from parallel_core.reduction.results import Reduction
+    from parallel_core.trace.file import TraceFile
+    from parallel_core.trace.target import Target
 
 
 class Results(NamedTuple):
@@ -130,10 +133,16 @@ class CallSpec(NamedTuple):
     seed: Any = None
     observers: tuple[Observer, ...] = ()
     progress: Wanted | None = None
+    trace: Target | TraceFile | None = None  #: the latter for all calls of a block
 
     def effective_n_jobs(self) -> int:
         """Return the number of workers that a call gets if it begins now."""
         return self.backend.effective_n_jobs(self.n_jobs)
+
+    @property
+    def trace_path(self) -> str | None:
+        """The path of the trace, without links; None if there is none."""
+        return None if self.trace is None else os.path.realpath(self.trace.path)
 
     def features(self) -> list[str]:
         """Return the given parameters of single workers, which not every backend supports."""
@@ -235,12 +244,21 @@ def _make_spec(
             setting("progress", params["progress"], settings),
             is_explicit=type(params["progress"]) is not Unset,
         ),
+        trace=_trace(setting("trace", params["trace"], settings)),
     )
     if features := spec.features():
         backend.check_features(features)
         if spec.workers.setup is not None:
             spec.workers.setup.check_n_jobs(spec.effective_n_jobs())
     return spec
+
+
+def _trace(given: Any) -> Target | TraceFile | None:
+    if given is None:
+        return None
+    from parallel_core.trace.file import trace_of
+
+    return trace_of(given)
 
 
 def _bounds(params: dict[str, Any]) -> Bounds:

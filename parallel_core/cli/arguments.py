@@ -91,6 +91,7 @@ class MapOptions(NamedTuple):
     journal: str | None
     traceback: bool
     progress: bool
+    trace: str | None
 
 
 class InfoOptions(NamedTuple):
@@ -196,6 +197,8 @@ def _add_map_arguments(parser: argparse.ArgumentParser) -> None:
     add("--journal", metavar="FILE", help=text)
     text = "show a progress bar on stderr, if that is a terminal"
     add("--progress", action="store_true", help=text)
+    text = "write what happened when to FILE, for viewers such as ui.perfetto.dev"
+    add("--trace", metavar="FILE", help=text)
     add("--traceback", action="store_true", help="show the traceback of each error that is named")
 
 

@@ -80,6 +80,8 @@ def _run(options: MapOptions, output: IO[bytes]) -> int:
         }
         if options.progress:
             params["progress"] = True
+        if options.trace is not None:
+            params["trace"] = options.trace
         if options.prefer is not None:
             params["prefer"] = options.prefer
         try:
@@ -143,6 +145,8 @@ class _Run:
         except JournalError as error:
             return _refuse(str(error))
         except Exception as error:
+            if isinstance(error, OSError) and error.filename == spec.trace_path:
+                return _refuse(str(error))
             done = f"{self._done} lines were done before"
             complain("map", f"the run ended ({done}): {type(error).__name__}: {error}")
             return ExitCode.FAILED

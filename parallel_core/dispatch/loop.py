@@ -43,7 +43,13 @@ from parallel_core.dispatch.source import ResolvedTask, TaskSource, known_length
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.dispatch.window import Window
 from parallel_core.errors import add_note
-from parallel_core.observe.events import BatchSubmitted, TasksStolen, WorkersSeen
+from parallel_core.observe.events import (
+    BatchSubmitted,
+    CallerWaited,
+    TasksPulled,
+    TasksStolen,
+    WorkersSeen,
+)
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.definitions import Definitions
 from parallel_core.serialization.encoding import BatchBuilder
@@ -258,7 +264,7 @@ class BatchLoop:
         if self._live is not None:
             size = min(size, self._live.count() // self._session.n_workers + 1)
             self._definitions.expect_changes()
-        batch = self._source.pull(size)
+        batch = self._pull_telling(size) if self.outcomes.emit else self._source.pull(size)
         self._definitions.check_arrays(self._source.exhausted)
         if self._live is not None:
             self._definitions.settle_large()
@@ -269,6 +275,15 @@ class BatchLoop:
             self._backlog.append(batch)
         while self._source.resolved:
             self._resolve(self._source.resolved.popleft())
+
+    def _pull_telling(self, most: int) -> Batch | None:
+        """Pull a batch, and tell observers how long that took."""
+        outcomes, first, began = self.outcomes, self._source.position, self._clock()
+        batch = self._source.pull(most)
+        ended, tasks = self._clock(), self._source.position - first
+        if outcomes.emit is not None:
+            outcomes.emit(TasksPulled(outcomes.call, first, tasks, ended - began, ended))
+        return batch
 
     def _resolve(self, resolved: ResolvedTask) -> None:
         """Take in a task that needs no worker: its result is known, or it does not pickle."""
@@ -371,10 +386,13 @@ class BatchLoop:
                 self._session.submit(batch)
         except SessionFailed as failed:
             self._fail(failed.error)
-        self._sizer.handed_over(self._clock() - began + self._session.handover_seconds)
+        seconds = self._clock() - began
+        self._sizer.handed_over(seconds + self._session.handover_seconds)
         if self.outcomes.emit is not None:
             number, name = self.outcomes.call, batch.function_name()
-            self.outcomes.emit(BatchSubmitted(number, batch.start, batch.size, batch.nbytes, name))
+            self.outcomes.emit(
+                BatchSubmitted(number, batch.start, batch.size, batch.nbytes, name, seconds)
+            )
 
     def _next_batch(self) -> Batch:
         """Take a batch off the backlog, joined with those behind it as far as sizes allow."""
@@ -448,11 +466,16 @@ class BatchLoop:
     def _take_news(self, seconds: float | None) -> None:
         if self._look_again != NEVER and self._clock() >= self._look_again:
             self._look()
+        emit = self.outcomes.emit
+        began = self._clock() if emit is not None else 0.0
         try:
             news = self._session.wait(seconds)
         except SessionFailed as failed:
             self._fail(failed.error)
             return
+        if emit is not None and seconds != 0.0:  # it did not just look
+            ended = self._clock()
+            emit(CallerWaited(self.outcomes.call, ended - began, ended))
         if news is None:
             raise broken(self._session, "wait", "returned nothing; it must return completions")
         self._record(news)

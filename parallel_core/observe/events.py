@@ -3,7 +3,8 @@
 ::
 
     Call ─────── CallStarted, CallEnded ─────────────────────────┐
-    loop ─────── BatchSubmitted, TasksStolen, WorkersSeen ───────┤
+    loop ─────── TasksPulled, BatchSubmitted, TasksStolen, ──────┤
+                 WorkersSeen, CallerWaited                       │
     outcomes ─── BatchAnswered, ResultsResumed,                  ├──▶ emit ──▶ each observer
                  TaskFailed, TaskRetried ────────────────────────┤
     session ──── WorkerStarted, WorkerEnded ─────────────────────┘
@@ -45,6 +46,48 @@ class CallStarted(NamedTuple):
     total: int | None = None
 
 
+class TasksPulled(NamedTuple):
+    """Consecutive tasks were taken from the iterable of the call, and their arguments encoded.
+
+    Attributes
+    ----------
+    call : int
+        Number of the call.
+    first : int
+        Position of the first task.
+    tasks : int
+        Number of tasks; 0 at the end of the iterable.
+    seconds : float
+        Time that this took, mostly in the code of the iterable.
+    ended : float
+        Time at which it ended, by `time.monotonic`.
+    """
+
+    call: int
+    first: int
+    tasks: int
+    seconds: float
+    ended: float
+
+
+class CallerWaited(NamedTuple):
+    """The thread that waits for results had nothing else to do.
+
+    Attributes
+    ----------
+    call : int
+        Number of the call.
+    seconds : float
+        Time that it waited.
+    ended : float
+        Time at which it went on, by `time.monotonic`.
+    """
+
+    call: int
+    seconds: float
+    ended: float
+
+
 class BatchSubmitted(NamedTuple):
     """Consecutive tasks were handed to a worker or an engine.
 
@@ -62,6 +105,8 @@ class BatchSubmitted(NamedTuple):
         Approximate size of the arguments in bytes; small numbers do not count.
     function : str
         Name of the function of the first task; empty if it is not known.
+    seconds : float
+        Time that handing over took.
     """
 
     call: int
@@ -69,6 +114,7 @@ class BatchSubmitted(NamedTuple):
     tasks: int
     nbytes: int
     function: str = ""
+    seconds: float = 0.0
 
 
 class TasksStolen(NamedTuple):
@@ -393,6 +439,7 @@ class CallEnded(NamedTuple):
 
 Event = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these makes no alias
     CallStarted,
+    TasksPulled,
     BatchSubmitted,
     TasksStolen,
     BatchAnswered,
@@ -402,6 +449,7 @@ Event = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these 
     WorkerStarted,
     WorkerEnded,
     WorkersSeen,
+    CallerWaited,
     CallEnded,
 ]
 Emit = Callable[[Event], None]
@@ -441,9 +489,10 @@ class Observer(Protocol):
         Parameters
         ----------
         event : Event
-            One of the event classes: `CallStarted`, `BatchSubmitted`, `TasksStolen`,
-            `BatchAnswered`, `ResultsResumed`, `TaskFailed`, `TaskRetried`, `WorkerStarted`,
-            `WorkerEnded`, `WorkersSeen`, `CallEnded`. Later versions may add others.
+            One of the event classes: `CallStarted`, `TasksPulled`, `BatchSubmitted`,
+            `TasksStolen`, `BatchAnswered`, `ResultsResumed`, `TaskFailed`, `TaskRetried`,
+            `WorkerStarted`, `WorkerEnded`, `WorkersSeen`, `CallerWaited`, `CallEnded`. Later
+            versions may add others.
         """
 
 

@@ -158,6 +158,11 @@ class Parallel(Runner, Generic[Returns, Instead]):
         gets a `Progress`. A dictionary has options, and one of these as ``"style"``. Bars are drawn
         only where standard error is a terminal. By default, what `parallel_config` or the variable
         ``PARALLEL_CORE_PROGRESS`` says. See :doc:`/howto/progress`.
+    trace : path or dict, optional
+        File for what happened when, to be opened in a viewer such as https://ui.perfetto.dev;
+        compressed if its name ends in ``.gz``. All calls of this object are in it. A dictionary has
+        the ``"path"`` and ``"max_events"``, after which events are left out, by default two
+        million; None for no limit. See :doc:`/howto/trace`.
     **backend_params
         Parameters of a registered backend that is given by its name. Any other unknown name raises
         a `TypeError` that suggests the closest parameter.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from parallel_core.observe.events import Observer
     from parallel_core.observe.progress import ProgressLike
+    from parallel_core.trace.target import TraceLike
 
 
 class parallel_config:
@@ -72,6 +73,8 @@ class parallel_config:
         Objects that are told what happens in each call; see `Observer`.
     progress : bool, str, callable or dict, optional
         As for `Parallel`, for calls that are not within tasks.
+    trace : path or dict, optional
+        As for `Parallel`. All calls in the block that are not within tasks are in the file.
     inner_max_num_threads : int, optional
         Number of threads that numeric libraries may use in each worker, thread or process. By
         default, and in calls that name a backend, it is the worker's share of the cores. Variables
@@ -112,6 +115,7 @@ class parallel_config:
         output: Literal["pass", "discard"] = UNSET["output"],
         observers: Sequence[Observer] | None = UNSET["observers"],
         progress: ProgressLike = UNSET["progress"],
+        trace: TraceLike = UNSET["trace"],
         check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
         initializer: Callable[..., object] | None = UNSET["initializer"],
         initargs: tuple[Any, ...] = UNSET["initargs"],
@@ -139,6 +143,7 @@ class parallel_config:
             output=output,
             observers=observers,
             progress=progress,
+            trace=trace,
             check_arrays=check_arrays,
         )
         _check(values)
@@ -345,6 +350,12 @@ def _check(values: dict[str, Any]) -> None:
         values["observers"] = check_observers(values["observers"])
     if "progress" in values:
         check_progress(values["progress"])
+    if values.get("trace") is not None:
+        from parallel_core.trace.file import TraceFile, trace_of
+        from parallel_core.trace.target import Target
+
+        trace = trace_of(values["trace"])
+        values["trace"] = TraceFile(trace) if isinstance(trace, Target) else trace
     if "output" in values:
         check_output(values["output"])
         if values["output"] == "capture":

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import Observer
     from parallel_core.observe.progress import ProgressLike
     from parallel_core.parallel.asynchronous import Background, BackgroundCall
+    from parallel_core.trace.target import TraceLike
 
 
 class Runner:
@@ -86,6 +87,7 @@ class Runner:
         check_arrays: Literal["auto", "always", "never"] = UNSET["check_arrays"],
         observers: Sequence[Observer] | None = UNSET["observers"],
         progress: ProgressLike = UNSET["progress"],
+        trace: TraceLike = UNSET["trace"],
         **backend_params: Any,
     ) -> None:
         params = locals()  # the parameters by name: what a call is asked to do stands in its spec

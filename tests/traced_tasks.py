@@ -1,0 +1,43 @@
+"""Functions that tests of traces send to workers; a module that is imported in no time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def pause(seconds: float, x: int) -> int:
+    time.sleep(seconds)
+    return x
+
+
+def invert(x: int) -> float:
+    """Fail for 0."""
+    return 1 / x
+
+
+def die_once(folder: str, x: int) -> int:
+    """Have the worker of task 2 killed, at its first attempt."""
+    if x == 2:
+        try:
+            Path(folder, "died").touch(exist_ok=False)
+        except FileExistsError:
+            return x
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def trace_within(path: str, x: int) -> int:
+    """Make a call of one's own, with a trace of its own."""
+    from parallel_core import Parallel, delayed
+
+    return sum(Parallel(2, "threading", trace=path)(delayed(abs)(-x) for _ in range(3)))
+
+
+def call_within(x: int) -> int:
+    """Make a call of one's own."""
+    from parallel_core import Parallel, delayed
+
+    return sum(Parallel(2, "threading")(delayed(abs)(-x) for _ in range(3)))
