@@ -133,6 +133,14 @@ def test_names_of_functions_that_differ(record: Record) -> None:
     assert [name for name, _, _ in named(trace, "task")] == ["two", "task", odd]
 
 
+def test_a_name_that_is_no_text(record: Record) -> None:
+    trace = record(
+        (0.001, BatchSubmitted(1, 0, 1, 0, "a\ud800", 1e-5)),
+        (0.010, answer(0, 1, 0.004, 0.005)),
+    )
+    assert [name for name, _, _ in named(trace, "task")] == ["a?"]
+
+
 def test_neighbours_do_not_overlap_by_a_nanosecond(record: Record) -> None:
     thirds = [index / 3e6 for index in range(3000)]
     answers = [

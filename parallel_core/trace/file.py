@@ -180,7 +180,9 @@ class TraceFile:
         self._put(
             "[\n"
             + ",\n".join(
-                json.dumps({"ph": "M", "pid": self.pid, "name": what, "args": args})
+                json.dumps(
+                    {"ph": "M", "pid": self.pid, "name": what, "args": args}, ensure_ascii=False
+                )
                 for what, args in (("parallel_core", about), ("process_name", name))
             )
         )
@@ -217,9 +219,9 @@ class TraceFile:
 
     def _put(self, text: str) -> None:
         """Write text, and behind it the end of the array."""
-        data, end = text.encode("ascii"), _END
+        data, end = text.encode("utf-8", "replace"), _END
         if self._left_out:
-            end = f",\n{self._note()}\n]\n".encode("ascii")
+            end = f",\n{self._note()}\n]\n".encode()
         if self._compressor is not None:
             data = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
             ending = self._compressor.copy()

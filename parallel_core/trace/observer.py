@@ -47,7 +47,15 @@ _CLOCK_SLACK_NS = 1_000_000  # by which clocks of one machine never differ
 _RECENT = 64  # answers of which it is known who gave them
 _LONGEST = 300  # characters of an error
 
-_quoted = functools.lru_cache(1024)(json.dumps)
+
+@functools.lru_cache(1024)
+def _quoted(text: str) -> str:
+    """Return text as JSON, with letters as they are: Perfetto shows their escapes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _args(named: dict[str, object]) -> str:
+    return json.dumps(named, ensure_ascii=False)
 
 
 class _Batch:
@@ -167,7 +175,7 @@ class TraceObserver:
         file.calls.add(self._lane)
         self._caller = file.rows.of_caller()
         about = {"backend": event.backend, "n_jobs": event.n_jobs, "tasks": event.total}
-        self._call(file, "b", now, event.label, json.dumps(about))
+        self._call(file, "b", now, event.label, _args(about))
         self._count(file, now, 0, is_forced=True)
 
     def _end(self, event: CallEnded, file: TraceFile, now: int) -> None:
@@ -179,7 +187,7 @@ class TraceObserver:
         about: dict[str, object] = {"completed": event.completed, "resumed": event.resumed}
         if event.error is not None:
             about["error"] = _words(event.error)
-        self._call(file, "e", now, "", json.dumps(about))
+        self._call(file, "e", now, "", _args(about))
 
     def _call(self, file: TraceFile, phase: str, now: int, name: str, args: str) -> None:
         """Begin or end the bar of the call; those of several calls may overlap."""
@@ -359,7 +367,7 @@ class TraceObserver:
         file.add(
             "instants",
             f'{{"ph":"i","s":"t","pid":{self._pid},"tid":{row.tid},"ts":{_us(now)},'
-            f'"name":{_quoted(name)},"cat":"event","args":{json.dumps(args)}}}',
+            f'"name":{_quoted(name)},"cat":"event","args":{_args(args)}}}',
         )
 
     def _stolen(self, event: TasksStolen, file: TraceFile, now: int) -> None:

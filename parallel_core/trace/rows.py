@@ -93,5 +93,5 @@ class Rows:
                 ("thread_sort_index", {"sort_index": place}),
             ):
                 said = {"ph": "M", "pid": self._pid, "tid": tid, "name": what, "args": args}
-                self._add("rows", json.dumps(said))
+                self._add("rows", json.dumps(said, ensure_ascii=False))
         return row
