@@ -22,7 +22,7 @@ from parallel_core.context.seeds import Seeded, seed_of_call
 from parallel_core.context.this_worker import leading_arguments
 from parallel_core.dispatch.call_errors import PartialResults, attach
 from parallel_core.dispatch.inline import InlineLoop
-from parallel_core.dispatch.limits import Counters, Limits, ReturnAs
+from parallel_core.dispatch.limits import Counters, Gate, Limits, ReturnAs
 from parallel_core.dispatch.loop import BatchLoop
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.source import expected_length
@@ -82,6 +82,7 @@ class Call:
         observers: Iterable[Observer] = (),
         hook: Emit | None = None,
         context_items: Sequence[ContextItem] = (),
+        gate: Gate | None = None,
     ) -> None:
         self._tasks: Iterable[Any] = tasks
         self._spec = spec
@@ -92,6 +93,7 @@ class Call:
         self._interruption = interruption
         self._may_run_here = may_run_here  # the tasks of one job, in the thread of the call
         self._own_items = context_items  # besides those of the caller's settings
+        self._gate = gate  # in the place of the spec's
         self._trace = resources.trace()
         observers = tuple(observers) if self._trace is None else (*observers, self._trace)
         self._emit = emit_to(observers, hook)  # an exception of the hook ends the call
@@ -133,7 +135,7 @@ class Call:
             spec.workers.lifespan,
             bounds.timeout,
             bounds.call_timeout,
-            bounds.gate(),
+            self._gate or bounds.gate(),
             self._interruption,
             bounds.order_tasks,
         )

@@ -22,7 +22,7 @@ thread.
   `window`: how far ahead; `limits`: the bounds of a call.
 - `delivery`: results on their way to the caller, in order or not.
 - `policy`: what to do about a failed task; `call_errors`: what an error carries that ends a call.
-- `deadline`: the time limit of a call; `memory`: holding back while too little is free;
-  `interruption`: ending a call from another thread.
+- `deadline`: the time limit of a call; `interruption`: ending a call from another thread.
+- `memory`, `load`: holding tasks back while too little memory is free, or the load is too high.
 - `task_queue`: tasks that come while the call runs, from an executor.
 """

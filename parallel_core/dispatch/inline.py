@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from _contextvars import copy_context
+from _contextvars import Context, copy_context
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from parallel_core.backends.base import Failure
-from parallel_core.context.batch_context import ContextFailed, call_within
+from parallel_core.context.batch_context import BatchContext, ContextFailed, call_within
+from parallel_core.context.item import Place
 from parallel_core.context.this_worker import ThisWorker, enter_worker
 from parallel_core.dispatch.call_errors import replay_task
 from parallel_core.dispatch.deadline import Deadline
+from parallel_core.dispatch.interruption import CallInterrupted
 from parallel_core.dispatch.limits import Limits
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Action
-from parallel_core.dispatch.source import close_generator
+from parallel_core.dispatch.source import close_generator, is_at_hand
 from parallel_core.reduction.tree import FoldFailed
 from parallel_core.serialization.failure import named
 from parallel_core.serialization.handles import to_call
@@ -36,6 +38,9 @@ class InlineLoop:
         self._tasks = outcomes.look_up(tasks)
         self._limits = limits
         self._items = outcomes.items_here()
+        self._position = 0  # of the task that runs within them
+        # Where no code of the caller's runs between two tasks, the items may hold for all of them.
+        self._is_one_batch = not self._items or is_at_hand(self._tasks)
         self._deadline = Deadline(limits.call_timeout)
         self._fold = None if outcomes.folded is None else outcomes.folded.fold(0)
         self._folded_to = 0  # the results before this position were handed in
@@ -55,13 +60,14 @@ class InlineLoop:
     def run(self) -> Any:
         """Return all results, or the value that they were folded to."""
         outcomes, limits = self.outcomes, self._limits
-        bounds = limits.gate or limits.call_timeout or limits.interruption
         try:
-            if bounds or self._items or not outcomes.is_plain:
+            if limits.gate or limits.call_timeout or not (self._is_one_batch and outcomes.is_plain):
                 for _ in self._each():
                     pass
+            elif self._items:
+                self._run_within()
             else:
-                self._run_plainly()
+                self._run_plainly(copy_context())
             self._put_folded()
         except FoldFailed as failed:
             raise failed.noted() from failed.error.__cause__
@@ -78,16 +84,32 @@ class InlineLoop:
                 yield values
             del values
 
-    def _run_plainly(self) -> None:
+    def _run_within(self) -> None:
+        """Do `_run_plainly` with the items around all tasks, as a worker does with a batch."""
+        base, items = copy_context(), BatchContext(self._items, Place.CALLER)
+        notes: tuple[tuple[str, object], ...] = ()
+        try:
+            base.run(items.begin, lambda: self._position)
+            try:
+                self._run_plainly(base, items)
+            finally:
+                notes = base.run(items.end)
+        except ContextFailed as failed:
+            raise failed.error from failed.error.__cause__
+        if notes:
+            done = self.outcomes.completed
+            self.outcomes.answered_here(done, 0, 0.0, done, notes)
+
+    def _run_plainly(self, base: Context, items: BatchContext | None = None) -> None:
         """Run the tasks where nothing is to be done between two of them."""
-        outcomes, fold = self.outcomes, self._fold
+        outcomes, fold, interruption = self.outcomes, self._fold, self._limits.interruption
         append = outcomes.results.append if fold is None else fold.append
         modules = sys.modules
-        base = copy_context()  # a copy for each task would take longer than a look
         base.run(enter_worker, self._worker)
-        context = base.copy()
+        context = base.copy()  # a copy for each task would take longer than a look
         run = context.run
         checked: object = None  # a function that can be called
+        called: Any = None  # what is called instead of it
         position = 0
         for item in self._tasks if outcomes.emit is None else self._telling(self._tasks):
             try:
@@ -96,11 +118,18 @@ class InlineLoop:
                 function, args, kwargs = check_task(item, position)
             if function is not checked or type(args) is not tuple or type(kwargs) is not dict:
                 function, args, kwargs = check_task(item, position)
+                if function is not checked:
+                    called = function if items is None else items.bind(function, position)
                 checked = function
+            if items is not None:
+                self._position = position
+            if interruption is not None and interruption.is_set:
+                outcomes.completed = outcomes.completed if fold is not None else position
+                raise CallInterrupted
             try:
                 if "memmapping.sharing" in modules:
                     args, kwargs = to_call(args, kwargs)
-                append(run(function, *args, **kwargs) if kwargs else run(function, *args))
+                append(run(called, *args, **kwargs) if kwargs else run(called, *args))
             except BaseException as error:
                 if fold is None:  # what is folded is counted when it is handed in
                     outcomes.completed = position
@@ -152,7 +181,7 @@ class InlineLoop:
         outcomes.total = position + 1
 
     def _wait_for_leave(self) -> None:
-        """Wait until there is memory for the next task; raise when the time of the call is over."""
+        """Wait until the next task may start; raise when the time of the call is over."""
         if self._limits.interruption is not None:
             self._limits.interruption.check()
         if self._deadline.is_over():

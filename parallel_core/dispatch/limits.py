@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from parallel_core.dispatch.interruption import Interruption
-    from parallel_core.dispatch.memory import MemoryGate
 
 
 class ReturnAs(enum.Enum):
@@ -26,6 +25,17 @@ class Counters(NamedTuple):
     total: int | None = None  #: None while it is not known
 
 
+class Gate(Protocol):
+    """What holds tasks back for a while: `MemoryGate`, `LoadGate`."""
+
+    def hold(self, at_work: int) -> bool:
+        """Whether to hold back, with so many batches `at_work`."""
+
+    @property
+    def again(self) -> float:
+        """The time to look again, by `time.monotonic`."""
+
+
 class Limits(NamedTuple):
     """The bounds of one call: ahead of its workers, in time, in memory. None: no bound."""
 
@@ -35,6 +45,6 @@ class Limits(NamedTuple):
     max_tasks: int | None = None  #: in a batch, whatever its size should be
     timeout: float | None = None  #: seconds for each task
     call_timeout: float | None = None  #: seconds for the whole call
-    gate: MemoryGate | None = None
+    gate: Gate | None = None
     interruption: Interruption | None = None
     order_tasks: bool = False  #: whether tasks go to the workers in turn

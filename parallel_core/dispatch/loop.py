@@ -190,7 +190,6 @@ class BatchLoop:
             answers_each=self._answers_each,
             is_timed=self._timeout is not None,
             emit=outcomes.emit,
-            records_each=outcomes.emit is not None and outcomes.looks.tells_each,
             number=outcomes.call,
             lifespan=self._limits.max_tasks,
         )
@@ -245,7 +244,7 @@ class BatchLoop:
         return not self._backlog and self._session.has_capacity(self._max_queued())
 
     def _is_held_back(self) -> bool:
-        """Whether there is a batch to submit, and too little memory for it."""
+        """Whether there is a batch to submit, and too little memory or too much load for it."""
         gate = self._limits.gate
         return gate is not None and bool(self._backlog) and gate.hold(self._window.in_flight)
 
@@ -304,7 +303,7 @@ class BatchLoop:
         while outcomes.failure is None and not outcomes.stopped_early and not self._is_held_back():
             if self._backlog:
                 depth = self._max_queued()
-                while self._backlog and self._has_room(depth):
+                while not self._is_held_back() and self._backlog and self._has_room(depth):
                     self._submit()
                 self._session.start_workers()
             if self._live is not None and self._has_results():
@@ -363,9 +362,9 @@ class BatchLoop:
         """Submit all pulled batches: they run while the consumer rests."""
         if self.outcomes.stopped_early or self.outcomes.failure is not None:
             return
-        if self._is_held_back():
-            return
-        while self._backlog and (not self._one_task_per_batch or self._session.has_capacity(1)):
+        while self._backlog and not self._is_held_back():
+            if self._one_task_per_batch and not self._session.has_capacity(1):
+                break
             self._submit()
         self._session.start_workers()
 

@@ -49,7 +49,7 @@ class TaskSource:
     ) -> None:
         self._iterator = iter(iterable)
         #: Whether the next task may be long in coming.
-        self.may_block = type(iterable) not in (list, tuple)
+        self.may_block = not is_at_hand(iterable)
         self._live = live
         self._builder = builder
         self._sizer = sizer
@@ -200,6 +200,11 @@ class TaskSource:
     def close(self) -> Exception | None:
         """Let the caller's generator clean up; see `close_generator`."""
         return close_generator(self._iterator)
+
+
+def is_at_hand(iterable: object) -> bool:
+    """Whether no code of the caller's runs when `iterable` is iterated over, and none waits."""
+    return type(iterable) in (list, tuple) or getattr(iterable, "is_at_hand", False) is True
 
 
 def known_length(iterable: object) -> int | None:
