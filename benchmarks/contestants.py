@@ -44,12 +44,13 @@ OURS = Contestant("ours", "parallel-core", "parallel_core", "parallel-core")
 JOBLIB = Contestant("joblib", "joblib", "joblib", "joblib")
 MPIRE = Contestant("mpire", "MPIRE", "mpire", "mpire")
 SCINEXUS = Contestant("scinexus", "scinexus", "scinexus", "scinexus")
+SCIRIS = Contestant("sciris", "sciris", "sciris", "sciris")
 FUTURES = Contestant("futures", "concurrent.futures")
 POOL = Contestant("pool", "multiprocessing.Pool")
 LOOP = Contestant("loop", "plain loop")
 
 CONTESTANTS: dict[str, Contestant] = {
     contestant.key: contestant
-    for contestant in (OURS, JOBLIB, MPIRE, SCINEXUS, FUTURES, POOL, LOOP)
+    for contestant in (OURS, JOBLIB, MPIRE, SCINEXUS, SCIRIS, FUTURES, POOL, LOOP)
 }
 """All contestants, in the order of the columns of tables."""

@@ -26,6 +26,7 @@
     paused_consumer                 how far ahead of a consumer items are pulled
     carried         what the caller has set up, and tasks do not see
     pool_maps, pool_extras          `WorkerPool` beside MPIRE's: maps, single calls, bars, state
+    one_call        `parallelize` beside sciris's
     same_numbers    random numbers that depend on more than their seed
 
 No module here may import a contestant before it is measured.
