@@ -4,6 +4,7 @@
 
             cli            the command line
             compat         this library under the names of others
+            scripting      parallelism in one call, in the words of sciris
             pool           workers with numbers and state; pmap, pstarmap
             mapping        imap and as_completed, on a backend that a package chooses
             bridge         ours in joblib's place, and under joblib
@@ -101,6 +102,11 @@ if TYPE_CHECKING:
     from parallel_core.pool.mapping import pmap as pmap
     from parallel_core.pool.mapping import pstarmap as pstarmap
     from parallel_core.pool.worker_pool import WorkerPool as WorkerPool
+    from parallel_core.scripting.command import parallelcmd as parallelcmd
+    from parallel_core.scripting.loads import loadbalancer as loadbalancer
+    from parallel_core.scripting.one_call import parallel_progress as parallel_progress
+    from parallel_core.scripting.one_call import parallelize as parallelize
+    from parallel_core.scripting.run import ParallelRun as ParallelRun
     from parallel_core.serialization.wrapping import (
         wrap_non_picklable_objects as wrap_non_picklable_objects,
     )
@@ -113,6 +119,11 @@ _HOMES = {
     "make_single_arguments": "pool.chunking",
     "pmap": "pool.mapping",
     "pstarmap": "pool.mapping",
+    "ParallelRun": "scripting.run",
+    "loadbalancer": "scripting.loads",
+    "parallel_progress": "scripting.one_call",
+    "parallelcmd": "scripting.command",
+    "parallelize": "scripting.one_call",
     "BatchAnswered": "observe.events",
     "BatchSubmitted": "observe.events",
     "CallEnded": "observe.events",
