@@ -38,16 +38,23 @@ def _loky() -> Backend:
     return LokyBackend()
 
 
+def _mpi() -> Backend:
+    from parallel_core.backends.cluster.mpi import MpiBackend
+
+    return MpiBackend()
+
+
 _factories: dict[str, Factory] = {
     "processes": _processes,
     "threading": ThreadingBackend,
     "sequential": SequentialBackend,
     "loky": _loky,
     "multiprocessing": _multiprocessing,
+    "mpi": _mpi,
 }
 _default = "processes"
 _BUILT_IN = dict(_factories)
-_STATELESS = (_processes, ThreadingBackend, SequentialBackend, _loky)
+_STATELESS = (_processes, ThreadingBackend, SequentialBackend, _loky, _mpi)
 _made: dict[str, Backend] = {}
 _replaced: ModuleType | None = None  # joblib.parallel, when we stand in its place
 

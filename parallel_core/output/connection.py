@@ -58,11 +58,15 @@ class OutputWriter:
     """The worker's end of a socket that keeps messages whole."""
 
     def __init__(self, sock: socket.socket, notice: Notice) -> None:
+        self._numbers = itertools.count()
+        self.connect(sock, notice)
+
+    def connect(self, sock: socket.socket, notice: Notice) -> None:
+        """Send to `sock` from now on: to another parent, or to the same one anew."""
         sock.setblocking(True)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self._socket = sock
         self._notice = notice
-        self._numbers = itertools.count()
         self.is_open = True
 
     def send(self, kind: int, data: bytes) -> bool:

@@ -42,7 +42,8 @@ class Parallel(Runner, Generic[Returns, Instead]):
         Floats are rounded down. None means the value of the surrounding `parallel_config`, else 1.
     backend : str, Backend, Executor or multiprocessing context, optional
         Where tasks run: ``"processes"`` (the default), ``"threading"``, ``"sequential"``,
-        ``"loky"``, ``"multiprocessing"``, or a name given to `register_parallel_backend`.
+        ``"loky"``, ``"multiprocessing"``, ``"mpi"``, or a name given to
+        `register_parallel_backend`.
         Libraries should not set it, but give `prefer` or `require`.
     return_as : {"list", "generator", "generator_unordered"}, default "list"
         Return type: a list of all results, or a generator of them, in the order of the tasks or as

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from parallel_core.backends.base import Backend
 
 #: Start methods of `multiprocessing`, and ours.
-START_METHODS = ("fork", "forkserver", "spawn", "threading", "processes", "loky")
+START_METHODS = ("fork", "forkserver", "spawn", "threading", "processes", "loky", "mpi")
 _OF_MULTIPROCESSING = ("fork", "forkserver", "spawn")
 _SHORTEST = 1e-8  # seconds
 
@@ -136,7 +136,7 @@ def check_pool(
     rest: dict[str, Any],
 ) -> PoolParams:
     """Return the parameters of a pool; raise TypeError or ValueError unless they make sense."""
-    jobs = _check_jobs(n_jobs)
+    jobs = _check_jobs(n_jobs, start_method)
     if start_method not in START_METHODS:
         known = ", ".join(map(repr, START_METHODS))
         raise ValueError(f"Unknown start method: {start_method!r}; known are {known}")
@@ -161,9 +161,12 @@ def check_pool(
     )
 
 
-def _check_jobs(n_jobs: Any) -> int:
-    """Return the number of workers; None and 0 stand for one for each CPU of the system."""
-    if n_jobs is None or (type(n_jobs) is int and n_jobs == 0):
+def _check_jobs(n_jobs: Any, start_method: Any = None) -> int:
+    """Return the number of workers; None and 0 stand for one for each CPU, or each rank of MPI."""
+    is_default = n_jobs is None or (type(n_jobs) is int and n_jobs == 0)
+    if start_method == "mpi" and (is_default or type(n_jobs) is int):
+        return backend_of("mpi").effective_n_jobs(-1 if is_default else n_jobs)
+    if is_default:
         return os.cpu_count() or 1
     try:
         number = -1 if isinstance(n_jobs, bool) else operator.index(n_jobs)

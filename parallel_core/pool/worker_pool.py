@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    StartMethod = Literal["fork", "forkserver", "spawn", "threading", "processes", "loky"]
+    StartMethod = Literal["fork", "forkserver", "spawn", "threading", "processes", "loky", "mpi"]
     Init = Callable[..., object]
 
 
@@ -70,7 +70,8 @@ class WorkerPool:
     start_method : str, default "fork"
         Way to start workers: ``"fork"``, ``"forkserver"`` or ``"spawn"`` of `multiprocessing`;
         ``"processes"`` for workers like those of `Parallel`; ``"threading"`` for threads of this
-        process; ``"loky"`` for workers of loky, which have no number, state, init or exit function.
+        process; ``"loky"`` for workers of loky, which have no number, state, init or exit function;
+        ``"mpi"`` for the ranks of an MPI program, whose numbers begin at 1.
     keep_alive : bool, default False
         Whether workers stay from one map to the next.
     use_dill : bool, default False

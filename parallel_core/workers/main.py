@@ -99,18 +99,18 @@ def main(
     os.lseek(board, PAGE_SIZE, os.SEEK_SET)  # the stack follows the page
     write_stacks(board)
     channel = Receiver(socket.socket(fileno=connection))
-    channel.set_send_patience(_REST_SECONDS)
+    channel.set_send_patience(REST_SECONDS)
     writer = OutputWriter(socket.socket(fileno=output), OutputNotice(page, stop_if_wanted))
     cut_off_children(page, channel, writer)
     finish_lines = send_output(writer)
     try:
-        server = _Server(channel, page, told, finish_lines)
+        server = Server(channel, page, told, finish_lines)
         # A forked child has its parent's context of the fork; what is to hold of it is told.
         contextvars.Context().run(server.serve)
     except ChannelClosed:
         pass
     finally:
-        writer.limit_waiting(_LAST_SECONDS)
+        writer.limit_waiting(LAST_SECONDS)
         channel.close()
         leave_threads()
 
@@ -129,14 +129,16 @@ def _mappings() -> Any:
 
 
 _FIRST_PATIENCE = 10.0  # seconds that a new worker waits for its first batch, at least
-_LAST_SECONDS = 0.5  # that what is printed at the end waits for a parent that reads it
-_REST_SECONDS = 0.1  # a parent that has read nothing for so long is doing something else
+#: Seconds that what is printed at the end waits for a parent that reads it.
+LAST_SECONDS = 0.5
+#: Seconds after which a parent that has read nothing is doing something else.
+REST_SECONDS = 0.1
 
 
 _Reply = TypeVar("_Reply", Accept, Taken)
 
 
-class _Server:
+class Server:
     """The state of a worker between messages."""
 
     def __init__(
@@ -167,6 +169,11 @@ class _Server:
         self._end_batch: Callable[[], None] | None = None
         self._worker = ThisWorker(0)
         become_worker(self._worker, self._note_state)
+
+    @property
+    def told(self) -> ProcessState | None:
+        """What this process has made so."""
+        return self._told
 
     def serve(self) -> None:
         """Handle messages until there is a reason to end."""
@@ -352,7 +359,7 @@ class _Server:
             return False
         self._offers += 1
         channel.send(to_wire(Offer(self._offers)))
-        accept = self._await(Accept, _REST_SECONDS)
+        accept = self._await(Accept, REST_SECONDS)
         if accept is None or not accept.granted:
             return False
         channel.send(to_wire(place(answer, buffers)))

@@ -375,6 +375,13 @@ class WorkerPool:
             self._forkservers.shutdown()
         return len(idle)
 
+    def end_idle(self, start_method: str) -> None:
+        """End the idle workers that were started in this way, now."""
+        with HeldSignals(), self._lock:
+            kinds = [key for key in self._idle if key.start_method == start_method]
+            groups = [group for key in kinds for group in self._idle.pop(key)]
+        self._dismiss([worker for group in groups for worker in group.workers])
+
     def idle_pids(self) -> list[int]:
         """Return the process numbers of the workers that wait for a call."""
         with HeldSignals(), self._lock:

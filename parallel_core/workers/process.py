@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 #: What `Process.poll` returns of a process that has ended, nobody knows how.
@@ -22,6 +23,44 @@ class Process(Protocol):
     def kill(self) -> None:
         """Send SIGKILL, or what does its job."""
         ...
+
+
+class LastingProcess(ABC):
+    """One worker in a process that lives on when the worker ends, as a rank of MPI does.
+
+    `poll` tells the end of the worker, and `kill` lets go of it: the process is not ours to kill.
+
+    Attributes
+    ----------
+    pid : int
+        Number of the process.
+    returncode : int or None
+        As for any process.
+    pidfd : int
+        Descriptor that is readable when the worker has ended.
+    worker_id : int
+        Number of the worker that `this_worker` tells, whatever its slot is.
+    exit_words : str
+        How the worker ended, to follow "a worker process"; empty where the exit code tells it.
+    """
+
+    pid: int
+    returncode: int | None = None
+    pidfd: int
+    worker_id: int
+    exit_words: str = ""
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the worker is there."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Let go of the worker; what it does is to end as soon as it can."""
+
+    @abstractmethod
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if the worker is still there."""
 
 
 def wait_for_exit(process: Process, seconds: float) -> bool:

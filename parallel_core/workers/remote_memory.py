@@ -45,6 +45,8 @@ _AT_ONCE = 1 << 26  # bytes for one system call: Ctrl-C is heard between two
 #: Where some bytes are in a worker: address and length.
 Piece = tuple[int, int]
 
+_is_out_of_reach = False  # the parent is on another host
+
 _is_refused = False  # the system has said that this process may not read the memory of another
 
 
@@ -102,8 +104,14 @@ def _read_answer(pid: int, placed: Placed) -> Answer:
 
 
 def can_place() -> bool:
-    """Whether this process can tell where the bytes of any buffer are."""
-    return "numpy" in sys.modules  # `ctypes` can tell it only of what may be written to
+    """Whether the parent can be told where the bytes of any buffer are."""
+    return not _is_out_of_reach and "numpy" in sys.modules  # `ctypes` can tell it only of what may be written to
+
+
+def forbid() -> None:
+    """Note that the parent is on another host."""
+    global _is_out_of_reach
+    _is_out_of_reach = True
 
 
 def _address_of(memory: memoryview) -> int:

@@ -47,7 +47,7 @@ from parallel_core.workers.messages import (
     to_wire,
 )
 from parallel_core.workers.passing import MOST, Sender
-from parallel_core.workers.process import NOT_KNOWN, Process, wait_for_exit
+from parallel_core.workers.process import NOT_KNOWN, LastingProcess, Process, wait_for_exit
 from parallel_core.workers.requests import Request
 from parallel_core.workers.sent import ExitInfo, SentBatch, Source, TimedOutTask
 from parallel_core.workers.setup import ProcessState, StartSettings, WorkerKey, own_authkey
@@ -178,8 +178,10 @@ class Worker:
         return bool(self.sent or self.requests)
 
     def take_slot(self, slot: int) -> None:
-        """Be the worker of this number from now on."""
-        self.slot = self.board.words[SLOT] = slot
+        """Be the worker of this number from now on, under its own number if it has one."""
+        self.slot = slot
+        process = self.process
+        self.board.words[SLOT] = process.worker_id if isinstance(process, LastingProcess) else slot
 
     def ask(self, request: Request) -> bool:
         """Send `request`; return whether some of it still waits to be sent."""
@@ -414,7 +416,9 @@ class Worker:
 
     def _signal(self, number: int) -> None:
         try:
-            if self.pidfd is not None:
+            if isinstance(self.process, LastingProcess):
+                self.process.signal(number)
+            elif self.pidfd is not None:
                 signal.pidfd_send_signal(self.pidfd, number)
             elif self.alive():
                 os.kill(self.pid, number)
@@ -493,6 +497,8 @@ class Worker:
     def exit_reason(self) -> str:
         """Return in words how the process ended."""
         code = self.process.poll()
+        if isinstance(self.process, LastingProcess) and self.process.exit_words:
+            return self.process.exit_words
         if code is None:
             return "closed its connection, as tasks do that close all descriptors,"
         if code == NOT_KNOWN:
