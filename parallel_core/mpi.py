@@ -116,7 +116,7 @@ def _run_script(given: list[str]) -> None:
         sys.path[0] = ""
         sys.argv[:] = ["-c", *rest[1:]]
         main_module = sys.modules["__main__"]
-        exec(compile(rest[0], "<string>", "exec"), main_module.__dict__)  # noqa: S102 - what -c means
+        exec(compile(rest[0], "<string>", "exec"), main_module.__dict__)
     else:
         sys.argv[:] = given
         if not getattr(sys.flags, "safe_path", False):

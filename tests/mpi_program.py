@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from parallel_core import (
     InitializerError,
@@ -76,13 +77,12 @@ def one_job_is_in_a_rank() -> None:
 
 @check
 def more_jobs_than_ranks_are_refused() -> None:
-    for make in (lambda: call([delayed(abs)(1)], n_jobs=3), lambda: WorkerPool(3, start_method="mpi")):
-        try:
+    for make in (
+        lambda: call([delayed(abs)(1)], n_jobs=3),
+        lambda: WorkerPool(3, start_method="mpi"),
+    ):
+        with pytest.raises(ValueError, match=r"n_jobs=3.* 2 ranks .*-n 4"):
             make()
-        except ValueError as error:
-            assert "n_jobs=3" in str(error) and "2 ranks" in str(error) and "-n 4" in str(error)
-        else:
-            raise AssertionError("it was not refused")
 
 
 @check
@@ -99,12 +99,9 @@ def fail(x: int) -> int:
 
 @check
 def an_error_has_the_traceback_of_the_rank() -> None:
-    try:
+    with pytest.raises(KeyError) as raised:
         call(delayed(fail)(x) for x in range(20))
-    except KeyError as error:
-        assert "in fail" in str(error.__cause__)
-    else:
-        raise AssertionError("nothing was raised")
+    assert "in fail" in str(raised.value.__cause__)
     got = call((delayed(fail)(x) for x in range(20)), on_error="return")
     assert isinstance(got[7], KeyError) and got[:7] == list(range(7))
 
@@ -165,12 +162,8 @@ def an_initializer_runs_in_each_rank() -> None:
 
 @check
 def an_initializer_that_raises_ends_the_call_alone() -> None:
-    try:
+    with pytest.raises(InitializerError, match="LookupError"):
         call((delayed(abs)(x) for x in range(4)), initializer=fail_to_prepare)
-    except InitializerError as error:
-        assert "LookupError" in str(error)
-    else:
-        raise AssertionError("nothing was raised")
     assert call(delayed(abs)(x) for x in range(4)) == list(range(4))
 
 
@@ -193,12 +186,8 @@ def what_still_runs_is_interrupted_when_a_call_ends() -> None:
             raise ZeroDivisionError
         time.sleep(60)
 
-    try:
+    with pytest.raises(ZeroDivisionError):
         call((delayed(work)(x) for x in range(2)), batch_size=1)
-    except ZeroDivisionError:
-        pass
-    else:
-        raise AssertionError("nothing was raised")
     assert {rank for _, rank, _ in call((delayed(where)(x) for x in range(20)), batch_size=1)} == {
         1,
         2,
@@ -318,8 +307,12 @@ def each_slot_has_variables_of_its_own() -> None:
         time.sleep(0.02)
         return os.environ.get("OF_SLOT")
 
-    got = call((delayed(look)(x) for x in range(20)), n_jobs=2, batch_size=1,
-               worker_env=[{"OF_SLOT": "a"}, {"OF_SLOT": "b"}])
+    got = call(
+        (delayed(look)(x) for x in range(20)),
+        n_jobs=2,
+        batch_size=1,
+        worker_env=[{"OF_SLOT": "a"}, {"OF_SLOT": "b"}],
+    )
     assert set(got) == {"a", "b"}
     assert set(call(delayed(look)(x) for x in range(6))) == {None}
 

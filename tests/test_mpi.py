@@ -5,16 +5,28 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
+import mpi_program
 import pytest
 
-import mpi_program
-from parallel_core import Parallel, WorkerPool, delayed
+from parallel_core import Parallel, WorkerDiedError, WorkerPool, delayed
+from parallel_core.backends.cluster.mpi_links import Meeting
+from parallel_core.backends.cluster.mpi_meeting import end_ranks
+from parallel_core.backends.cluster.mpi_ranks import (
+    Rank,
+    Ranks,
+    SocketRankLink,
+    known_ranks,
+    note_ranks,
+)
 from watching import HOME
 
 PATIENCE = 240  # seconds: a slow machine is not a reason to fail
@@ -168,7 +180,11 @@ LONELY = """
 
 def test_one_rank_is_told_what_to_do(tmp_path: Path) -> None:
     script = program(tmp_path, LONELY)
-    for arguments in ((script,), ("-m", "parallel_core.mpi", script), ("-m", "mpi4py.futures", script)):
+    for arguments in (
+        (script,),
+        ("-m", "parallel_core.mpi", script),
+        ("-m", "mpi4py.futures", script),
+    ):
         done = mpiexec(tmp_path, *arguments, ranks=1)
         assert done.returncode == 0, done.stderr
         assert "rank 0 is the only one" in done.stdout and "mpiexec -n 4" in done.stdout
@@ -181,35 +197,80 @@ def test_a_script_that_runs_in_all_ranks_is_told_what_to_do(tmp_path: Path) -> N
     assert "all 3 ranks of MPI run this script" in done.stdout, done.stdout
 
 
-def test_ranks_that_die_cost_their_tasks_where_the_launcher_lets_the_others_live(
-    tmp_path: Path,
+RANK = """
+import os, pickle, sys
+from parallel_core.backends.cluster.mpi_links import Address, Hello, SocketLink
+from parallel_core.backends.cluster.mpi_serving import serve
+address = Address(*pickle.loads(bytes.fromhex(sys.argv[1])))
+link = SocketLink(address, None)
+link.send(Hello(int(sys.argv[2]), os.getpid(), "here", True, ""))
+serve(link, address.environment)
+"""
+
+
+@pytest.fixture
+def ranks() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that serve this one as ranks of MPI do, and that a launcher would let die alone."""
+    meeting = Meeting()
+    given = pickle.dumps(tuple(meeting.address)).hex()
+    started = [
+        subprocess.Popen([sys.executable, "-c", RANK, given, str(rank)], env=PLAIN)
+        for rank in (1, 2)
+    ]
+    found = []
+    for _ in started:
+        came = meeting.accept(60)
+        assert came is not None
+        hello, channel = came
+        link = SocketRankLink(channel, hello.pid)
+        found.append(Rank(hello.rank, hello.pid, hello.host, link))
+    meeting.close()
+    note_ranks(Ranks(found))
+    try:
+        yield started
+    finally:
+        end_ranks()
+        for process in started:
+            process.wait(60)
+
+
+def die(x: int, of: int) -> int:
+    if x == of:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_a_rank_that_dies_costs_its_task(ranks: list[subprocess.Popen[bytes]]) -> None:
+    parallel = Parallel(backend="mpi", on_error="return", batch_size=1)
+    got = parallel(delayed(die)(x, 5) for x in range(12))
+    assert got[:5] + got[6:] == [x for x in range(12) if x != 5]
+    assert isinstance(got[5], WorkerDiedError)
+    assert "a worker process (rank " in str(got[5]) and "has ended at task 5" in str(got[5])
+    assert Parallel(backend="mpi")(delayed(abs)(-x) for x in range(6)) == list(range(6))
+    (dead,) = [process for process in ranks if process.poll() is not None]
+    assert dead.wait() == -signal.SIGKILL
+
+
+def test_where_all_ranks_have_died_the_error_says_so(
+    ranks: list[subprocess.Popen[bytes]],
 ) -> None:
-    assert MPIEXEC is not None
-    version = subprocess.run([MPIEXEC, "--version"], capture_output=True, text=True, check=False)
-    if "HYDRA" not in version.stdout:
-        pytest.skip("this launcher ends all ranks when one has died")
-    text = """
-        import os, signal
-        from parallel_core import Parallel, delayed
+    with pytest.raises(WorkerDiedError, match="rank"):
+        Parallel(backend="mpi", batch_size=1)(delayed(die)(x, x) for x in range(4))
+    for process in ranks:
+        process.kill()
+        process.wait()
+    with pytest.raises(RuntimeError, match="all 2 ranks that worked have ended"):
+        Parallel(backend="mpi")(delayed(abs)(x) for x in range(4))
 
-        def work(x):
-            if x == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return x
 
-        got = Parallel(backend="mpi", on_error="return", batch_size=1)(
-            delayed(work)(x) for x in range(12)
-        )
-        print([x for x in got if not isinstance(x, Exception)], flush=True)
-        print(type(got[5]).__name__, got[5], flush=True)
-        print(Parallel(backend="mpi")(delayed(abs)(-x) for x in range(6)), flush=True)
-        os._exit(0)  # the end of MPI waits for all ranks
-    """
-    options = ("-disable-auto-cleanup",)
-    done = mpiexec(tmp_path, "-m", "parallel_core.mpi", program(tmp_path, text), options=options)
-    assert "[0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]" in done.stdout, done.stdout + done.stderr
-    assert "WorkerDiedError a worker process (rank" in done.stdout
-    assert "[0, 1, 2, 3, 4, 5]" in done.stdout
+def test_ranks_end_with_a_rank_zero_that_says_nothing(
+    ranks: list[subprocess.Popen[bytes]],
+) -> None:
+    found = known_ranks()
+    assert found is not None
+    for rank in found.all:
+        rank.close()
+    assert [process.wait(60) for process in ranks] == [1, 1]
 
 
 def test_without_a_library_the_error_says_how_to_get_one(tmp_path: Path) -> None:

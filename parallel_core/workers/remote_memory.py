@@ -105,7 +105,9 @@ def _read_answer(pid: int, placed: Placed) -> Answer:
 
 def can_place() -> bool:
     """Whether the parent can be told where the bytes of any buffer are."""
-    return not _is_out_of_reach and "numpy" in sys.modules  # `ctypes` can tell it only of what may be written to
+    return (
+        not _is_out_of_reach and "numpy" in sys.modules
+    )  # `ctypes` can tell it only of what may be written to
 
 
 def forbid() -> None:

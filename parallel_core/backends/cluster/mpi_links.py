@@ -3,9 +3,9 @@
 ::
 
     rank 0                                           rank n
-    Meeting: a socket with a name ── Address ────▶   link_to: can it be reached, and are the files
+    Meeting: a socket with a name ── Address ────▶   can it be reached, and are the files
                                                      of rank 0 to be seen from here?
-    Meeting.wait ◀───────────── Hello ────────────   yes: SocketLink
+    Meeting.accept ◀─────────── Hello ────────────   yes: SocketLink
     the link of a Rank ─── START, GOODBYE ───────▶   Link.receive
 
 Ranks on the host of rank 0 are reached over a socket, as workers of the local pool are: it takes
@@ -21,18 +21,15 @@ import shutil
 import socket
 import sys
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from weakref import WeakSet
 
 from memmapping.forks import in_child
 from parallel_core import config
 from parallel_core._version import __version__
-from parallel_core.backends.cluster.mpi_serving import Link, RankZeroGone, Start
+from parallel_core.backends.cluster.mpi_serving import RankZeroGone, Start
 from parallel_core.workers.forkserver_channel import ForkServerChannel, ForkServerClosed
 from parallel_core.workers.system import memory_file
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
 
 #: Kinds of messages on a link: to a rank (START, variables) with descriptors, (GOODBYE,); from it
 #: a `Hello` first, then (STARTED,) for each START.
@@ -72,7 +69,7 @@ class Meeting:
 
     def __init__(self) -> None:
         parent = tempfile.gettempdir()
-        parent = parent if len(parent) <= _LONGEST_PATH else "/tmp"  # noqa: S108 - mkdtemp's own folder in it
+        parent = parent if len(parent) <= _LONGEST_PATH else "/tmp"
         self._folder = tempfile.mkdtemp(prefix="parallel-core-", dir=parent)
         self.socket = socket.socket(socket.AF_UNIX)
         self._probe = memory_file(1)
@@ -169,38 +166,7 @@ def _close_in_child() -> None:
         link.close()
 
 
-def link_to(
-    address: Address, comm: MPI.Intracomm, idle_seconds: float | None = None
-) -> tuple[Link, bool]:
-    """Return the link of this rank to rank 0, after saying hello; and whether rank 0 takes it.
-
-    Parameters
-    ----------
-    address : Address
-        Of rank 0.
-    comm : Intracomm
-        For the messages of ranks on other hosts.
-    idle_seconds : float, optional
-        After how long without a worker to stop waiting.
-    """
-    from mpi4py import MPI
-
-    complaint = _complaint(address)
-    hello = Hello(comm.Get_rank(), os.getpid(), MPI.Get_processor_name(), True, complaint)
-    try:
-        link = SocketLink(address, idle_seconds)
-    except OSError:
-        from parallel_core.backends.cluster.mpi_tunnel import TunnelLink
-
-        tunnel = TunnelLink(comm, idle_seconds)
-        tunnel.send(hello._replace(is_here=False))
-        return tunnel, not complaint
-    _allow_reading(address.pid)
-    link.send(hello)
-    return link, not complaint
-
-
-def _complaint(address: Address) -> str:
+def complaint_about(address: Address) -> str:
     """Return why this process cannot work for rank 0; empty if it can."""
     found: list[str] = []
     if address.python != sys.version_info[:2]:
@@ -211,7 +177,7 @@ def _complaint(address: Address) -> str:
     return "; ".join(found)
 
 
-def _allow_reading(pid: int) -> None:
+def allow_reading(pid: int) -> None:
     """Let rank 0 read large results where they are, though it is no parent of this process.
 
     Where the system does not ask for that, or knows no such permission, nothing happens.

@@ -12,21 +12,31 @@ Both are collective: all ranks take part, and get a communicator that nobody els
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memmapping.modules import loaded
-from parallel_core.backends.cluster.mpi_links import Address, Hello, Meeting, link_to
+from parallel_core.backends.cluster.mpi_links import (
+    Address,
+    Hello,
+    Meeting,
+    SocketLink,
+    allow_reading,
+    complaint_about,
+)
 from parallel_core.backends.cluster.mpi_ranks import (
     Rank,
+    RankLink,
     Ranks,
     SocketRankLink,
     known_ranks,
     note_ranks,
 )
-from parallel_core.backends.cluster.mpi_serving import serve
+from parallel_core.backends.cluster.mpi_serving import Link, serve
+from parallel_core.backends.cluster.mpi_tunnel import TunnelLink, next_hello
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -106,9 +116,38 @@ def follow(comm: MPI.Intracomm) -> None:
 
 
 def _serve(address: Address, comm: MPI.Intracomm, idle_seconds: float | None = None) -> None:
-    link, is_taken = link_to(address, comm, idle_seconds)
+    link, is_taken = _link_to(address, comm, idle_seconds)
     if is_taken:
         serve(link, address.environment)
+
+
+def _link_to(
+    address: Address, comm: MPI.Intracomm, idle_seconds: float | None = None
+) -> tuple[Link, bool]:
+    """Return the link of this rank to rank 0, after saying hello; and whether rank 0 takes it.
+
+    Parameters
+    ----------
+    address : Address
+        Of rank 0.
+    comm : Intracomm
+        For the messages of ranks on other hosts.
+    idle_seconds : float, optional
+        After how long without a worker to stop waiting.
+    """
+    from mpi4py import MPI
+
+    complaint = complaint_about(address)
+    hello = Hello(comm.Get_rank(), os.getpid(), MPI.Get_processor_name(), True, complaint)
+    try:
+        link = SocketLink(address, idle_seconds)
+    except OSError:
+        tunnel = TunnelLink(comm, idle_seconds)
+        tunnel.send(hello._replace(is_here=False))
+        return tunnel, not complaint
+    allow_reading(address.pid)
+    link.send(hello)
+    return link, not complaint
 
 
 def _meet(
@@ -125,14 +164,14 @@ def _meet(
     until = time.monotonic() + _PATIENCE
     while len(found) < wanted:
         came = meeting.accept(_LOOK_SECONDS)
+        said: tuple[Hello, RankLink] | None
         if came is not None:
             hello, channel = came
-            link: Any = SocketRankLink(channel, hello.pid)
+            said = hello, SocketRankLink(channel, hello.pid)
         else:
-            from parallel_core.backends.cluster import mpi_tunnel
-
-            hello, link = mpi_tunnel.next_hello(comm)
-        if hello is not None:
+            said = next_hello(comm)
+        if said is not None:
+            hello, link = said
             _check(hello)
             found.append(Rank(hello.rank, hello.pid, hello.host, link))
             continue

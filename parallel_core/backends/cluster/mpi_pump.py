@@ -327,7 +327,7 @@ class Pump:
         if not full:
             return self._receive_from(self._mpi.ANY_SOURCE)
         peers = {one.peer for one in self._tunnels.values()} - full
-        return any([self._receive_from(peer) for peer in peers])
+        return sum(map(self._receive_from, peers)) > 0  # of each, and not up to the first
 
     def _receive_from(self, peer: int) -> bool:
         status = self._mpi.Status()

@@ -127,7 +127,7 @@ class Rank:
         if not self.is_gone and self.link.has_ended():
             self.is_gone = True
         if self._worker is not None and self._worker.has_left():
-            self._worker = None
+            self._forget_worker()
         return self._worker is None and not self.is_gone
 
     def start(self, descriptors: tuple[int, int, int, int], key: WorkerKey) -> RankProcess:
@@ -154,7 +154,12 @@ class Rank:
         """Close all that this process has of it."""
         self.is_gone = True
         self.link.close()
-        self._worker = None
+        self._forget_worker()
+
+    def _forget_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
 
 
 class RankProcess(LastingProcess):
@@ -194,6 +199,11 @@ class RankProcess(LastingProcess):
             return False
         self.poll()
         return True
+
+    def close(self) -> None:
+        """Close what tells its end, which is known or does not matter any more."""
+        self.poll()
+        self._end.close()
 
     def kill(self) -> None:
         """Let go of the worker: interrupt its task, and wait for it no longer."""

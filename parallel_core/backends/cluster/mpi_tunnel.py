@@ -54,10 +54,11 @@ class TunnelLink:
             return
         assert self._pump is not None
         number, environment = pickle.loads(data)
-        ours, theirs = zip(*_pairs(), strict=True)
+        ours, connection = socket.socketpair()
+        our_output, output = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        our_end, end = socket.socketpair()
         board, descriptor = Board.make()
-        self._pump.add(Tunnel(0, number, False, *ours, board))
-        connection, output, end = theirs
+        self._pump.add(Tunnel(0, number, False, ours, our_output, our_end, board))
         start = Start(connection.detach(), descriptor, output.detach(), end, environment)
         self._inbox.put(start)
 
@@ -92,14 +93,17 @@ class TunnelRankLink:
         self, descriptors: tuple[int, int, int, int], environment: tuple[tuple[str, str], ...]
     ) -> None:
         """Open a tunnel between these descriptors and such at the rank."""
-        connection, board, output, end = map(os.dup, descriptors)
+        connection, board, output, end = descriptors
         page = Board(board)
-        os.close(board)
         page.words[FENCED] = Fence.REFUSED  # there are no barriers between two hosts
-        sockets = (socket.socket(fileno=one) for one in (connection, output, end))
+        channel, printed, ended = (
+            socket.socket(fileno=os.dup(one)) for one in (connection, output, end)
+        )
         self._number += 1
         opening = pickle.dumps((self._number, environment))
-        self._pump.add(Tunnel(self._rank, self._number, True, *sockets, page), opening)
+        self._pump.add(
+            Tunnel(self._rank, self._number, True, channel, printed, ended, page), opening
+        )
 
     def signal(self, number: int) -> None:
         """Have the rank send it to itself."""
@@ -168,11 +172,11 @@ class _Root:
 _root = _Root()
 
 
-def next_hello(comm: MPI.Intracomm) -> tuple[Hello | None, TunnelRankLink | None]:
+def next_hello(comm: MPI.Intracomm) -> tuple[Hello, TunnelRankLink] | None:
     """Return what the next rank on another host has said, if one has, and the link to it."""
     data = _root.next_hello(comm)
     if data is None:
-        return None, None
+        return None
     hello = Hello(*pickle.loads(data))
     check_threads()
     return hello, _root.link(comm, hello.rank)
@@ -193,9 +197,3 @@ def _byte() -> Any:
     from mpi4py import MPI
 
     return MPI.BYTE
-
-
-def _pairs() -> list[tuple[socket.socket, socket.socket]]:
-    """Return the pairs of a worker: for its channel, its output, and its end."""
-    datagrams = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    return [socket.socketpair(), datagrams, socket.socketpair()]
