@@ -8,6 +8,7 @@ from typing import Any
 
 from parallel_core.backends.base import Completion, Failure
 from parallel_core.errors import SerializationError, add_note
+from parallel_core.observe.events import TaskTimes
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.failure import unpack
 from parallel_core.serialization.results import unpack as unpack_parcel
@@ -25,6 +26,7 @@ def read_answer(batch: Batch, answer: Answer) -> Completion:
     completion = Completion(batch, start, values, answer.seconds, answer.finished, failures)
     completion.folded = folded
     completion.notes = answer.notes
+    completion.times = TaskTimes(*answer.times)
     if answer.pickled is not None:
         for index, error in decode(answer):
             values[index] = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from parallel_core import config
 from parallel_core.backends.cores import resolve_n_jobs
 from parallel_core.context.this_worker import Passed
-from parallel_core.observe.events import WorkerView
+from parallel_core.observe.events import TaskTimes, WorkerView
 from parallel_core.serialization.batch import Batch
 from parallel_core.workers.messages import AfterFailure
 
@@ -195,6 +195,8 @@ class Completion:
     notes : tuple of tuple of str and object
         Values of context items from the worker, each with the name of the item. They come with the
         last completion of a batch.
+    times : TaskTimes or None
+        What the worker has measured; None if the engine does not tell.
     """
 
     __slots__ = (
@@ -207,6 +209,7 @@ class Completion:
         "nbytes",
         "notes",
         "seconds",
+        "times",
         "unrun",
         "values",
         "worker",
@@ -234,6 +237,7 @@ class Completion:
         self.fatal: BaseException | None = None
         self.worker: int | None = None
         self.notes: tuple[tuple[str, object], ...] = ()
+        self.times: TaskTimes | None = None
 
     @property
     def tasks(self) -> int:
@@ -283,6 +287,8 @@ class CallTerms(NamedTuple):
         fold of consecutive tasks from a position on, context items, and configuration.
     emit : callable or None
         Function that is called with events.
+    records_each : bool
+        Whether threads note when tasks begin; processes always do.
     number : int
         Number of the call, for events.
     lifespan : int or None
@@ -302,6 +308,7 @@ class CallTerms(NamedTuple):
     context_items: Sequence[ContextItem] = ()
     settings: Settings | None = None
     emit: Emit | None = None
+    records_each: bool = False
     number: int = 0
     lifespan: int | None = None
     timeout_of: Callable[[int], float] | None = None

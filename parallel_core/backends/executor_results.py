@@ -118,7 +118,7 @@ class _Whole(Buffer):
     __slots__ = ("obj",)
 
     def __init__(self, obj: object) -> None:
-        super().__init__(0, [])
+        super().__init__(_size(obj), [])
         self.obj = obj
 
 

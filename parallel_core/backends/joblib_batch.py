@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -20,6 +21,7 @@ from parallel_core.context.batch_context import (
     ReceivedBatchContext,
 )
 from parallel_core.context.item import Place
+from parallel_core.observe.events import TaskTimes
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.failure import named
 from parallel_core.workers.messages import AfterFailure
@@ -156,7 +158,9 @@ class HeldRun:
                 failures.append(Failure(position, named(error, self._batch.describe(index))))
                 if self._after_failure is AfterFailure.STOP:
                     break
-        done.seconds = monotonic() - began
+        ended = monotonic()
+        done.seconds = ended - began
+        done.times = TaskTimes(os.getpid(), ended)
 
 
 def _short(name: str) -> str:

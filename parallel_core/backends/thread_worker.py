@@ -32,11 +32,12 @@ from parallel_core.backends.thread_share import Form, Share
 from parallel_core.context.batch_context import BatchContext, ContextFailed
 from parallel_core.context.item import ContextItem, Place
 from parallel_core.context.this_worker import enter_worker
-from parallel_core.observe.events import WorkerView
+from parallel_core.observe.events import TaskTimes, WorkerView
 from parallel_core.reduction.tree import FoldFailed
 from parallel_core.serialization.failure import named
 from parallel_core.serialization.handles import to_call
 from parallel_core.workers.messages import AfterFailure
+from parallel_core.workers.recorder import MARK_SECONDS, Recorder
 from parallel_core.workers.thread_pools import PoolLimit
 
 
@@ -96,6 +97,9 @@ class ThreadWorker:
         self._began = 0.0
         self._batch_context: BatchContext | None = None
         self._notes: tuple[tuple[str, object], ...] = ()
+        self._recorder = Recorder()
+        self._task_began = 0.0  # where that is noted
+        self._due = 0.0  # when to note it next
         #: What it has of a batch.
         self.share: Share | None = None
         #: Where there is a time limit, when the task began that it is on; 0 between two tasks.
@@ -155,7 +159,8 @@ class ThreadWorker:
             return False
         call.note_begun(share)
         self._local.begin()
-        self._began = monotonic()
+        self._began = self._task_began = monotonic()
+        self._due = self._recorder.begin(self._began, 0) + MARK_SECONDS
         if call.items:
             copy_context().run(self._run_within, BatchContext(call.items, Place.THREAD), share)
         else:
@@ -188,9 +193,9 @@ class ThreadWorker:
 
     def _is_plain(self) -> bool:
         """Whether there is nothing to be done between two tasks."""
-        is_watched = (
-            self._is_timed or self._call.terms.answers_each or self._batch_context is not None
-        )
+        terms = self._call.terms
+        is_watched = self._is_timed or terms.answers_each or terms.records_each
+        is_watched = is_watched or self._batch_context is not None
         return not is_watched and "memmapping.sharing" not in sys.modules
 
     def _run_held(
@@ -238,12 +243,15 @@ class ThreadWorker:
         """Return what runs one task where there is more to do about each."""
         batch_context, answers_each = self._batch_context, self._call.terms.answers_each
         may_share = "memmapping.sharing" in sys.modules
+        records_each = self._call.terms.records_each
 
         def run_task(item: Any) -> None:
             if answers_each and len(self._values):
                 self.hand_in(False)
             if self._is_timed:
                 self.since = monotonic()
+            if records_each:
+                self._mark(monotonic())
             called, args, kwargs = form.whole(item)
             if may_share:
                 args, kwargs = to_call(args, kwargs)
@@ -255,6 +263,16 @@ class ThreadWorker:
             self._values.append(value)
 
         return run_task
+
+    def _mark(self, now: float) -> None:
+        """Note that a task begins, if the one before it took long or the last mark is old."""
+        if now > self._due:
+            index = len(self._values)
+            if now - self._task_began >= MARK_SECONDS:
+                self._recorder.add(index - 1, self._task_began)
+            self._recorder.add(index, now)
+            self._due = now + MARK_SECONDS
+        self._task_began = now
 
     def _end_task(self) -> bool:
         """Note that a task has ended; return whether that was in time."""
@@ -297,8 +315,11 @@ class ThreadWorker:
         batch, first, now = share.work.batch, self._first, monotonic()
         tasks, values = len(self._values), self._values
         completion = Completion(batch, first, values, now - self._began, False)
+        if self._call.terms.records_each and now - self._task_began >= MARK_SECONDS:
+            self._recorder.add(tasks if error is not None else tasks - 1, self._task_began)
         completion.worker = self.slot
-        self._began = now
+        completion.times = TaskTimes(*self._recorder.take(now, 0, 0))
+        self._began = self._task_began = now
         completion.notes, self._notes = self._notes, ()
         if self._call.terms.make_fold is not None:
             completion.folded = tasks

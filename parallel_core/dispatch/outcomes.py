@@ -14,6 +14,8 @@ task stand here once.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ from parallel_core.observe.events import (
     ResultsResumed,
     TaskFailed,
     TaskRetried,
+    TaskTimes,
 )
 from parallel_core.tasks.placeholders import drop_placeholders
 
@@ -156,6 +159,7 @@ class Outcomes:
                     self.completed,
                     self.total,
                     completion.notes,
+                    completion.times,
                 )
             )
 
@@ -172,8 +176,11 @@ class Outcomes:
         `completed` tasks have an outcome, with those whose results are still being folded.
         """
         if self.emit is not None:
+            times = TaskTimes(os.getpid(), time.monotonic())
             self.emit(
-                BatchAnswered(self.call, None, first, tasks, seconds, completed, self.total, notes)
+                BatchAnswered(
+                    self.call, None, first, tasks, seconds, completed, self.total, notes, times
+                )
             )
 
     def fold(self, first: int, count: int, values: list[Any]) -> None:

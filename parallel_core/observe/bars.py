@@ -200,6 +200,8 @@ class TqdmBar:
             end_above(self._write)
         if now.error is not None:
             self._bar.leave = True
+        elif getattr(self._bar, "leave", True) is None:  # which in a notebook means never
+            self._bar.leave = not self._bar.pos
         self._bar.close()
 
 

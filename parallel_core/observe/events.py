@@ -167,17 +167,22 @@ class TaskTimes(NamedTuple):
         Seconds that it spent on unpickling functions and arguments.
     pickling : float
         Seconds that it spent on pickling results.
+    sending : float
+        Seconds that it spent on sending the answers before this one, as far as no other has told.
     nbytes : int
         Size of the answer in bytes; small values do not count.
     marks : bytes
         Pairs of float64: the time at which a task began, and its index among the tasks of the
-        answer. There is one at most every half a millisecond; see `spans`.
+        answer. There is one for each task of half a millisecond or more, and another at most as
+        often as that; see `spans`. Threads tell none unless an observer without `look_seconds` is
+        there.
     """
 
     pid: int
     ended: float
     loading: float = 0.0
     pickling: float = 0.0
+    sending: float = 0.0
     nbytes: int = 0
     marks: bytes = b""
 

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import sys
 from _thread import get_ident
+from time import monotonic
 from types import FunctionType
 from typing import Any
 
@@ -101,6 +102,7 @@ class ReceivedDefinitions:
         self._large: dict[int, LoadedValues] = {}
         self._places: dict[int, tuple[int, int]] = {}  # of large values, by `id`
         self._thread = get_ident()
+        self.seconds = 0.0  #: that unpickling took, since somebody has set it to 0
         received[call, self._thread] = self
 
     def close(self) -> None:
@@ -121,7 +123,11 @@ class ReceivedDefinitions:
         except KeyError:
             pass
         data, captures_mutable_state, lasts = self._received[token]
-        obj = loaded_functions.load(data) if lasts else loads_referring(data)
+        before, began = self.seconds, monotonic()
+        try:
+            obj = loaded_functions.load(data) if lasts else loads_referring(data)
+        finally:  # it may have resolved others within
+            self.seconds = before + monotonic() - began
         if type(obj) is LoadedValues:
             self._take_large(token, obj)
         elif self._state and goes_by_value(obj):

@@ -26,6 +26,7 @@ import socket
 import struct
 from collections import deque
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 from parallel_core.serialization.buffers import Buffer, Description, allocate, nbytes_of
@@ -146,6 +147,8 @@ class Channel:
         self._window = self._view
         self._filled = 0
         self._incoming: _Incoming | None = None
+        #: Seconds that it has taken to unpickle messages, but for small ones.
+        self.unpickling = 0.0
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
@@ -295,7 +298,12 @@ class Channel:
                     break
                 position = begun
                 continue
-            messages.append(pickle.loads(self._view[position + 8 : end]))
+            if length < _NARROW:
+                messages.append(pickle.loads(self._view[position + 8 : end]))
+            else:
+                began = monotonic()
+                messages.append(pickle.loads(self._view[position + 8 : end]))
+                self.unpickling += monotonic() - began
             position = end
         if position and filled > position:
             self._buffer[: filled - position] = self._buffer[position:filled]
@@ -352,7 +360,10 @@ class Channel:
                 return []
         if isinstance(incoming, IncomingParcel):
             self._window = self._narrow
-        return [incoming.message()]
+        began = monotonic()
+        message = incoming.message()
+        self.unpickling += monotonic() - began
+        return [message]
 
     def _receive_into(self, view: memoryview, flags: int) -> int:
         try:

@@ -2,7 +2,8 @@
 
 Finished results leave every `FLUSH_SECONDS`, a failure at once; the batch ends with it, or goes on
 with the next task, as the parent asked. Each task starts with its number and time on the board and
-a look at the limit. What becomes of a result is for `Results` to say.
+a look at the limit. One more comparison covers the time to send results and the time to note when
+tasks began. What becomes of a result is for `Results` to say, what is measured for `Recorder`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from parallel_core.workers.messages import (
     RunBatch,
     TaskFailure,
 )
+from parallel_core.workers.recorder import MARK_SECONDS, Recorder
 from parallel_core.workers.results import BatchFailed, Outgoing, Parcels, Results
 
 Send = Callable[[Answer], None]
@@ -52,7 +54,7 @@ class Execution:
 
     Its functions are in `definitions`; `board` is the page of this worker, or a private one where
     nobody looks. `memory` looks at what this process holds, with each answer. `batch_context`
-    surrounds the tasks.
+    surrounds the tasks. The `recorder` is that of this worker, if it has one of its own.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Execution:
         parcels: Parcels | None = None,
         memory: MemoryWatch | None = None,
         batch_context: BatchContext | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         #: Whether a task was interrupted because the parent wanted it to end.
         self.was_stopped = False
@@ -74,11 +77,15 @@ class Execution:
         self._parcels = parcels
         self._memory = memory
         self._batch_context = batch_context
+        self._recorder = Recorder() if recorder is None else recorder
         self._results = _results_of(batch, definitions, parcels)
         self._task = batch.base  # number of the one that was started last
         self._first = 0  # index of the first that was not answered
-        self._flushed = self._answered = monotonic()
-        self._flush_seconds = -1.0 if batch.answers_each else self._results.flush_seconds
+        self._flushed = monotonic()
+        self._answered = self._recorder.begin(self._flushed, batch.base)
+        self._flush_seconds = seconds = -1.0 if batch.answers_each else self._results.flush_seconds
+        self._pause = seconds if seconds < MARK_SECONDS else MARK_SECONDS
+        self._due = self._flushed + self._pause  # when to `_mark`
         self._is_cut = False
         self._failed_call: str | None = None
         self._notes: tuple[tuple[str, object], ...] = ()
@@ -93,7 +100,7 @@ class Execution:
             self._definitions.look_at_large()
             self._answer(True, failure)
         except BatchFailed as failed:
-            self._send_answer(True, self._no_task(failed), Outgoing([], None, [], 0, 0))
+            self._send_answer(True, self._no_task(failed), Outgoing([], None, [], 0, 0, 0))
         self._board.words[PHASE] = _IDLE
 
     def position(self) -> int:
@@ -218,22 +225,23 @@ class Execution:
         words, times, clock = self._board.words, self._board.times, monotonic
         results = self._results
         small, texts, values = results.small, results.texts, results.values
-        append, keep, keeping = values.append, results.keep, results.phase
-        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
+        append, keep, keeping = values.append, self._keeper(), results.phase
+        task, due, now = self._task, self._due, times[SINCE]
         call = self._bound(function)
         words[PHASE] = _RUNNING
         try:
             for args in argument_lists:
+                since = now
                 times[SINCE] = now = clock()
                 task += 1
                 words[STARTED] = task
                 if task > words[LIMIT]:
                     task -= 1
-                    self._is_cut = True
+                    self._cut(task, since, now)
                     break
-                if now - flushed > flush_seconds:
-                    flushed = self._flush()
-                    values = results.values
+                if now > due:
+                    now, due = self._mark(task, since, now)
+                    values, keep = results.values, self._keeper()
                     append = values.append
                 value = call(*args)
                 kind = type(value)
@@ -243,7 +251,7 @@ class Execution:
                     words[PHASE] = keeping
                     if keep(value):
                         self._send_large()
-                        values, flushed = results.values, self._flushed
+                        values, due = results.values, self._due
                         append = values.append
                     del value
                     words[PHASE] = _RUNNING
@@ -264,10 +272,10 @@ class Execution:
     def _run_general(self, run: Run, items: Iterable[Any], context: Context, base: Context) -> bool:
         """Run tasks as `_run_plain` does; their arguments may be pickles, their function new."""
         token, arity, _ = run
-        words, times, clock, loads = self._board.words, self._board.times, monotonic, loads_task
+        words, times, clock, loads = self._board.words, self._board.times, monotonic, self._loader()
         definitions = self._definitions
-        task, flushed, flush_seconds = self._task, self._flushed, self._flush_seconds
-        keep, keeping = self._results.keep, self._results.phase
+        task, due, now = self._task, self._due, times[SINCE]
+        keep, keeping = self._keeper(), self._results.phase
         call = self._apply
         function: Any = None
         args: Any = ()
@@ -275,16 +283,18 @@ class Execution:
         value: Any = None
         try:
             for item in items:
+                since = now
                 times[SINCE] = now = clock()
                 words[PHASE] = _UNPICKLING
                 task += 1
                 words[STARTED] = task
                 if task > words[LIMIT]:
                     task -= 1
-                    self._is_cut = True
+                    self._cut(task, since, now)
                     break
-                if now - flushed > flush_seconds:
-                    flushed = self._flush()
+                if now > due:
+                    now, due = self._mark(task, since, now)
+                    loads, keep = self._loader(), self._keeper()
                 if token == NO_TOKEN:
                     function, args, kwargs = loads(item)
                 elif arity < 0:
@@ -301,7 +311,7 @@ class Execution:
                 if keep(value):
                     self._send_large()
                 function = args = kwargs = value = None  # gone before the next task begins
-                flushed = self._flushed
+                due = self._due
                 if definitions.captures_mutable_state:
                     definitions.restore()
                 try:
@@ -321,6 +331,51 @@ class Execution:
             raise
         finally:
             self._task = task
+
+    def _mark(self, task: int, since: float, now: float) -> tuple[float, float]:
+        """Note that `task` begins now; before it, send what is finished, if it is worth it.
+
+        The task before it began at `since`. Returns when `task` begins, and when this is due again.
+        """
+        recorder, index = self._recorder, self._index(task)
+        if now - since >= MARK_SECONDS:
+            recorder.add(index - 1, since)
+        recorder.end_interval(now, task)
+        if now - self._flushed > self._flush_seconds:
+            now, index = self._flush(), self._index(task)
+        recorder.add(index, now)
+        self._due = now + self._pause
+        return now, self._due
+
+    def _cut(self, task: int, since: float, now: float) -> None:
+        """End the batch after `task`, which began at `since`: others were taken back."""
+        self._is_cut = True
+        if now - since >= MARK_SECONDS:
+            self._recorder.add(self._index(task), since)
+
+    def _index(self, task: int) -> int:
+        """Return the index of a task in the next answer, by its number."""
+        return task - 1 - self._batch.base - self._first
+
+    def _loader(self) -> Callable[[Any], Any]:
+        """Return what unpickles the arguments of the next tasks: measured, or not."""
+        return self._load_timed if self._recorder.is_timing else loads_task
+
+    def _keeper(self) -> Callable[[Any], bool]:
+        """Return what takes in the results of the next tasks, likewise."""
+        return self._keep_timed if self._recorder.is_timing else self._results.keep
+
+    def _load_timed(self, item: Any) -> Any:
+        began = monotonic()
+        loaded = loads_task(item)
+        self._recorder.unpickling += monotonic() - began
+        return loaded
+
+    def _keep_timed(self, value: Any) -> bool:
+        began = monotonic()
+        is_large = self._results.keep(value)
+        self._recorder.pickling += monotonic() - began
+        return is_large
 
     def _flush(self) -> float:
         """Send what is finished, if it is worth it; return when that was, for the next time."""
@@ -355,8 +410,16 @@ class Execution:
         """Send an answer about these results, and a failure after them."""
         if generation() != self._generation:
             end_child()
-        values, pickled, buffers, tasks, folded = outgoing
-        now = monotonic()
+        values, pickled, buffers, tasks, folded, nbytes = outgoing
+        now, recorder, started = monotonic(), self._recorder, self._board.words[STARTED]
+        since = self._board.times[SINCE]
+        if now - since >= MARK_SECONDS:
+            index = self._index(started)
+            if index < tasks + (failure is not None):
+                recorder.add(index, since)
+        if self._definitions.seconds:
+            recorder.loading += self._definitions.seconds
+            self._definitions.seconds = 0.0
         answer = Answer(
             self._batch.number,
             self._first,
@@ -368,9 +431,11 @@ class Execution:
             failure,
             folded,
             self._notes,
+            recorder.take(now, started, nbytes),
         )
         self._first += tasks + (failure is not None)
         self._flushed = self._answered = now
+        self._due = now + self._pause
         self._board.words[PHASE] = _SENDING
         if self._memory is not None and now >= self._memory.due:
             self._memory.look(now)
@@ -380,6 +445,7 @@ class Execution:
                 self._parcels.shelf.clear()
         else:
             self._send(answer)
+        recorder.resume(now)
 
 
 def _results_of(

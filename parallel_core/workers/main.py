@@ -64,6 +64,7 @@ from parallel_core.workers.messages import (
     to_wire,
 )
 from parallel_core.workers.passing import Receiver
+from parallel_core.workers.recorder import Recorder
 from parallel_core.workers.remote_memory import MIN_NBYTES, can_place
 from parallel_core.workers.requests import run_request
 from parallel_core.workers.results import Parcels
@@ -153,6 +154,7 @@ class Server:
         self._board = board
         self._memory = MemoryWatch(board)
         self._leaves = False
+        self._recorder = Recorder()
         self._parcels = Parcels(self._send_parcel, Shelf())
         self._inbox: deque[Message] = deque()
         self._definitions: ReceivedDefinitions | None = None
@@ -271,6 +273,8 @@ class Server:
         if mappings is not None:
             mappings.begin()
         batch_context = None if self._context is None else ReceivedBatchContext(self._context)
+        self._recorder.unpickled += self._channel.unpickling
+        self._channel.unpickling = 0.0
         execution = Execution(
             batch,
             self._definitions,
@@ -279,6 +283,7 @@ class Server:
             self._parcels,
             self._memory,
             batch_context,
+            self._recorder,
         )
         try:
             contextvars.copy_context().run(execution.run)

@@ -177,6 +177,8 @@ class Answer(NamedTuple):
     failure: TaskFailure | None  #: of the task after the last of `values`, or of no task
     folded: int | None  #: how many tasks `values` are folded from; None: they are not
     notes: tuple[tuple[str, object], ...]  #: what context items learned, see `context.item.Part`
+    #: What was measured, the first fields of `observe.events.TaskTimes`; see `recorder.Recorder`.
+    times: tuple[Any, ...]
 
 
 Message = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these makes no alias

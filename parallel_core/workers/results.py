@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from parallel_core.serialization.buffers import Buffer, Shelf
+from parallel_core.serialization.buffers import Buffer, Shelf, nbytes_of
 from parallel_core.serialization.capture import SCALARS
 from parallel_core.serialization.encoding import SMALL, is_flat, is_scalar
 from parallel_core.serialization.pickling import explain
@@ -63,6 +63,7 @@ class Outgoing(NamedTuple):
     buffers: list[Buffer]
     tasks: int
     folded: int | None
+    nbytes: int  #: of pickles and buffers, about
 
 
 class Results:
@@ -119,9 +120,12 @@ class Results:
         values, pickled, buffers = self.values, self._pickled, self._buffers
         self.values, self._pickled, self._buffers = [], [], []
         marked: list[int] | bool | None = None
+        nbytes = 0
         if pickled:
             marked = True if len(pickled) == len(values) else pickled
-        return Outgoing(values, marked, buffers, len(values), None)
+            nbytes = sum(map(len, values if marked is True else [values[at] for at in pickled]))
+            nbytes += sum(nbytes_of(buffer.description) for buffer in buffers)
+        return Outgoing(values, marked, buffers, len(values), None, nbytes)
 
     def restart(self, position: int) -> None:
         """Note the position of the next task in the call."""
