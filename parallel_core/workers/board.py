@@ -40,6 +40,7 @@ PAGE_SIZE = 4096
 SIZE = 16 * PAGE_SIZE
 STARTED, SINCE, PHASE, MEMORY, FENCED, HAS_OUTPUT, HAS_STATE = range(7)  # of the worker
 LIMIT, STOP, SLOT = 8, 9, 10  # of the parent
+TAKEN_LIMIT = 11  # of what carries boards to another host and back: the limit that was taken in
 NO_LIMIT = 1 << 62
 
 

@@ -59,6 +59,10 @@ class LastingProcess(ABC):
         """Let go of the worker; what it does is to end as soon as it can."""
 
     @abstractmethod
+    def fence(self) -> bool:
+        """Do what `barrier.for_all` does, for the worker alone; return whether that was done."""
+
+    @abstractmethod
     def signal(self, number: int) -> None:
         """Send a signal to the process, if the worker is still there."""
 

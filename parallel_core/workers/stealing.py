@@ -44,6 +44,7 @@ a worker that had not joined before may have been refused meanwhile.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from parallel_core.serialization.batch import Batch
@@ -69,8 +70,12 @@ class Robbed(Protocol):
         """As a `Worker` has it."""
 
 
-def steal_from(worker: Robbed, keep: int) -> list[Batch]:
+def steal_from(
+    worker: Robbed, keep: int, fence: Callable[[], bool] = barrier.for_all
+) -> list[Batch]:
     """Take back all tasks but the next `keep` that `worker` has not started.
+
+    `fence` is the barrier.
 
     Returns those that are the parent's now; its answer may give back more.
     """
@@ -78,7 +83,7 @@ def steal_from(worker: Robbed, keep: int) -> list[Batch]:
     limit = min(words[LIMIT], worker.next_kept + keep)
     words[LIMIT] = limit
     worker.is_limited = True
-    if not barrier.for_all() or not worker.is_fenced:
+    if not fence() or not worker.is_fenced:
         return []
     limit = max(limit, words[STARTED])
     taken = []

@@ -351,6 +351,8 @@ class Worker:
 
     def steal(self, keep: int) -> list[Batch]:
         """Take back all tasks but the next `keep` that it has not started."""
+        if isinstance(self.process, LastingProcess):
+            return steal_from(self, keep, self.process.fence)
         return steal_from(self, keep)
 
     def cancel(self) -> None:

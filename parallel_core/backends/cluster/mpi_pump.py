@@ -41,6 +41,7 @@ from parallel_core.workers.board import (
     SLOT,
     STARTED,
     STOP,
+    TAKEN_LIMIT,
     Board,
 )
 
@@ -58,7 +59,7 @@ _MOST_WAITING = 1 << 24  # bytes that wait for a socket, before no more are take
 _YIELD_SECONDS = 2e-4  # without a nap, after something has come
 _FIRST_NAP, _LONGEST_NAP = 5e-5, 1e-3
 _STATE_SECONDS = 5e-3  # between two messages of the state alone
-_STATE = struct.Struct("<QdQQ??")
+_STATE = struct.Struct("<QdQQQ?")
 _LIMITS = struct.Struct("<QQQ")
 
 
@@ -110,14 +111,15 @@ class Tunnel:
                 return None
             self._told = limits
             return LIMITS, _LIMITS.pack(*limits)
-        state = words[STARTED], words[PHASE], words[MEMORY]
+        state = words[LIMIT], words[PHASE], words[MEMORY], words[STARTED]
         is_new = state != self._told or words[HAS_STATE]
         if not is_new or (now < self._due and not is_urgent):
             return None
         self._told, self._due = state, now + _STATE_SECONDS
         has_state, words[HAS_STATE] = bool(words[HAS_STATE]), 0
         age = max(0.0, now - self.board.times[SINCE])
-        return STATE, _STATE.pack(state[0], age, state[1], state[2], has_state, False)
+        limit, phase, memory, started = state
+        return STATE, _STATE.pack(started, age, phase, memory, limit, has_state)
 
     def take_board(self, kind: int, data: bytes) -> None:
         """Make the board as the other one was."""
@@ -125,9 +127,10 @@ class Tunnel:
         if kind == LIMITS:
             words[LIMIT], words[STOP], words[SLOT] = _LIMITS.unpack(data)
             return
-        started, age, phase, memory, has_state, _ = _STATE.unpack(data)
+        started, age, phase, memory, limit, has_state = _STATE.unpack(data)
         self.board.times[SINCE] = time.monotonic() - age
         words[PHASE], words[MEMORY], words[STARTED] = phase, memory, started
+        words[TAKEN_LIMIT] = limit
         if has_state:
             words[HAS_STATE] = 1
 
@@ -210,6 +213,10 @@ class Pump:
     def send(self, peer: int, kind: int, number: int = 0, data: bytes = b"") -> None:
         """Send a message; any thread may call this."""
         self._to_send.append((peer, tag_of(kind, number), data))
+        self._bell.ring()
+
+    def wake(self) -> None:
+        """Have the thread look at the boards."""
         self._bell.ring()
 
     def stop(self) -> None:
@@ -348,6 +355,8 @@ class Pump:
             tunnel.printed.append(bytes(data))
         elif kind in (LIMITS, STATE):
             tunnel.take_board(kind, bytes(data))
+            if kind == LIMITS:
+                self._tell_board(tunnel, True)
         elif kind == SIGNAL:
             signal.pthread_kill(threading.main_thread().ident or 0, int(data))
         elif kind == CLOSE:

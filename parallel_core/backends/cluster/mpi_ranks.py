@@ -24,6 +24,7 @@ from typing import Protocol
 from memmapping.forks import in_child
 from parallel_core.backends.cluster.mpi_links import GOODBYE, START
 from parallel_core.backends.cluster.mpi_serving import LET_GO
+from parallel_core.workers import barrier
 from parallel_core.workers.board import STOP, Board
 from parallel_core.workers.forkserver_channel import ForkServerChannel, ForkServerClosed
 from parallel_core.workers.pool import worker_pool
@@ -49,6 +50,9 @@ class RankLink(Protocol):
 
     def signal(self, number: int) -> None:
         """Send a signal to the process of the rank."""
+
+    def fence(self, board: Board) -> bool:
+        """Have a limit on the board taken in; return whether it was."""
 
     def has_ended(self) -> bool:
         """Whether the process of the rank has ended."""
@@ -83,6 +87,11 @@ class SocketRankLink:
             signal.pidfd_send_signal(self._pidfd, number)
         else:
             os.kill(self._pid, number)
+
+    def fence(self, board: Board) -> bool:
+        """Have a barrier: the board is the same."""
+        del board
+        return barrier.for_all()
 
     def has_ended(self) -> bool:
         """Whether it has, by its pidfd; else by the end of the link."""
@@ -215,6 +224,10 @@ class RankProcess(LastingProcess):
         self.exit_words = f"({self._rank.words}) was let go of"
         self._end_with(NOT_KNOWN)
         self._end.shutdown(socket.SHUT_RD)  # so that it turns readable
+
+    def fence(self) -> bool:
+        """Have a limit taken in by the rank."""
+        return self.returncode is None and self._rank.link.fence(self._board)
 
     def signal(self, number: int) -> None:
         """Send a signal to the rank, if the worker is still there."""

@@ -6,6 +6,7 @@ import os
 import pickle
 import queue
 import socket
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,12 @@ from parallel_core.backends.cluster.mpi_pump import (
 )
 from parallel_core.backends.cluster.mpi_serving import Start
 from parallel_core.workers import remote_memory
-from parallel_core.workers.board import FENCED, Board, Fence
+from parallel_core.workers.board import FENCED, LIMIT, TAKEN_LIMIT, Board, Fence
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_FENCE_SECONDS, _LOOK_SECONDS = 0.02, 5e-5  # a thread gets the lock after 5 ms
 
 
 class TunnelLink:
@@ -95,7 +98,7 @@ class TunnelRankLink:
         """Open a tunnel between these descriptors and such at the rank."""
         connection, board, output, end = descriptors
         page = Board(board)
-        page.words[FENCED] = Fence.REFUSED  # there are no barriers between two hosts
+        page.words[FENCED] = Fence.JOINED  # see `fence`
         channel, printed, ended = (
             socket.socket(fileno=os.dup(one)) for one in (connection, output, end)
         )
@@ -108,6 +111,20 @@ class TunnelRankLink:
     def signal(self, number: int) -> None:
         """Have the rank send it to itself."""
         self._pump.send(self._rank, SIGNAL, self._number, str(number).encode())
+
+    def fence(self, board: Board) -> bool:
+        """Wait until the rank has told that it has taken in the limit, for a moment.
+
+        The thread there sees what the worker has started after it has written the limit; both hold
+        the interpreter's lock, which is the barrier.
+        """
+        self._pump.wake()
+        until = time.monotonic() + _FENCE_SECONDS
+        while board.words[TAKEN_LIMIT] != board.words[LIMIT]:
+            if time.monotonic() > until:
+                return False  # its answer will tell
+            time.sleep(_LOOK_SECONDS)
+        return True
 
     def has_ended(self) -> bool:
         """Whether MPI says so, or the rank has said that it leaves."""
