@@ -67,6 +67,39 @@ def test_futures_that_refuse_to_be_cancelled() -> None:
         assert results == list(range(5))
 
 
+class Remembering(Uncancellable):
+    """Runs equal calls once, as dask's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[Any, Future[Any]] = {}
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if (fn, args) not in self._known:
+            self._known[fn, args] = super().submit(fn, *args, **kwargs)
+        return self._known[fn, args]
+
+
+_tries: list[int] = []
+
+
+def fail_at_first(x: int) -> int:
+    _tries.append(x)
+    if _tries.count(x) == 1:
+        raise ConnectionError(x)
+    return x
+
+
+def test_an_engine_that_runs_equal_calls_once_tries_again() -> None:
+    _tries.clear()
+    with Remembering() as executor:
+        parallel = Parallel(
+            2, executor, retries=2, retry_on=ConnectionError, retry_backoff=0, batch_size=1
+        )
+        assert parallel(delayed(fail_at_first)(x) for x in range(4)) == list(range(4))
+    assert sorted(_tries) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 _held = threading.Event()
 
 

@@ -7,6 +7,7 @@ so nothing depends on how the engine pickles.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import queue
 import threading
@@ -48,6 +49,10 @@ from parallel_core.serialization.batch import Batch
 from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.messages import Answer, Message, Output, RunBatch, Unusable
 from parallel_core.workers.threads import ThreadLimit
+
+#: Numbers of submissions. Some engines (dask's executor) take equal bytes for a call whose result
+#: they have, and so would never run a task again that is to be retried.
+_numbers = itertools.count(1)
 
 
 class FuturesSession(Session):
@@ -130,7 +135,7 @@ class FuturesSession(Session):
             self._level,
             self._threads,
             RunBatch(
-                0,
+                next(_numbers),
                 terms.call,
                 0,
                 batch.runs,
