@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import contract
 import pytest
 
 import parallel_core
@@ -197,6 +198,33 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
             yield executor
     else:
         yield get_context("fork") if name == "fork" else name
+
+
+@pytest.fixture(scope="module")
+def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Yield what to pass as ``backend=`` for the engine that `contract.every` has named.
+
+    What it starts is there until the last test of the module with this engine has ended, so it is
+    not left behind by a test.
+    """
+    before = state_now()
+    with contract.BACKENDS[request.param].start() as started:
+        if _before_kept is not None:
+            now = state_now()
+            kept = _before_kept[0]
+            kept.processes.update(now.processes - before.processes)
+            kept.shared.update(now.shared - before.shared)
+            kept.descriptors.update(
+                {n: what for n, what in now.descriptors.items() if n not in before.descriptors}
+            )
+            kept.threads.update(now.threads - before.threads)
+        yield started
+
+
+@pytest.fixture
+def can(request: pytest.FixtureRequest) -> frozenset[str]:
+    """Return what the engine of the test can do, in the words of `contract`."""
+    return contract.BACKENDS[request.node.callspec.params["backend"]].can
 
 
 @pytest.fixture

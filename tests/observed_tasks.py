@@ -62,3 +62,16 @@ class _Counted(Part):
 
     def end(self) -> list[int]:
         return self._positions
+
+
+class Log:
+    """Keeps every event."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def notify(self, event: Any) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]

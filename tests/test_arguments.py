@@ -201,24 +201,6 @@ def test_an_iterator_that_yields_the_same_task_again_and_again() -> None:
 # --- nothing is shared between tasks --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", PROCESSES)
-def test_tasks_never_share_an_argument(backend: str) -> None:
-    shared: list[Any] = [0, {"key": [1]}]
-
-    def change(value: list[Any]) -> Any:
-        value[0] += 1
-        value[1]["key"].append(2)
-        value.append("more")
-        return value
-
-    results = Parallel(2, backend=backend, batch_size=10)(
-        delayed(change)(shared) for _ in range(40)
-    )
-    assert results == [[1, {"key": [1, 2]}, "more"]] * 40
-    assert shared == [0, {"key": [1]}]
-    assert len({id(result[1]["key"]) for result in results}) == 40
-
-
 @pytest.mark.core
 def test_identity_within_a_task_is_kept() -> None:
     held = [1]

@@ -23,11 +23,9 @@ from bad_tasks import (
     Holder,
     Unpicklable,
     broken_initializer,
-    leaves,
     leaving_initializer,
     needs_two,
     plus_one,
-    raises,
     returns_nested,
     returns_unpicklable,
     returns_what_does_not_load,
@@ -39,7 +37,6 @@ from parallel_core import (
     Parallel,
     ParallelError,
     SerializationError,
-    TaskExitError,
     delayed,
     effective_n_jobs,
     get_active_backend,
@@ -613,30 +610,6 @@ def test_what_does_not_pickle_is_fine_without_processes(backend: str) -> None:
 
 
 # Tasks that leave.
-
-
-@every_backend
-@pytest.mark.parametrize("code", [None, 3, "bye"])
-def test_a_task_that_calls_sys_exit(backend: str, code: Any) -> None:
-    for batch_size in (1, 10):
-        parallel = Parallel(n_jobs=2, backend=backend, batch_size=batch_size)
-        with pytest.raises(TaskExitError, match=r"task 3.*leaves\(3.*sys.exit") as caught:
-            parallel(delayed(leaves)(i, code) for i in range(10))
-        assert caught.value.code == code
-        assert isinstance(caught.value, RuntimeError)
-        assert parallel(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
-
-
-@every_backend
-@pytest.mark.parametrize(
-    "error", [StopIteration(5), GeneratorExit(), KeyError("k"), StopAsyncIteration(), Warning("w")]
-)
-def test_exceptions_that_mean_something_to_loops(backend: str, error: BaseException) -> None:
-    parallel = Parallel(n_jobs=2, backend=backend)
-    with pytest.raises(type(error)) as caught:
-        parallel(delayed(raises)(i, error) for i in range(10))
-    assert caught.value.args == error.args
-    assert parallel(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
 
 
 # Initializers.

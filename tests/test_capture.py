@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from parallel_core import Parallel, TaskFailure, TaskOutput, delayed
+from parallel_core import Parallel, TaskOutput, delayed
 from parallel_core.errors import WorkerDiedError
-from watching import some, wait_until
+from watching import wait_until
 
 pytestmark = pytest.mark.warm_workers
 
@@ -32,52 +31,6 @@ def engine(name: str) -> Iterator[Any]:
             yield executor
     else:
         yield name
-
-
-def say(n: int) -> int:
-    print("out", n, end=".")
-    sys.stderr.writelines(["err ", str(n)])
-    sys.stdout.buffer.write(b"bytes")
-    sys.stdout.flush()
-    if n == 5:
-        raise subprocess.CalledProcessError(1, "program", output="of the program")
-    return n
-
-
-def said(n: int, value: Any) -> TaskOutput:
-    return TaskOutput(value, f"out {n}.bytes", f"err {n}")
-
-
-@pytest.mark.parametrize("backend", some(BACKENDS))
-def test_each_result_has_what_its_task_said(
-    backend: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = sys.stdout, sys.stderr
-    with engine(backend) as chosen:
-        parallel = Parallel(2, backend=chosen, output="capture")
-        results = parallel(delayed(say)(n) for n in range(5))
-        assert results == [said(n, n) for n in range(5)]
-        with pytest.raises(subprocess.CalledProcessError) as caught:
-            parallel(delayed(say)(n) for n in range(5, 6))
-        error: Any = caught.value
-        assert error.task_output == said(5, None) and error.stdout == "of the program"
-        generator = Parallel(2, backend=chosen, output="capture", return_as="generator")
-        assert list(generator(delayed(say)(n) for n in range(3))) == results[:3]
-
-        def instead(failure: TaskFailure) -> Any:
-            failed: Any = failure.error
-            return failure.replace(failed.task_output)
-
-        lenient = Parallel(2, backend=chosen, output="capture", on_error=instead)
-        assert lenient(delayed(say)(n) for n in (4, 5)) == [said(4, 4), said(5, None)]
-        enough = Parallel(2, backend=chosen, output="capture", stop_when=lambda one: one.stdout)
-        assert enough([delayed(say)(3)]) == [said(3, 3)]
-        silent = Parallel(2, backend=chosen, output="discard")
-        assert silent(delayed(say)(n) for n in range(5)) == list(range(5))
-        folded = Parallel(2, backend=chosen, output="discard", reduce=max)
-        assert folded(delayed(say)(n) for n in range(5)) == 4
-    assert (sys.stdout, sys.stderr) == before
-    assert capsys.readouterr() == ("", "")
 
 
 def in_threads(n: int) -> None:

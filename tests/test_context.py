@@ -6,7 +6,6 @@ import contextlib
 import decimal
 import functools
 import gc
-import logging
 import os
 import signal
 import subprocess
@@ -16,24 +15,22 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from context_tasks import GREETING, everything_else
 
 import parallel_core.workers.channel
 from parallel_core import (
     ContextError,
     Parallel,
     delayed,
-    parallel_config,
     register_context,
     shutdown_workers,
     unregister_context,
 )
-from parallel_core.config import current_settings
 from parallel_core.workers.messages import RunBatch, from_wire
 from watching import HOME, LIMIT, engines
 
@@ -41,100 +38,7 @@ pytestmark = pytest.mark.warm_workers
 
 core = pytest.mark.core
 
-GREETING: ContextVar[Any] = ContextVar("GREETING_IN_TESTS", default="nothing")
-LOGGER = "parallel-core-tests.context"
-
-
-class OwnWarning(UserWarning):
-    """A category that a worker can import."""
-
-
-PROCESSES = ("processes", "fork", "loky", "process executor")
 THREADS = ("threading", "thread executor")
-
-
-def what_holds(_: object) -> dict[str, Any]:
-    """Look at everything that is carried without being asked for."""
-    return {
-        "variable": GREETING.get(),
-        "levels": (
-            logging.getLogger(LOGGER).level,
-            logging.root.level,
-            logging.root.manager.disable,
-        ),
-        "enabled": logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG),
-        "filters": [(*entry[:2], entry[2].__name__, *entry[3:]) for entry in warnings.filters[:2]],
-        "precision": decimal.getcontext().prec,
-        "errors": np.geterr(),
-        "folder": os.getcwd(),
-        "path": sys.path[-1],
-        "max_nbytes": current_settings().values.get("max_nbytes"),
-    }
-
-
-@contextlib.contextmanager
-def everything_else(folder: Path) -> Iterator[None]:
-    logger, folder_before, path = logging.getLogger(LOGGER), Path.cwd(), list(sys.path)
-    before = logger.level, logging.root.level, logging.root.manager.disable
-    token = GREETING.set(["hello"])
-    try:
-        logger.setLevel(logging.DEBUG)
-        logging.root.setLevel(logging.ERROR)
-        logging.disable(3)
-        os.chdir(folder)
-        sys.path.append(str(folder))
-        with (
-            warnings.catch_warnings(),
-            decimal.localcontext() as numbers,
-            np.errstate(divide="raise", under="print"),
-            parallel_config(max_nbytes=77),
-        ):
-            warnings.filterwarnings("ignore", "something", OwnWarning)
-            numbers.prec = 7
-            yield
-    finally:
-        GREETING.reset(token)
-        logger.setLevel(before[0])
-        logging.root.setLevel(before[1])
-        logging.disable(before[2])
-        os.chdir(folder_before)
-        sys.path[:] = path
-
-
-@engines(*PROCESSES, *THREADS, "sequential", fast=("processes",))
-def test_everything_holds_and_does_not_outlast_the_call(engine: Any, tmp_path: Path) -> None:
-    def look() -> list[dict[str, Any]]:
-        return Parallel(2, engine)(delayed(what_holds)(n) for n in range(4))
-
-    plain = what_holds(0)
-    assert look() == [plain] * 4
-    with everything_else(tmp_path):
-        other = what_holds(0)
-        assert all(other[name] != plain[name] for name in plain)
-        assert look() == [other] * 4
-    assert what_holds(0) == plain
-    assert look() == [plain] * 4
-
-
-def set_and_tell(value: Any, more: Any = None) -> tuple[Any, Any]:
-    before = GREETING.get()
-    GREETING.set(value)
-    return before, GREETING.get()
-
-
-@engines("processes", "loky", *THREADS, "sequential")
-@pytest.mark.parametrize("options", [{}, {"call_timeout": 60}])
-def test_a_task_has_a_copy_of_the_context(engine: Any, options: dict[str, Any]) -> None:
-    values = [*range(5), [5], *range(6, 9)]  # one that is pickled
-    tasks = [delayed(set_and_tell)(value, more=2) for value in values]
-    tasks[:3] = [delayed(set_and_tell)(value) for value in values[:3]]
-    token = GREETING.set("hello")
-    try:
-        got = Parallel(2, engine, batch_size=9, **options)(tasks)
-        assert got == [("hello", value) for value in values]
-        assert GREETING.get() == "hello"
-    finally:
-        GREETING.reset(token)
 
 
 def counted(value: int) -> int:

@@ -25,9 +25,7 @@ import pytest
 from parallel_core import Parallel, delayed
 from parallel_core.errors import (
     InitializerError,
-    InvalidTaskError,
     ParallelError,
-    RemoteTraceback,
     SerializationError,
     TaskExitError,
     TaskTimeoutError,
@@ -73,50 +71,6 @@ def works(**options: Any) -> None:
 
 
 # --- what a task raises ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-def test_the_same_type_with_message_and_note(backend: str) -> None:
-    def fail(x: int, why: str = "") -> None:
-        raise LookupError(f"no {x}")
-
-    with pytest.raises(LookupError) as caught:
-        Parallel(2, backend=backend)([delayed(abs)(1), delayed(fail)(7, why="reason")])
-    assert type(caught.value) is LookupError
-    assert caught.value.args == ("no 7",)
-    assert "task 1" in notes(caught.value)
-    assert "fail(7, why='reason')" in notes(caught.value)
-    assert notes(caught.value).count("task 1") == 1
-    works(backend=backend)
-
-
-@pytest.mark.parametrize("backend", some([*OWN, "loky"]))
-def test_the_workers_traceback_is_the_cause(backend: str) -> None:
-    def inner(x: int) -> float:
-        return 1 / x  # the very line
-
-    def outer(x: int) -> float:
-        return inner(x)
-
-    with pytest.raises(ZeroDivisionError) as caught:
-        Parallel(2, backend=backend)([delayed(outer)(0)])
-    cause = caught.value.__cause__
-    assert isinstance(cause, RemoteTraceback)
-    assert "in outer" in str(cause) and "in inner" in str(cause)
-    assert "return 1 / x  # the very line" in str(cause)
-    assert "execute.py" not in str(cause)
-
-
-@pytest.mark.parametrize("backend", ["threading", "sequential"])
-def test_without_processes_the_traceback_is_the_tasks_own(backend: str) -> None:
-    import traceback
-
-    def fail() -> None:
-        raise KeyError("here")
-
-    with pytest.raises(KeyError) as caught:
-        Parallel(2, backend=backend)([delayed(fail)()])
-    assert "in fail" in "".join(traceback.format_tb(caught.value.__traceback__))
 
 
 def test_arguments_in_the_note_are_shortened() -> None:
@@ -351,24 +305,6 @@ def test_an_exception_that_pickles_to_something_else() -> None:
     works()
 
 
-@pytest.mark.parametrize("backend", [*OWN, "loky"])
-def test_causes_and_contexts_are_told(backend: str) -> None:
-    def fail() -> None:
-        try:
-            try:
-                raise KeyError("first of all")
-            except KeyError:
-                raise LookupError("in between")  # noqa: B904 - a context, not a cause
-        except LookupError as error:
-            raise ValueError("at last") from error
-
-    with pytest.raises(ValueError, match="at last") as caught:
-        Parallel(2, backend=backend)([delayed(fail)()])
-    text = str(caught.value.__cause__)
-    assert "first of all" in text and "in between" in text and "at last" in text
-    assert "direct cause" in text and "During handling" in text
-
-
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
 def test_notes_of_a_task_are_kept() -> None:
     def fail() -> None:
@@ -382,78 +318,7 @@ def test_notes_of_a_task_are_kept() -> None:
     assert "task 0" in notes(caught.value)
 
 
-@pytest.mark.parametrize("backend", some(ALL))
-@pytest.mark.parametrize("code", [0, 3, None, "a message"])
-def test_sys_exit_in_a_task(backend: str, code: Any) -> None:
-    def leave(code: Any) -> None:
-        sys.exit(code)
-
-    with pytest.raises(TaskExitError, match=r"sys\.exit") as caught:
-        Parallel(2, backend=backend)([delayed(abs)(1), delayed(leave)(code)])
-    assert caught.value.code == code
-    assert "task 1" in str(caught.value)
-    works(backend=backend)
-
-
-@pytest.mark.parametrize("backend", ALL)
-def test_a_task_that_raises_keyboard_interrupt(backend: str) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Parallel(2, backend=backend)([delayed(interrupt)()] * 4)
-    works(backend=backend)
-
-
-@pytest.mark.parametrize("backend", ALL)
-def test_a_task_that_raises_stop_iteration(backend: str) -> None:
-    def stop() -> None:
-        raise StopIteration(5)
-
-    with pytest.raises(StopIteration):
-        Parallel(2, backend=backend)([delayed(stop)()] * 4)
-    with pytest.raises(RuntimeError) as caught:  # a generator cannot raise it; see PEP 479
-        list(Parallel(2, backend=backend, return_as="generator")([delayed(stop)()] * 4))
-    assert isinstance(caught.value.__cause__, StopIteration)
-
-
-@pytest.mark.parametrize("backend", ALL)
-@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
-def test_a_task_that_raises_generator_exit_does_not_end_the_call_in_silence(
-    backend: str, return_as: str
-) -> None:
-    def leave() -> None:
-        raise GeneratorExit
-
-    with pytest.raises((GeneratorExit, RuntimeError)):
-        list(Parallel(2, backend=backend, return_as=return_as)([delayed(leave)()] * 4))
-    works(backend=backend)
-
-
 # --- the caller's iterable ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-@pytest.mark.parametrize(
-    "error",
-    [ValueError(1), TypeError("2"), SerializationError("3"), KeyError(), AttributeError("x"),
-     InvalidTaskError("own"), KeyboardInterrupt(), SystemExit(4)],
-    ids=lambda error: type(error).__name__,
-)  # fmt: skip
-def test_what_the_callers_generator_raises_is_raised_as_itself(
-    backend: str, error: BaseException
-) -> None:
-    def tasks() -> Iterator[Any]:
-        for n in range(5):
-            yield delayed(abs)(n)
-        raise error
-
-    for batch_size in (1, 1000):
-        with pytest.raises(type(error)) as caught:
-            Parallel(2, backend=backend, batch_size=batch_size)(tasks())
-        assert caught.value is error
-        assert notes(error) == ""
-    works(backend=backend)
 
 
 def test_iterables_that_raise_without_being_generators() -> None:
@@ -571,39 +436,6 @@ def test_a_callers_generator_that_calls_parallel_and_fails_there() -> None:
 
 
 # --- a failure cancels the rest at once -----------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", some([*OWN, "loky"]))
-@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
-def test_a_failure_is_told_while_others_sleep_for_minutes(
-    backend: str, return_as: str, tmp_path: Path
-) -> None:
-    def sleep(path: str) -> None:
-        import os
-        import pathlib
-        import time
-
-        pathlib.Path(path).write_text(str(os.getpid()))
-        time.sleep(LONG)
-
-    def fail(path: str) -> None:
-        import pathlib
-        import time
-
-        while not (pathlib.Path(path).exists() and pathlib.Path(path).read_text()):
-            time.sleep(0.002)
-        raise LookupError("told")
-
-    path = str(tmp_path / "asleep")
-    with pytest.raises(LookupError, match="told"):
-        list(
-            Parallel(2, backend=backend, batch_size=1, return_as=return_as)(
-                [delayed(sleep)(path), delayed(fail)(path)]
-            )
-        )
-    pid = int(Path(path).read_text())
-    wait_until(lambda: not running(pid), "the busy worker is gone")
-    works(backend=backend)
 
 
 @pytest.mark.core

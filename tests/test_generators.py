@@ -11,111 +11,23 @@ import textwrap
 import threading
 import time
 import warnings
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from contract_tasks import touch, touch_and_sleep, touch_and_wait
 
 from parallel_core import Parallel, delayed
-from watching import HOME, LIMIT, running, some, wait_until
+from watching import HOME, LIMIT, Counted, begun, running, steady, wait_until
 
 pytestmark = pytest.mark.warm_workers
 
-LONG = 300  # seconds that a task sleeps which is not to be waited for
-CHANNELS = ["processes", "multiprocessing"]
-BACKENDS = [*CHANNELS, "loky", "threading"]
-ALL = [*BACKENDS, "sequential"]
+ALL = ["processes", "multiprocessing", "loky", "threading", "sequential"]
 KINDS = ["generator", "generator_unordered"]
 
 
-def touch(path: str, n: int) -> int:
-    """Say that task `n` runs, and who runs it."""
-    import os
-    import pathlib
-
-    temporary = pathlib.Path(path, f".{n}")
-    temporary.write_text(str(os.getpid()))
-    temporary.rename(pathlib.Path(path, str(n)))
-    return n
-
-
-def touch_and_wait(path: str, n: int, name: str) -> int:
-    """Say that task `n` runs, and wait for the file `name`."""
-    import os
-    import time
-
-    touch(path, n)
-    limit = time.monotonic() + 100
-    while not os.path.exists(os.path.join(path, name)):
-        if time.monotonic() > limit:
-            raise RuntimeError(f"task {n} waited in vain for {name}")
-        time.sleep(0.003)
-    return n
-
-
-def touch_and_sleep(path: str, n: int) -> int:
-    import time
-
-    touch(path, n)
-    time.sleep(300)
-    return n
-
-
-for _function in (touch, touch_and_wait, touch_and_sleep):
-    _function.__module__ = "__main__"  # so that workers need no test module for them
-
-
-def begun(path: Path) -> set[int]:
-    return {int(name) for name in os.listdir(path) if name.isdigit()}
-
-
-class Counted:
-    """An iterable of tasks that knows how many were pulled."""
-
-    def __init__(self, tasks: Iterator[Any]) -> None:
-        self.tasks = tasks
-        self.pulled = 0
-        self.closed = False
-
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            for task in self.tasks:
-                self.pulled += 1
-                yield task
-        finally:
-            self.closed = True
-
-
-def steady(read: Callable[[], int]) -> int:
-    """Return what `read` says once it has not changed for a while."""
-    last, since = read(), time.monotonic()
-    while time.monotonic() - since < 0.25:
-        time.sleep(0.01)
-        if (now := read()) != last:
-            last, since = now, time.monotonic()
-    return last
-
-
 # --- results, as they come ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-@pytest.mark.parametrize("return_as", KINDS)
-@pytest.mark.parametrize("count", [0, 1, 7, 2000])
-def test_all_results(backend: str, return_as: str, count: int) -> None:
-    results = Parallel(2, backend=backend, return_as=return_as)(
-        delayed(abs)(-n) for n in range(count)
-    )
-    assert iter(results) is results
-    got = list(results)
-    if return_as == "generator":
-        assert got == list(range(count))
-    else:
-        assert sorted(got) == list(range(count))
-    assert list(results) == []
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
@@ -134,32 +46,6 @@ def test_all_results_in_order_however_they_are_cut(
         delayed(divmod)(n, 7) for n in range(500)
     )
     assert list(results) == [divmod(n, 7) for n in range(500)]
-
-
-@pytest.mark.parametrize("backend", some(BACKENDS))
-def test_results_come_before_the_last_task_is_done(backend: str, tmp_path: Path) -> None:
-    path = str(tmp_path)
-    results = Parallel(2, backend=backend, return_as="generator", batch_size=1)(
-        delayed(touch_and_wait)(path, n, f"go-{n}") for n in range(6)
-    )
-    for n in range(6):
-        Path(path, f"go-{n}").touch()
-        assert next(results) == n
-        if n < 4:
-            assert not Path(path, f"go-{n + 1}").exists()
-    assert list(results) == []
-
-
-@pytest.mark.parametrize("backend", some(BACKENDS))
-def test_unordered_results_come_in_the_order_of_their_ends(backend: str, tmp_path: Path) -> None:
-    path = str(tmp_path)
-    results = Parallel(2, backend=backend, return_as="generator_unordered", batch_size=1)(
-        [delayed(touch_and_wait)(path, 0, "go")] + [delayed(touch)(path, n) for n in range(1, 6)]
-    )
-    got = [next(results) for _ in range(3)]
-    assert 0 not in got
-    Path(path, "go").touch()
-    assert sorted([*got, *results]) == list(range(6))
 
 
 def test_ordered_results_wait_for_the_one_before(tmp_path: Path) -> None:
@@ -200,51 +86,6 @@ def test_a_big_result_does_not_wait_for_the_next_task(tmp_path: Path) -> None:
 # --- laziness -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", some(BACKENDS))
-@pytest.mark.parametrize(("return_as", "pre_dispatch"), [(KINDS[0], 5), (KINDS[1], 2)])
-def test_no_more_is_pulled_than_asked_for_while_the_consumer_rests(
-    backend: str, return_as: str, pre_dispatch: int
-) -> None:
-    tasks = Counted(delayed(abs)(n) for n in itertools.count())
-    results = Parallel(
-        2, backend=backend, return_as=return_as, batch_size=1, pre_dispatch=pre_dispatch
-    )(tasks)
-    assert steady(lambda: tasks.pulled) <= pre_dispatch
-    for taken in range(1, 30):
-        next(results)
-        assert tasks.pulled <= taken + pre_dispatch
-    assert steady(lambda: tasks.pulled) <= 29 + pre_dispatch
-    results.close()
-    assert list(results) == []
-
-
-@pytest.mark.parametrize("backend", ["processes", "threading", "loky"])
-@pytest.mark.parametrize("batch_size", [4, 10])
-def test_batches_count_not_tasks(backend: str, batch_size: int) -> None:
-    tasks = Counted(delayed(abs)(n) for n in itertools.count())
-    results = Parallel(
-        2, backend=backend, return_as="generator", batch_size=batch_size, pre_dispatch=3
-    )(tasks)
-    for taken in range(1, 60):
-        assert next(results) == taken - 1
-        assert tasks.pulled <= taken - 1 + 4 * batch_size
-    assert steady(lambda: tasks.pulled) <= 59 + 4 * batch_size
-    results.close()
-
-
-@pytest.mark.parametrize("backend", some(BACKENDS))
-def test_what_is_in_flight_goes_on_while_the_consumer_rests(backend: str, tmp_path: Path) -> None:
-    path = str(tmp_path)
-    results = Parallel(2, backend=backend, return_as="generator", batch_size=1, pre_dispatch=6)(
-        delayed(touch)(path, n) for n in range(100)
-    )
-    wait_until(lambda: begun(tmp_path) == set(range(6)), "the first six have run")
-    assert steady(lambda: len(begun(tmp_path))) == 6
-    assert next(results) == 0
-    assert steady(lambda: len(begun(tmp_path))) <= 7
-    assert list(results) == list(range(1, 100))
-
-
 def test_nothing_runs_before_its_turn_with_one_job(tmp_path: Path) -> None:
     path = str(tmp_path)
     tasks = Counted(delayed(touch)(path, n) for n in range(10))
@@ -254,20 +95,6 @@ def test_nothing_runs_before_its_turn_with_one_job(tmp_path: Path) -> None:
     assert begun(tmp_path) == {0} and tasks.pulled == 1
     results.close()
     assert tasks.closed or tasks.pulled == 1
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-@pytest.mark.parametrize("return_as", KINDS)
-def test_an_infinite_iterable(backend: str, return_as: str) -> None:
-    tasks = Counted(delayed(abs)(-n) for n in itertools.count())
-    results = Parallel(2, backend=backend, return_as=return_as)(tasks)
-    got = list(itertools.islice(results, 300))
-    assert len(set(got)) == 300
-    if return_as == "generator":
-        assert got == list(range(300))
-    results.close()
-    pulled = tasks.pulled
-    assert steady(lambda: tasks.pulled) == pulled
 
 
 def test_a_consumer_that_feeds_the_iterable() -> None:
@@ -288,40 +115,6 @@ def test_a_consumer_that_feeds_the_iterable() -> None:
 
 
 # --- ends -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-@pytest.mark.parametrize("return_as", KINDS)
-def test_exhausting_and_closing_are_quiet(backend: str, return_as: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        parallel = Parallel(2, backend=backend, return_as=return_as)
-        assert sum(parallel(delayed(abs)(-n) for n in range(10))) == 45
-        for take in (0, 1, 5):
-            results = parallel(delayed(abs)(-n) for n in range(1000))
-            for _ in range(take):
-                next(results)
-            results.close()
-            results.close()
-            with pytest.raises(StopIteration):
-                next(results)
-            del results
-        assert sum(parallel(delayed(abs)(-n) for n in range(10))) == 45
-        gc.collect()
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-@pytest.mark.parametrize("return_as", KINDS)
-@pytest.mark.parametrize("take", [0, 3])
-def test_dropping_an_unfinished_generator_warns(backend: str, return_as: str, take: int) -> None:
-    parallel = Parallel(2, backend=backend, return_as=return_as)
-    results = parallel(delayed(abs)(-n) for n in range(1000))
-    for _ in range(take):
-        next(results)
-    with pytest.warns(ResourceWarning, match="before its end"):  # noqa: PT031 - `del`
-        del results
-        gc.collect()
-    assert sum(parallel(delayed(abs)(-n) for n in range(10))) == 45
 
 
 def test_dropping_within_a_reference_circle_warns() -> None:
@@ -348,31 +141,6 @@ def test_dropping_after_the_last_result_but_before_the_end() -> None:
         gc.collect()
     assert all("before its end" in str(one.message) for one in caught)
     assert Parallel(2)([delayed(abs)(-1)]) == [1]
-
-
-@pytest.mark.parametrize("backend", some([*CHANNELS, "loky"]))
-@pytest.mark.parametrize("how", ["close", "drop", "throw"])
-def test_closing_frees_workers_that_are_inside_a_task(
-    backend: str, how: str, tmp_path: Path
-) -> None:
-    path = str(tmp_path)
-    parallel = Parallel(2, backend=backend, return_as="generator", batch_size=1)
-    results = parallel(delayed(touch_and_sleep)(path, n) for n in range(10))
-    wait_until(lambda: len(begun(tmp_path)) == 2, "both workers are busy")
-    pids = [int((tmp_path / str(n)).read_text()) for n in begun(tmp_path)]
-    if how == "close":
-        results.close()
-    elif how == "throw":
-        with pytest.raises(LookupError):
-            results.throw(LookupError)
-    else:
-        with pytest.warns(ResourceWarning, match="before its end"):  # noqa: PT031 - `del`
-            del results
-            gc.collect()
-    for pid in pids:
-        wait_until(lambda pid=pid: not running(pid), "the busy worker is gone")
-    assert len(begun(tmp_path)) == 2
-    assert list(parallel(delayed(abs)(-n) for n in range(4))) == [0, 1, 2, 3]
 
 
 def test_idle_workers_stay_when_a_generator_is_closed() -> None:
@@ -415,22 +183,6 @@ def test_the_callers_generator_is_closed_with_the_results() -> None:
         assert events == ["closed"], backend
 
 
-@pytest.mark.parametrize("backend", some(ALL))
-def test_a_second_call_on_a_running_instance(backend: str) -> None:
-    parallel = Parallel(2, backend=backend, return_as="generator")
-    first = parallel(delayed(abs)(-n) for n in range(100))
-    with pytest.raises(RuntimeError, match="running"):
-        parallel(delayed(abs)(-n) for n in range(100))
-    assert next(first) == 0
-    with pytest.raises(RuntimeError, match="running"):
-        parallel(delayed(abs)(-n) for n in range(100))
-    assert next(first) == 1  # the refusal did it no harm
-    first.close()
-    second = parallel(delayed(abs)(-n) for n in range(5))
-    assert list(second) == [0, 1, 2, 3, 4]
-    assert list(parallel(delayed(abs)(-n) for n in range(5))) == [0, 1, 2, 3, 4]
-
-
 def test_a_list_call_from_within_its_own_generator_is_refused() -> None:
     parallel = Parallel(2)
 
@@ -446,53 +198,6 @@ def test_a_list_call_from_within_its_own_generator_is_refused() -> None:
 # --- errors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", some(ALL))
-def test_results_are_gone_when_nobody_has_them(backend: str) -> None:
-    """Not when the garbage collector comes round: they may be large."""
-    gc.disable()
-    try:
-        results = Parallel(2, backend=backend)(delayed(Counter)([n]) for n in range(4))
-        kept = weakref.ref(results[3])
-        del results
-        wait_until(lambda: kept() is None, "threads have ended, and the result is gone")
-    finally:
-        gc.enable()
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-@pytest.mark.parametrize("batch_size", [1, 10])
-def test_results_before_the_failing_task_are_had_first(backend: str, batch_size: int) -> None:
-    def work(n: int) -> int:
-        if n == 7:
-            raise LookupError("told")
-        return n
-
-    parallel = Parallel(2, backend=backend, return_as="generator", batch_size=batch_size)
-    results = parallel(delayed(work)(n) for n in range(8))
-    got: list[int] = []
-    with pytest.raises(LookupError, match="told"):
-        got.extend(results)
-    assert got == list(range(len(got)))
-    if backend == "sequential":
-        assert got == list(range(7))
-    assert list(results) == []
-    assert list(parallel(delayed(abs)(-n) for n in range(4))) == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("backend", ALL)
-@pytest.mark.parametrize("return_as", KINDS)
-def test_an_iterable_that_raises_midway(backend: str, return_as: str) -> None:
-    def tasks() -> Iterator[Any]:
-        for n in range(50):
-            yield delayed(abs)(n)
-        raise KeyError("own")
-
-    parallel = Parallel(2, backend=backend, return_as=return_as, batch_size=1)
-    with pytest.raises(KeyError, match="own"):
-        list(parallel(tasks()))
-    assert sum(parallel(delayed(abs)(-n) for n in range(10))) == 45
-
-
 def test_an_item_that_is_no_task_midway() -> None:
     def tasks() -> Iterator[Any]:
         for n in range(50):
@@ -506,50 +211,7 @@ def test_an_item_that_is_no_task_midway() -> None:
         assert sum(parallel(delayed(abs)(-n) for n in range(10))) == 45
 
 
-@pytest.mark.parametrize("backend", ALL)
-def test_throwing_into_a_generator(backend: str) -> None:
-    parallel = Parallel(2, backend=backend, return_as="generator")
-    results = parallel(delayed(abs)(-n) for n in itertools.count())
-    assert next(results) == 0
-    error = LookupError("thrown")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(LookupError, match="thrown") as caught:
-            results.throw(error)
-        del results
-        gc.collect()
-    assert caught.value is error
-    assert list(parallel(delayed(abs)(-n) for n in range(4))) == [0, 1, 2, 3]
-
-
 # --- with -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-def test_generators_within_a_with_block(backend: str) -> None:
-    with Parallel(2, backend=backend, return_as="generator") as parallel:
-        for count in (5, 0, 100):
-            assert list(parallel(delayed(abs)(-n) for n in range(count))) == list(range(count))
-        results = parallel(delayed(abs)(-n) for n in range(100))
-        next(results)
-        results.close()
-        assert list(parallel(delayed(abs)(-n) for n in range(5))) == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("backend", ALL)
-def test_leaving_the_with_block_ends_an_open_generator(backend: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with Parallel(2, backend=backend, return_as="generator") as parallel:
-            results = parallel(delayed(abs)(-n) for n in itertools.count())
-            assert next(results) == 0
-        assert list(results) == []
-        assert list(parallel(delayed(abs)(-n) for n in range(4))) == [0, 1, 2, 3]
-        with pytest.raises(ZeroDivisionError), parallel:  # noqa: PT012 - what is left is at issue
-            results = parallel(delayed(abs)(-n) for n in itertools.count())
-            assert next(results) == 0
-            raise ZeroDivisionError
-        assert list(results) == []
 
 
 def test_a_with_block_left_while_tasks_sleep(tmp_path: Path) -> None:
@@ -566,16 +228,6 @@ def test_a_with_block_left_while_tasks_sleep(tmp_path: Path) -> None:
 # --- several at a time ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", some(BACKENDS))
-def test_two_generators_taken_in_turns(backend: str) -> None:
-    one = Parallel(2, backend=backend, return_as="generator")(delayed(abs)(-n) for n in range(200))
-    two = Parallel(2, backend=backend, return_as="generator")(
-        delayed(divmod)(n, 3) for n in range(200)
-    )
-    for n, (first, second) in enumerate(zip(one, two, strict=True)):
-        assert first == n and second == divmod(n, 3)
-
-
 def test_one_generator_feeds_another() -> None:
     first = Parallel(2, return_as="generator")(delayed(abs)(-n) for n in range(300))
     second = Parallel(2, return_as="generator")(delayed(pow)(n, 2) for n in first)
@@ -587,19 +239,6 @@ def test_a_generator_of_one_instance_within_calls_of_others() -> None:
     results = Parallel(2, return_as="generator")(delayed(abs)(-n) for n in range(20))
     for n, result in enumerate(results):
         assert Parallel(2)(delayed(pow)(result, k) for k in range(3)) == [1, n, n**2]
-
-
-@pytest.mark.parametrize("backend", some(ALL))
-def test_a_generator_consumed_in_another_thread(backend: str) -> None:
-    results = Parallel(2, backend=backend, return_as="generator")(
-        delayed(abs)(-n) for n in range(500)
-    )
-    got = [next(results)]
-    thread = threading.Thread(target=lambda: got.extend(results))
-    thread.start()
-    thread.join(LIMIT)
-    assert not thread.is_alive()
-    assert got == list(range(500))
 
 
 def test_a_generator_closed_in_another_thread() -> None:

@@ -26,7 +26,7 @@ from parallel_core.errors import SerializationError, TaskTimeoutError, WorkerDie
 from parallel_core.output.connection import LONGEST, OutputReader, OutputWriter
 from parallel_core.output.pieces import STDOUT
 from parallel_core.workers.board import HAS_OUTPUT, PHASE, SINCE, Board, OutputNotice, Phase
-from watching import LIMIT, wait_until
+from watching import LIMIT, Kept, wait_until
 
 pytestmark = pytest.mark.warm_workers
 
@@ -52,24 +52,6 @@ def say(n: int) -> int:
 
 
 # --- text -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backend", [pytest.param("processes", marks=pytest.mark.core), *AWAY[1:]])
-def test_text_goes_where_the_caller_prints(backend: str) -> None:
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        engine(backend) as chosen,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        assert Parallel(2, backend=chosen)(delayed(say)(n) for n in range(9)) == list(range(9))
-        for at_once in ("list", "generator"):
-            parallel = Parallel(2, backend=chosen, return_as=at_once)
-            assert list(parallel(delayed(say)(n) for n in range(3))) == [0, 1, 2]
-    numbers = [*range(9), *range(3), *range(3)]
-    for stream, name in ((out, "out"), (err, "err")):
-        lines = stream.getvalue().splitlines(keepends=True)
-        assert sorted(lines) == sorted(f"{name} {n}\n" for n in numbers)
 
 
 class Answering(io.StringIO):
@@ -403,75 +385,12 @@ def test_initializers_speak_too(backend: str, capsys: pytest.CaptureFixture[str]
 # --- logging --------------------------------------------------------------------------------------
 
 
-class Kept(logging.Handler):
-    """Keeps records."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 @pytest.fixture
 def handler() -> Iterator[Kept]:
     kept = Kept()
     logging.getLogger("of.tests").addHandler(kept)
     yield kept
     logging.getLogger("of.tests").removeHandler(kept)
-
-
-class Unsendable:
-    def __reduce__(self) -> Any:
-        raise TypeError("not to be sent")
-
-    def __repr__(self) -> str:
-        return "<stays here>"
-
-
-def log(n: int) -> int:
-    logger = logging.getLogger("of.tests.tasks")
-    logger.setLevel(logging.INFO)
-    try:
-        raise KeyError(n)
-    except KeyError:
-        extra = {"number": n, "pair": (n, n), "thing": Unsendable()}
-        logger.exception("failed with %d of %s", n, Unsendable(), extra=extra)
-    for k in range(20):
-        logger.info("%d %d", n, k)
-    logger.info("x" * 100_000)
-    logger.info("%d too %d", *["few"])
-    return os.getpid()
-
-
-@pytest.mark.parametrize("backend", AWAY)
-def test_records_come_to_the_callers_handlers(backend: str, handler: Kept) -> None:
-    logging.getLogger("of.tests.tasks").setLevel(logging.INFO)
-    with engine(backend) as chosen:
-        pids = Parallel(2, backend=chosen, batch_size=1)(delayed(log)(n) for n in range(4))
-    for n, pid in enumerate(pids):
-        mine = [record for record in handler.records if record.process == pid]
-        first = next(i for i, one in enumerate(mine) if getattr(one, "number", None) == n)
-        failed, *rest = mine[first : first + 23]
-        assert failed.getMessage() == f"failed with {n} of <stays here>"
-        assert (failed.name, failed.levelname, failed.funcName) == (
-            "of.tests.tasks",
-            "ERROR",
-            "log",
-        )
-        assert failed.threadName == "MainThread" or backend != "processes"
-        text = logging.Formatter("%(message)s").format(failed)
-        assert "Traceback" in text and text.endswith(f"KeyError: {n}")
-        extra: Any = failed
-        assert extra.pair == (n, n) and extra.thing == "<stays here>"
-        assert [one.getMessage() for one in rest[:20]] == [f"{n} {k}" for k in range(20)]
-        assert rest[20].getMessage() == "x" * 100_000
-        assert rest[21].getMessage().startswith("'%d too %d' % ('few',) (TypeError: ")
-        names = {record.processName for record in mine}
-        assert len(names) == 1
-        if backend == "processes":
-            assert re.fullmatch(r"parallel-core-\d+", names.pop() or "")
 
 
 def log_at(level: int) -> None:

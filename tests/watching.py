@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,46 @@ def children(pid: int) -> list[int]:
     except OSError:  # it has ended
         pass
     return found
+
+
+def begun(path: Path) -> set[int]:
+    """Return the tasks that have said that they run; see `contract_tasks.touch`."""
+    return {int(name) for name in os.listdir(path) if name.isdigit()}
+
+
+class Counted:
+    """An iterable of tasks that knows how many were pulled."""
+
+    def __init__(self, tasks: Iterator[Any]) -> None:
+        self.tasks = tasks
+        self.pulled = 0
+        self.closed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for task in self.tasks:
+                self.pulled += 1
+                yield task
+        finally:
+            self.closed = True
+
+
+def steady(read: Callable[[], int]) -> int:
+    """Return what `read` says once it has not changed for a while."""
+    last, since = read(), time.monotonic()
+    while time.monotonic() - since < 0.25:
+        time.sleep(0.01)
+        if (now := read()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+class Kept(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
