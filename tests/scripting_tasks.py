@@ -42,7 +42,7 @@ def draw_both(x: int) -> tuple[int, float, float]:
 def change(values: list[int], globaldict: Any = None) -> list[int]:
     values.append(1)
     if globaldict is not None:
-        globaldict[len(globaldict)] = sum(values)
+        globaldict[tuple(values)] = sum(values)
     return values
 
 
@@ -75,3 +75,14 @@ class Mapper:
     def __call__(self, function: Any, tasks: list[Any]) -> Any:
         self.tasks = tasks
         return map(function, tasks)
+
+
+class HasResults(Exception):
+    results = "of its own"
+
+
+def invert_with_results(x: float) -> float:
+    try:
+        return 1 / x
+    except ZeroDivisionError as error:
+        raise HasResults(str(error)) from None

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from parallel_core import Parallel, TaskTimeoutError, WorkerDiedError, delayed, parallel_config
+from parallel_core import (
+    BatchAnswered,
+    ContextError,
+    Parallel,
+    TaskTimeoutError,
+    WorkerDiedError,
+    delayed,
+    parallel_config,
+    rng,
+)
+from parallel_core.calls.call import Call
+from parallel_core.calls.resources import CallResources
+from parallel_core.context.item import ContextItem, Part, Place
+from parallel_core.observe.events import Event
 from watching import LIMIT, some
 
 PROTECTIONS: list[dict[str, Any]] = [
@@ -76,3 +91,112 @@ def test_of_threads_only_a_time_limit_takes_one() -> None:
 @pytest.mark.parametrize("options", PROTECTIONS, ids=lambda options: next(iter(options)))
 def test_sequential_is_always_here(options: dict[str, Any]) -> None:
     assert is_here(n_jobs=1, backend="sequential", **options)
+
+
+# What holds inside tasks is set up once for a list of them: no code of the caller's runs between.
+
+
+def draw(fails: bool = False) -> tuple[float, float, float]:
+    drawn = random.random(), float(np.random.random()), float(rng().random())
+    if fails:
+        raise ValueError(*drawn)
+    return drawn
+
+
+def test_tasks_of_a_list_draw_what_tasks_of_a_generator_do() -> None:
+    tasks = [delayed(draw)(fails) for fails in (False, False, True, False)]
+    run = Parallel(backend="sequential", seed=3, on_error="return")
+    before = random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
+    expected = run(task for task in tasks)
+    for of_kind in tasks, tuple(tasks):
+        found = run(of_kind)
+        assert found[:2] == expected[:2] and found[3:] == expected[3:]
+        assert found[2].args == expected[2].args
+    after = random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
+    assert before == after
+    with pytest.raises(ValueError, match=repr(expected[2].args[0])):
+        Parallel(backend="sequential", seed=3)(tasks)
+    assert random.getstate() == before[0]
+
+
+def test_a_task_of_a_list_that_runs_again_draws_the_same() -> None:
+    tried: list[Any] = []
+
+    def try_twice() -> Any:
+        tried.append(draw())
+        if len(tried) == 1:
+            raise OSError
+        return tried[-1]
+
+    options: dict[str, Any] = {"retries": 1, "retry_on": OSError, "retry_backoff": 0}
+    run = Parallel(backend="sequential", seed=3, **options)
+    results = run([delayed(try_twice)(), delayed(draw)()])
+    assert tried == [results[0]] * 2
+    assert results == Parallel(backend="sequential", seed=3)(delayed(draw)() for _ in range(2))
+
+
+def test_output_of_the_tasks_of_a_list() -> None:
+    found = Parallel(output="capture")([delayed(print)(1), delayed(print)(2)])
+    assert [each.stdout for each in found] == ["1\n", "2\n"]
+
+
+class Counting(Part):
+    """Counts the tasks of a batch."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def bind(self, function: Any, position: int) -> Any:
+        def call(*args: Any) -> Any:
+            self.count += 1
+            return function(*args)
+
+        return call
+
+    def end(self) -> int:
+        return self.count
+
+
+class Counts(ContextItem):
+    name = "count"
+    places = tuple(Place)
+
+    def begin(self, position: Any, place: Place) -> Part:
+        return Counting()
+
+
+class Refuses(Counts):
+    def begin(self, position: Any, place: Place) -> Part:
+        raise OSError("not here")
+
+
+class Notes:
+    look_seconds = 60.0
+
+    def __init__(self) -> None:
+        self.notes: list[Any] = []
+
+    def notify(self, event: Event) -> None:
+        if isinstance(event, BatchAnswered) and event.notes:
+            self.notes += event.notes
+
+
+def call_within(item: ContextItem, tasks: list[Any], observer: Notes) -> Any:
+    spec = Parallel()._spec
+    items = (item,)
+    call = Call(
+        tasks, spec, CallResources(spec), label="", observers=[observer], context_items=items
+    )
+    return call.run()
+
+
+def test_what_is_learned_of_the_tasks_of_a_list() -> None:
+    observer = Notes()
+    tasks = [delayed(abs)(-1), delayed(abs)(-2), delayed(pow)(2, 3)]
+    assert call_within(Counts(), tasks, observer) == [1, 2, 8]
+    assert observer.notes == [("count", 3)]
+
+
+def test_what_cannot_be_set_up_around_a_list() -> None:
+    with pytest.raises(ContextError, match=r"'count' could not be restored.*OSError: not here"):
+        call_within(Refuses(), [delayed(abs)(-1)], Notes())

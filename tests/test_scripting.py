@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
@@ -143,7 +144,7 @@ def test_copies(method: str) -> None:
     copied = f"{method}-copy"
     assert parallelize(tasks.change, 2, args=(values,), parallelizer=copied) == [[1], [1]]
     parallelize(tasks.change, 2, args=(values,), parallelizer=copied, globaldict=shared)
-    assert values == [] and shared == {0: 1, 1: 1}
+    assert values == [] and shared == {(1,): 1}
     parallelize(tasks.change, 2, args=(values,), parallelizer=method)
     assert values == [1, 1]
 
@@ -317,6 +318,39 @@ def test_stopping_a_run() -> None:
     assert run.reset().status == "not run" and run.results == [None] * 4
 
 
+def test_results_of_a_run_that_is_stopped() -> None:
+    run = ParallelRun(tasks.wait, [0, 50, 50], ncpus=2).run_async()
+    while run.n_done < 1:
+        time.sleep(0.01)
+    run.close()
+    assert run.results == [0, None, None] and run.skipped == [False, True, True]
+    assert run.success == [True, False, False] and run.times.jobs[1] is None
+
+
+@pytest.mark.parametrize("method", ["serial", "map"])
+def test_stopping_a_run_from_one_of_its_jobs(method: str) -> None:
+    parallelizer = tasks.Mapper() if method == "map" else method
+
+    def stop_at_two(x: int) -> int:
+        if x == 2:
+            run.stop()
+        return x
+
+    run = ParallelRun(stop_at_two, range(9), parallelizer=parallelizer)
+    assert run.run().results[:2] == [0, 1] and run.results[3:] == [None] * 6
+
+
+def test_what_had_arrived_when_a_job_failed() -> None:
+    run = ParallelRun(tasks.invert_with_results, [1, 2, 0, 4], serial=True)
+    with pytest.raises(tasks.HasResults, match="division"):
+        run.run()
+    assert run.results == [None] * 4, "the exception has results of its own"
+    run = ParallelRun(tasks.invert, [1, 2, 0, 4], serial=True)
+    with pytest.raises(ZeroDivisionError):
+        run.run()
+    assert run.results == [1.0, 0.5, None, None] and run.status == "done"
+
+
 def test_errors_of_a_run_in_the_background() -> None:
     run = ParallelRun(tasks.invert, [0]).run_async()
     with pytest.raises(ZeroDivisionError):
@@ -334,11 +368,14 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.load = self.memory = 0.0
         self.looks = 0
+        self.idle_from = math.inf  # the look from which on nothing runs any more
         self.has_looked = threading.Condition()
         self._busy = self._idle = 0.0
         monkeypatch.setattr(load, "_psutil", lambda: self)
 
     def cpu_times(self) -> Any:
+        if self.looks >= self.idle_from:
+            self.load = 0.0
         self._busy += self.load
         self._idle += 1 - self.load
         with self.has_looked:
@@ -405,9 +442,14 @@ def test_loadbalancer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert loadbalancer(index=2, **options) == "CPU 0% ≤ 90%, memory 0% ≤ 90%: starting"
     assert capsys.readouterr().out == ""
     machine.load = 1.0
-    told = loadbalancer(0.5, maxmem=None, maxtime=0.005, label="here", verbose=True, **options)
-    assert told == "here: CPU 100% > 50%: going on after 0.005 s"
-    assert "waiting for 0.001 s" in capsys.readouterr().out
+    machine.idle_from = machine.looks + 4
+    told = loadbalancer(0.5, maxmem=None, label="here", verbose=True, **options)
+    waiting = "here: CPU 100% > 50%: waiting for 0.001 s"
+    assert capsys.readouterr().out.splitlines() == [waiting, waiting, told]
+    assert told == "here: CPU 0% ≤ 50%: starting"
+    machine.idle_from, machine.load = math.inf, 1.0
+    told = loadbalancer(0.5, maxmem=None, maxtime=0, verbose=False, **options)
+    assert told == "CPU 100% > 50%: going on after 0 s" and capsys.readouterr().out == ""
     with pytest.warns(FutureWarning, match="write maxcpu"):
         assert loadbalancer(maxload=100, maxmem=False, **options) == "CPU 100% ≤ 100%: starting"
     with pytest.warns(UserWarning, match=r"too short; it is 0\.001 s"):

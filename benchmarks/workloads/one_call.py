@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from benchmarks import payloads
-from benchmarks.bars import TimesFaster
+from benchmarks.bars import AtMostTimes, TimesFaster
 from benchmarks.contestants import SCIRIS
 from benchmarks.measure import median_seconds
 from benchmarks.workload import Figure, Sample, Workload, register
@@ -107,10 +107,10 @@ class Threads(OneCall):
 
 @register
 class Serial(OneCall):
-    """A loop in the calling thread."""
+    """A loop in the calling thread: what it takes is the seeding of two generators for each job."""
 
     name = "parallelize-serial"
     place = 604
     title = "{tasks} quick calls by parallelize, serial"
-    figures = (Figure("time", "ms", (TimesFaster(10, SCIRIS),)),)
+    figures = (Figure("time", "ms", (AtMostTimes(1, SCIRIS),)),)
     parallelizers = ("serial",)

@@ -28,6 +28,7 @@ from parallel_core.calls.parameters import defaults_of
 from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec, spec_of
 from parallel_core.context.seeds import check_seed, seed_of_call
+from parallel_core.dispatch.call_errors import PartialResults
 from parallel_core.dispatch.interruption import CallInterrupted, Interruption
 from parallel_core.errors import cut_traceback, warn_caller, without_our_frames
 from parallel_core.observe.events import observers_of
@@ -173,6 +174,7 @@ class ParallelRun:
         self.reset()
 
     def _make_spec(self, ncpus: Any, progress: Any, capture: bool) -> CallSpec:
+        """Return what the engine is asked to do, with as many workers as there is use for."""
         params = defaults_of(Runner.__init__)
         params.update(
             backend=self._method.backend,
@@ -349,19 +351,22 @@ class ParallelRun:
             try:
                 values = call.run()
             except BaseException as error:
-                values = getattr(error, "results", {}).values()
+                arrived = getattr(error, "results", None)
+                values = arrived.values() if isinstance(arrived, PartialResults) else ()
                 raise
             finally:
                 for value in values:
                     self._take(outcome_of(value))
 
     def _take_as_they_come(self, call: Call) -> None:
+        """Run the jobs, and keep each outcome when it arrives."""
         is_complete = False
         try:
             call.start()
             for values in call.chunks():
                 for value in values:
                     self._take(outcome_of(value))
+                    self._interruption.check()
             is_complete = True
         except BaseException as error:
             call.attach_to(error)
@@ -383,9 +388,10 @@ class ParallelRun:
                     f"its second, and return the results, as map does; it returned {outcome!r}"
                 )
             self._take(outcome)
+            self._interruption.check()
 
     def _take(self, outcome: JobOutcome) -> None:
-        """Keep the outcome of a job; end the run if the callback, or somebody else, says so."""
+        """Keep the outcome of a job; end the run soon if the callback says so."""
         index, value, error, seconds, stdout = outcome
         self.results[index] = value if error is None else error
         self.success[index] = error is None
@@ -395,7 +401,6 @@ class ParallelRun:
         self.times.jobs[index] = seconds
         if self.callback is not None and self._call_back(outcome):
             self._interruption.set()
-            self._interruption.check()
 
     def _call_back(self, outcome: JobOutcome) -> bool:
         """Tell the callback of an outcome; return whether the run is to stop."""
@@ -445,10 +450,11 @@ class ParallelRun:
                 self._shared = own
 
     def _warn_of_failures(self) -> None:
-        failed = [(index, error) for index, error in enumerate(self.exceptions) if error]
-        for index, error in failed:
-            warn_caller(f"job {index} failed: {type(error).__name__}: {error}", RuntimeWarning)
-        if failed:
+        """Warn of the jobs that have failed, where that does not end the run."""
+        for index, error in enumerate(self.exceptions):
+            if error is not None:
+                warn_caller(f"job {index} failed: {type(error).__name__}: {error}", RuntimeWarning)
+        if any(error is not None for error in self.exceptions):
             done = sum(self.success)
             warn_caller(f"only {done} of {self.njobs} jobs succeeded", RuntimeWarning)
 
