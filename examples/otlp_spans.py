@@ -36,10 +36,12 @@ class SpanWriter:
                 {
                     **ids,
                     "spanId": token_hex(8),
-                    "name": f"task {span.first}" if span.tasks == 1 else f"{span.tasks} tasks",
+                    "name": event.function or "task",
                     "startTimeUnixNano": str(self._clock + round(span.began * 1e9)),
                     "endTimeUnixNano": str(self._clock + round(span.ended * 1e9)),
-                    "attributes": attributes({"task": span.first, "process.pid": event.times.pid}),
+                    "attributes": attributes(
+                        {"task": span.first, "tasks": span.tasks, "process.pid": event.times.pid}
+                    ),
                 }
                 for span in event.times.spans(event.first, event.tasks, event.seconds)
             )

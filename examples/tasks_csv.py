@@ -11,7 +11,7 @@ import sys
 import time
 from typing import IO
 
-from parallel_core import BatchAnswered, BatchSubmitted, Parallel, delayed
+from parallel_core import BatchAnswered, Parallel, delayed
 
 
 class TaskTable:
@@ -19,7 +19,6 @@ class TaskTable:
 
     def __init__(self, file: IO[str]) -> None:
         self._began = time.monotonic()
-        self._functions: dict[int, str] = {}  # by the position of the next task of each batch
         self._rows = csv.writer(file)
         self._rows.writerow(
             ["call", "task", "tasks", "function", "worker", "pid", "began", "seconds"]
@@ -27,15 +26,11 @@ class TaskTable:
 
     def notify(self, event: object) -> None:
         """Write the tasks that have ended."""
-        if isinstance(event, BatchSubmitted):
-            self._functions[event.first] = event.function
-        elif isinstance(event, BatchAnswered) and event.times is not None:
-            function = self._functions.pop(event.first, "")
-            self._functions.setdefault(event.first + event.tasks, function)  # what is left of it
+        if isinstance(event, BatchAnswered) and event.times is not None:
             for span in event.times.spans(event.first, event.tasks, event.seconds):
                 began, seconds = span.began - self._began, span.ended - span.began
                 where = event.worker, event.times.pid, f"{began:.6f}", f"{seconds:.6f}"
-                self._rows.writerow([event.call, span.first, span.tasks, function, *where])
+                self._rows.writerow([event.call, span.first, span.tasks, event.function, *where])
 
 
 if __name__ == "__main__":

@@ -80,6 +80,18 @@ def test_short_tasks_are_told_together(path: Path) -> None:
     assert any(event["name"] == f"abs ×{event['args']['tasks']}" for event in trace.tasks)
 
 
+@pytest.mark.parametrize("backend", ["processes", "threading", "sequential"])
+def test_a_long_task_has_a_slice_of_its_own(backend: str, path: Path) -> None:
+    seconds = [0.0, 0.0, 0.02, 0.0, 0.0] * 4
+    parallel = Parallel(2, backend, batch_size=5, trace=path)
+    parallel(delayed(pause)(each, x) for x, each in enumerate(seconds))
+    trace = Trace(path)
+    assert trace.positions() == Counter(range(20))
+    slices = {event["args"]["task"]: event for event in trace.tasks if event["dur"] >= 20_000}
+    for position in (2, 7, 12, 17):
+        assert slices[position]["args"]["tasks"] == 1
+
+
 def test_a_worker_that_dies(path: Path, tmp_path: Path) -> None:
     parallel = Parallel(2, retries=1, retry_backoff=0, batch_size=1, trace=path)
     parallel(delayed(die_once)(str(tmp_path), x) for x in range(30))

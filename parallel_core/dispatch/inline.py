@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from _contextvars import Context, copy_context
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from parallel_core.backends.base import Failure
@@ -19,12 +19,14 @@ from parallel_core.dispatch.limits import Limits
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Action
 from parallel_core.dispatch.source import close_generator, is_at_hand
+from parallel_core.observe.events import TaskTimes
 from parallel_core.reduction.tree import FoldFailed
 from parallel_core.serialization.failure import named
 from parallel_core.serialization.handles import to_call
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
 from parallel_core.tasks.known import KnownResult
+from parallel_core.workers.recorder import MARK_SECONDS, Recorder
 
 
 class InlineLoop:
@@ -43,6 +45,7 @@ class InlineLoop:
         self._is_one_batch = not self._items or is_at_hand(self._tasks)
         self._deadline = Deadline(limits.call_timeout)
         self._fold = None if outcomes.folded is None else outcomes.folded.fold(0)
+        self._told: Generator[Any, None, None] | None = None  # the tasks, where observers are told
         self._folded_to = 0  # the results before this position were handed in
 
     @property
@@ -55,6 +58,8 @@ class InlineLoop:
 
     def abandon(self) -> None:
         """Let the caller's generator clean up; nothing else is running."""
+        if self._told is not None:
+            self._told.close()
         close_generator(self._tasks)
 
     def run(self) -> Any:
@@ -111,7 +116,8 @@ class InlineLoop:
         checked: object = None  # a function that can be called
         called: Any = None  # what is called instead of it
         position = 0
-        for item in self._tasks if outcomes.emit is None else self._telling(self._tasks):
+        self._told = None if outcomes.emit is None else self._telling(self._tasks)
+        for item in self._tasks if self._told is None else self._told:
             try:
                 function, args, kwargs = item
             except (TypeError, ValueError):
@@ -149,20 +155,43 @@ class InlineLoop:
             outcomes.completed = position
         outcomes.total = position
 
-    def _telling(self, tasks: Iterable[Any]) -> Iterator[Any]:
+    def _telling(self, tasks: Iterable[Any]) -> Generator[Any, None, None]:
         """Yield `tasks`, and tell observers every now and then how many are done."""
         outcomes, pause, clock = self.outcomes, self.outcomes.looks.seconds, time.monotonic
-        began = clock()
+        recorder = Recorder()
+        began = task_began = due = clock()
+        recorder.begin(began, 0)
         told = done = 0
-        for item in tasks:
-            if clock() > began + pause:
-                outcomes.answered_here(told, done - told, clock() - began, done)
-                told, began = done, clock()
-            yield item
-            done += 1
-        if done > told:
+        function: object = None  # of the first task that was not told
+
+        def tell(now: float) -> None:
+            times = TaskTimes(*recorder.take(now, 0, 0))
+            outcomes.answered_here(told, done - told, now - began, done, (), times, function)
+
+        try:
+            for item in tasks:
+                now = clock()
+                if now > due:
+                    if now - task_began >= MARK_SECONDS:
+                        recorder.add(done - told - 1, task_began)
+                    if done > told and now > began + pause:
+                        tell(now)
+                        told, began, function = done, now, None
+                    else:
+                        recorder.add(done - told, now)
+                    due = now + MARK_SECONDS
+                if function is None:
+                    function = item[0] if type(item) is tuple and item else None
+                task_began = now
+                yield item
+                done += 1
             outcomes.total = done
-            outcomes.answered_here(told, done - told, clock() - began, done)
+        finally:  # also where a task ends the call
+            if done > told:
+                now = clock()
+                if now - task_began >= MARK_SECONDS:
+                    recorder.add(done - told - 1, task_began)
+                tell(now)
 
     def _each(self) -> Iterator[None]:
         """Run the tasks in turn, and pause after each."""
@@ -227,7 +256,7 @@ class InlineLoop:
         if outcomes.emit is not None:
             completed = outcomes.completed + (0 if self._fold is None else len(self._fold))
             seconds = time.monotonic() - began
-            outcomes.answered_here(position, 1, seconds, completed, tuple(notes))
+            outcomes.answered_here(position, 1, seconds, completed, tuple(notes), None, function)
 
     def _failed(self, error: BaseException, position: int, item: Any) -> float | None:
         """Do with a task that raised `error` what the policy says.

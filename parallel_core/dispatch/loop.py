@@ -190,7 +190,7 @@ class BatchLoop:
             answers_each=self._answers_each,
             is_timed=self._timeout is not None,
             emit=outcomes.emit,
-            records_each=outcomes.emit is not None and outcomes.looks.tells_each,
+            records_each=outcomes.emit is not None and outcomes.looks.records_each,
             number=outcomes.call,
             lifespan=self._limits.max_tasks,
         )

@@ -36,6 +36,7 @@ from parallel_core.observe.events import (
     TaskRetried,
     TaskTimes,
 )
+from parallel_core.tasks.description import function_name
 from parallel_core.tasks.placeholders import drop_placeholders
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class Outcomes:
                     self.total,
                     completion.notes,
                     completion.times,
+                    completion.batch.function_name(),
                 )
             )
 
@@ -170,18 +172,19 @@ class Outcomes:
         seconds: float,
         completed: int,
         notes: tuple[tuple[str, object], ...] = (),
+        times: TaskTimes | None = None,
+        function: object = None,
     ) -> None:
         """Tell observers of tasks that ran in the caller's own thread.
 
         `completed` tasks have an outcome, with those whose results are still being folded.
         """
         if self.emit is not None:
-            times = TaskTimes(os.getpid(), time.monotonic())
-            self.emit(
-                BatchAnswered(
-                    self.call, None, first, tasks, seconds, completed, self.total, notes, times
-                )
-            )
+            if times is None:
+                times = TaskTimes(os.getpid(), time.monotonic())
+            name = "" if function is None else function_name(function)
+            where = self.call, None, first, tasks, seconds, completed, self.total
+            self.emit(BatchAnswered(*where, notes, times, name))
 
     def fold(self, first: int, count: int, values: list[Any]) -> None:
         """Take in the value that `count` results were folded to."""

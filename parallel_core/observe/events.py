@@ -174,8 +174,8 @@ class TaskTimes(NamedTuple):
     marks : bytes
         Pairs of float64: the time at which a task began, and its index among the tasks of the
         answer. There is one for each task of half a millisecond or more, and another at most as
-        often as that; see `spans`. Threads tell none unless an observer without `look_seconds` is
-        there.
+        often as that; see `spans`. Threads tell none unless an observer without `look_seconds`, or
+        with `records_each`, is there.
     """
 
     pid: int
@@ -250,6 +250,8 @@ class BatchAnswered(NamedTuple):
         come with the last part of a batch.
     times : TaskTimes or None
         What the worker has measured; None if the engine does not tell.
+    function : str
+        Name of the function of the batch's first task; empty if it is not known.
     """
 
     call: int
@@ -261,6 +263,7 @@ class BatchAnswered(NamedTuple):
     total: int | None
     notes: tuple[tuple[str, object], ...] = ()
     times: TaskTimes | None = None
+    function: str = ""
 
 
 class ResultsResumed(NamedTuple):
@@ -467,6 +470,8 @@ class Observer(Protocol):
 
     An observer may also have an attribute `look_seconds`: it is then told `WorkersSeen` about that
     often while the call waits, and does without a `BatchAnswered` for each single task of one job.
+    If it needs the `Span` of each longer task in threads, too, it has an attribute `records_each`,
+    which is True.
 
     Examples
     --------
@@ -543,13 +548,17 @@ class Looks(NamedTuple):
 
     seconds: float = float("inf")  #: between two `WorkersSeen`
     tells_each: bool = True  #: whether they are told of each task of one job
+    records_each: bool = True  #: whether threads note when each task begins
 
     @staticmethod
     def wanted(observers: Iterable[Observer], hook: Emit | None) -> Looks:
-        """Return what `observers` ask for by their `look_seconds`; a `hook` wants each task."""
+        """Return what `observers` ask for by their attributes; a `hook` wants each task."""
+        observers = tuple(observers)
         asked = [getattr(observer, "look_seconds", None) for observer in observers]
         seconds = [float(each) for each in asked if each is not None]
-        return Looks(min(seconds, default=float("inf")), hook is not None or None in asked)
+        tells_each = hook is not None or None in asked
+        records_each = any(getattr(observer, "records_each", False) for observer in observers)
+        return Looks(min(seconds, default=float("inf")), tells_each, tells_each or records_each)
 
 
 def check_observers(given: Sequence[Observer] | None) -> tuple[Observer, ...]:

@@ -90,6 +90,8 @@ class Batch:
 
     def function_name(self) -> str:
         """Return the name of the function of the first task, if it can be told at no cost."""
+        if not self.runs:
+            return ""  # all of it was taken back
         token, arity, payload = self.runs[0]
         if token != NO_TOKEN:
             return function_name(self.definitions[token].obj)

@@ -45,6 +45,7 @@ _COUNT_NS = 5_000_000  # between two values of a counter
 _LEAST_LOADING = 20e-6  # seconds from which it is worth a slice
 _CLOCK_SLACK_NS = 1_000_000  # by which clocks of one machine never differ
 _RECENT = 64  # answers of which it is known who gave them
+_SHORT = 5e-4  # seconds: tasks that are shorter are told together
 _LONGEST = 300  # characters of an error
 
 
@@ -92,6 +93,7 @@ class TraceObserver:
     """Writes what happens in one call to a file."""
 
     look_seconds = _LOOK_SECONDS
+    records_each = True
 
     def __init__(self, file: TraceFile) -> None:
         self._own = file
@@ -106,6 +108,7 @@ class TraceObserver:
         self._pids: dict[int, int] = {}  # of worker processes, by slot
         self._open_rows: list[Row] = []  # on which a batch is open
         self._recent: deque[tuple[int, int, Row]] = deque(maxlen=_RECENT)
+        self._short: tuple[Span, str] | None = None  # short tasks of the caller, not written yet
         self._waited: tuple[int, int] | None = None  # from when to when; it may go on
         self._counted = 0
         self._submitted = 0  # the position behind all that was submitted
@@ -142,6 +145,8 @@ class TraceObserver:
         now = monotonic_ns() - file.began
         if not isinstance(event, (CallerWaited, WorkersSeen)):
             self._end_waiting(file)
+        if self._short is not None and not isinstance(event, BatchAnswered):
+            self._end_short(file)
         if isinstance(event, BatchAnswered):
             self._answered(event, file, now)
         elif isinstance(event, BatchSubmitted):
@@ -243,9 +248,13 @@ class TraceObserver:
             else:
                 self._set_clock(row, batch, spans, file, now)
                 self._begin_batch(row, batch, spans[0], loading, file)
-            function = "task" if batch is None else batch.function or "task"
+            function = event.function or ("" if batch is None else batch.function) or "task"
             for span in spans:
-                self._task(row, span, function, file)
+                if row is self._caller and span.ended - span.began < _SHORT:
+                    self._short_task(span, function, file)
+                else:
+                    self._end_short(file)
+                    self._task(row, span, function, file)
         if batch is not None:
             batch.tasks += tasks
             batch.loading += loading
@@ -330,6 +339,28 @@ class TraceObserver:
                     f'"pid":{self._pid},"tid":{row_of_end.tid},"ts":{_us(ts)}}}',
                 )
         batch.began = None  # what more comes of it begins anew
+
+    def _short_task(self, span: Span, function: str, file: TraceFile) -> None:
+        """Tell tasks together that the plain loop tells one by one."""
+        short = self._short
+        if short is not None:
+            last, name = short
+            if (
+                name == function
+                and span.first == last.first + last.tasks
+                and span.began - last.ended < _SHORT / 10
+                and span.ended - last.began < 2 * _SHORT
+            ):
+                last = last._replace(tasks=last.tasks + span.tasks, ended=span.ended)
+                self._short = last, name
+                return
+            self._end_short(file)
+        self._short = span, function
+
+    def _end_short(self, file: TraceFile) -> None:
+        short, self._short = self._short, None
+        if short is not None:
+            self._task(self._caller, *short, file)
 
     def _task(self, row: Row, span: Span, function: str, file: TraceFile) -> None:
         began = _since(file, span.began) + row.shift
