@@ -24,6 +24,7 @@ _STARTS = {
 #: ours: at most so many times the other's.
 _BARS = [
     ("roots", "100 000 × sqrt, a task", "futures", "roots", 1.0),
+    ("mapped", "the same by `pmap`", "futures", "roots", 1.0),
     ("roots", "the same, beside one task at a time", "futures", "singly", 0.1),
     ("warm", "warm call of 2 tasks", "futures", "warm", 0.7),
     ("warm", "the same, beside a round trip of raw messages", "raw", "warm", 2.0),

@@ -63,8 +63,8 @@ _note_use: Callable[[], None] | None = None
 def this_worker() -> ThisWorker:
     """Return the number, state and shared objects of the worker that runs this task.
 
-    Call it in tasks of the backends ``"processes"``, ``"multiprocessing"``, ``"threading"`` and
-    ``"sequential"``, and in functions given as `worker_init` or `worker_exit`.
+    Call it in tasks of the backends ``"processes"``, ``"multiprocessing"``, ``"mpi"``,
+    ``"threading"`` and ``"sequential"``, and in functions given as `worker_init` or `worker_exit`.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def this_worker() -> ThisWorker:
     if _of_process is None:
         raise RuntimeError(
             "this_worker() is for tasks, and no task of a backend whose workers have numbers runs "
-            "here: those are 'processes', 'multiprocessing', 'threading' and 'sequential'"
+            "here: those are 'processes', 'multiprocessing', 'mpi', 'threading' and 'sequential'"
         )
     if _note_use is not None:
         _note_use()

@@ -11,8 +11,6 @@ Rank 0 dispatches as it does to the local pool: in batches, with stealing, time 
 
 from __future__ import annotations
 
-from collections import Counter
-
 from parallel_core import config
 from parallel_core.backends.base import (
     OF_PROCESSES,
@@ -74,8 +72,7 @@ class MpiBackend(Backend):
         setup, features = options.setup, options.setup is not None and options.setup.cpu_ids
         if features and not ranks.are_here:
             raise ValueError("cpu_ids cannot be had for ranks on other hosts: leave it to mpiexec")
-        on_one_host = max(Counter(rank.host for rank in ranks.all).values())
-        threads = threads_per_worker(min(n_jobs, on_one_host), options.thread_limit)
+        threads = threads_per_worker(min(n_jobs, ranks.n_on_one_host), options.thread_limit)
         initializer = None if options.initializer is None else pickle_initializer(options)
         key = WorkerKey(START_METHOD, initializer, (), options.preload, config.worker_hooks)
         idle_seconds = options.idle_seconds
@@ -88,6 +85,11 @@ class MpiBackend(Backend):
             workers = LeasedWorkers(worker_pool(), n_jobs, key, now, ranks.spawn, of_session)
             return ChannelSession(workers, of_session)
         except WorkerStartError as error:
+            if not ranks.present:
+                raise RuntimeError(
+                    f"all {len(ranks.all)} ranks that worked have ended, and MPI starts no others: "
+                    "see what they have said last, and start the program anew"
+                ) from error
             raise BackendUnavailable(str(error)) from error
 
     def _ranks(self) -> Ranks:
@@ -95,11 +97,6 @@ class MpiBackend(Backend):
         ranks = self._lent.ranks() if self._lent.are_there() else known_ranks()
         if ranks is None or not ranks.all:
             raise RuntimeError(_no_ranks())
-        if not ranks.present:
-            raise RuntimeError(
-                f"all {len(ranks.all)} ranks that worked have ended, and MPI starts no others: "
-                "see what they have said last, and start the program anew"
-            )
         self.opens_files = self.passes_descriptors = ranks.are_here
         return ranks
 

@@ -19,6 +19,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from typing import Protocol
 
 from memmapping.forks import in_child
@@ -242,16 +243,15 @@ class Ranks:
     def __init__(self, ranks: list[Rank]) -> None:
         self.all = sorted(ranks, key=lambda rank: rank.number)
         self._lock = threading.Lock()
+        #: Whether all are on the host of rank 0.
+        self.are_here = all(rank.link.is_here for rank in ranks)
+        #: How many are on the host that has most of them.
+        self.n_on_one_host = max(Counter(rank.host for rank in ranks).values(), default=0)
 
     @property
     def present(self) -> list[Rank]:
         """Return those that still serve."""
         return [rank for rank in self.all if not rank.is_gone and not rank.link.has_ended()]
-
-    @property
-    def are_here(self) -> bool:
-        """Whether all are on the host of rank 0."""
-        return all(rank.link.is_here for rank in self.all)
 
     def spawn(self, descriptors: tuple[int, int, int, int], key: WorkerKey) -> Process:
         """Have a free rank become a worker; a `Spawn`.
