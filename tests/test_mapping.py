@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -308,12 +310,14 @@ def test_bad_parameters_are_refused_before_anything_runs(
 
 @pytest.mark.parametrize("call", [mapping.map, imap])
 def test_more_workers_than_there_are(call: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match=r"max_workers=3 is more than the 2 workers.*pass fewer"):
+    with pytest.raises(
+        ValueError, match=r"max_workers=3 is too many, since there can be 2 here: pass fewer"
+    ):
         call(tasks.double, untouched(), max_workers=3)
 
 
 def test_more_workers_than_there_are_in_order_of_completion() -> None:
-    with pytest.warns(UserWarning, match="max_workers=3 is more than the 2.*2 are used") as caught:
+    with pytest.warns(UserWarning, match="max_workers=3 is too many.*2 are used") as caught:
         assert sorted(as_completed(tasks.double, range(3), max_workers=3)) == [0, 2, 4]
     assert caught[0].filename == __file__
 
@@ -377,6 +381,85 @@ def test_mpi_that_cannot_be_used(call: Callable[..., Any], monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match="Cannot use MPI"):
         mapping.set_parallel_backend("mpi")
     assert (mapping.get_rank(), mapping.get_size()) == (0, 2)
+
+
+MPIEXEC = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or shutil.which("mpiexec")
+
+MPI_PROGRAM = """
+from parallel_core.compat.scinexus.parallel import *
+import json, os, sys, warnings
+
+def work(x):
+    return 2 * x, get_rank(), is_master_process(), get_size()
+
+def in_order(**options):
+    return [list(found) for found in zip(*map(work, range(9), chunksize=1, **options))]
+
+if __name__ == "__main__":
+    serial = sys.argv[1:] and {"if_serial": sys.argv[1]}
+    told = {"here": [get_rank(), get_size(), is_master_process()]}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        told["mpi"] = in_order(use_mpi=True, max_workers=5, **dict(serial or {}))
+    told["warnings"] = [str(one.message) for one in caught]
+    if not serial:
+        set_parallel_backend("mpi")
+        told["streams"] = [[*imap(abs, range(5))], sorted(as_completed(abs, range(5)))]
+    print(json.dumps(told))
+"""
+
+
+def in_ranks(folder: Path, ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `MPI_PROGRAM` with so many ranks."""
+    pytest.importorskip("mpi4py")
+    if MPIEXEC is None:
+        pytest.skip("there is no mpiexec")
+    (folder / "program.py").write_text(MPI_PROGRAM)
+    variables = {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    }
+    return subprocess.run(
+        [MPIEXEC, "-n", str(ranks), sys.executable, *arguments],
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("module", ["parallel_core.mpi", "mpi4py.futures"])
+def test_ranks_of_mpi(tmp_path: Path, module: str) -> None:
+    done = in_ranks(tmp_path, 3, "-m", module, "program.py")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["here"] == [0, 2, True]
+    doubled, ranks, masters, sizes = told["mpi"]
+    assert doubled == [2 * x for x in range(9)]
+    assert set(ranks) <= {1, 2} and not any(masters) and set(sizes) == {2}
+    (warning,) = told["warnings"]
+    assert "max_workers=5 is too many, since there can be 2 here; 2 are used" in warning
+    assert told["streams"] == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_one_rank_of_mpi(tmp_path: Path) -> None:
+    done = in_ranks(tmp_path, 1, "program.py")
+    assert "RuntimeError: tasks would run one after the other, since this MPI job" in done.stderr
+    assert "mpiexec -n <number of ranks> python -m parallel_core.mpi" in done.stderr
+    done = in_ranks(tmp_path, 1, "program.py", "warn")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["mpi"][0] == [2 * x for x in range(9)]
+    assert "tasks run one after the other, since this MPI job has one rank" in told["warnings"][0]
+
+
+def test_ranks_that_all_run_the_script(tmp_path: Path) -> None:
+    done = in_ranks(tmp_path, 2, "program.py")
+    assert done.returncode != 0
+    assert "all 2 ranks of MPI run this script" in done.stderr
 
 
 # --- programs -------------------------------------------------------------------------------------

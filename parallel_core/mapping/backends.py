@@ -198,9 +198,10 @@ class EngineBackend(MappingBackend):
         check_options(wanted.options)
         if_serial = check_if_serial(wanted.if_serial)
         size = check_positive(wanted.chunksize, "chunksize")
-        n_jobs = self._n_jobs(check_positive(wanted.max_workers, "max_workers"), return_as)
+        max_workers = check_positive(wanted.max_workers, "max_workers")
         if reason := self._why_serial():
             meet_serial(if_serial, reason)
+        n_jobs = self._n_jobs(max_workers, return_as)
         return Parallel(
             n_jobs, self._where(), return_as.value, batch_size=size or "auto", **wanted.options
         )
@@ -211,7 +212,7 @@ class EngineBackend(MappingBackend):
             return -1
         if max_workers <= (most := self.get_size()):
             return max_workers
-        words = f"max_workers={max_workers} is more than the {most} workers that there can be here"
+        words = f"max_workers={max_workers} is too many, since there can be {most} here"
         if return_as is not ReturnAs.UNORDERED:
             raise ValueError(f"{words}: pass fewer, or None for all")
         warn_caller(f"{words}; {most} are used", UserWarning)
@@ -296,6 +297,8 @@ class MPIBackend(EngineBackend):
 
     def _n_jobs(self, max_workers: int | None, return_as: ReturnAs) -> int:
         """Return the number of jobs; how many ranks there are is the launcher's choice."""
+        if self._size == 1:
+            return 1
         return super()._n_jobs(max_workers, ReturnAs.UNORDERED)
 
     def _why_serial(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -20,21 +21,21 @@ _OF_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK")
 
 def rank_here() -> int:
     """Return the number of the worker that runs this code, from 1; outside of tasks, the rank."""
+    world = _world()
+    rank = 0 if world is None else int(world.Get_rank())
+    if rank:
+        return rank
     try:
         return this_worker().id + 1
     except RuntimeError:  # not in a task, or its engine does not number its workers
-        if config.nesting_level():
-            return _number_of_process(os.getpid(), os.getppid())
-    world = _world()
-    return 0 if world is None else int(world.Get_rank())
+        return _number_of_process(os.getpid(), os.getppid()) if config.nesting_level() else 0
 
 
 def workers_here() -> int:
     """Return how many workers a call can have here."""
     world = _world()
-    if world is None or world.Get_size() == 1:
-        return cpu_count()
-    return int(world.Get_size()) - 1
+    ranks = 1 if world is None else int(world.Get_size())
+    return cpu_count() if ranks == 1 else ranks - 1
 
 
 def mpi_size() -> int:
@@ -56,18 +57,22 @@ def mpi_size() -> int:
 
 
 def _world() -> Any:
-    """Return the communicator of all ranks if the program was started by an MPI launcher."""
+    """Return the communicator of all ranks if this process is one of an MPI job; else None."""
     if os.environ.get("DONT_USE_MPI"):
         return None
     module = sys.modules.get("mpi4py.MPI")
-    if module is None:
-        if not any(name in os.environ for name in _OF_LAUNCHERS):
-            return None
-        try:
+    if module is None and _is_started_by_mpi():
+        with contextlib.suppress(ImportError, RuntimeError):
             module = import_module("mpi4py.MPI")
-        except (ImportError, RuntimeError):
-            return None
-    return module.COMM_WORLD
+    return None if module is None or module.Is_finalized() else module.COMM_WORLD
+
+
+def _is_started_by_mpi() -> bool:
+    """Whether a launcher of MPI jobs has started this very process, and not one above it."""
+    if config.in_worker() or not any(name in os.environ for name in _OF_LAUNCHERS):
+        return False
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    return multiprocessing is None or multiprocessing.parent_process() is None
 
 
 # Workers of other engines have no numbers: loky's have names that count over all pools of a
