@@ -4,6 +4,7 @@
 
             cli            the command line
             compat         this library under the names of others
+            dashboard      a web page that shows calls while they run
             scripting      parallelism in one call, in the words of sciris
             pool           workers with numbers and state; pmap, pstarmap
             mapping        imap and as_completed, on a backend that a package chooses
@@ -54,8 +55,14 @@ if TYPE_CHECKING:
     from parallel_core.context.seeds import rng as rng
     from parallel_core.context.this_worker import ThisWorker as ThisWorker
     from parallel_core.context.this_worker import this_worker as this_worker
+    from parallel_core.dashboard.control import connect_to_dashboard as connect_to_dashboard
+    from parallel_core.dashboard.control import get_stacklevel as get_stacklevel
+    from parallel_core.dashboard.control import set_stacklevel as set_stacklevel
+    from parallel_core.dashboard.control import shutdown_dashboard as shutdown_dashboard
+    from parallel_core.dashboard.control import start_dashboard as start_dashboard
     from parallel_core.dispatch.policy import TaskFailure as TaskFailure
     from parallel_core.errors import BackendError as BackendError
+    from parallel_core.errors import CallCancelledError as CallCancelledError
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import ContextError as ContextError
     from parallel_core.errors import InitializerError as InitializerError
@@ -145,6 +152,7 @@ _HOMES = {
     "Backend": "backends.base",
     "BackendError": "errors",
     "BackendUnavailable": "backends.base",
+    "CallCancelledError": "errors",
     "CallTimeoutError": "errors",
     "Completion": "backends.base",
     "ContextError": "errors",
@@ -168,18 +176,23 @@ _HOMES = {
     "WorkerDiedError": "errors",
     "WorkerExitError": "errors",
     "WorkerOptions": "backends.base",
+    "connect_to_dashboard": "dashboard.control",
     "cpu_count": "backends.cores",
     "delayed": "tasks.delayed",
     "effective_n_jobs": "parallel.contexts",
     "get_active_backend": "parallel.contexts",
     "get_executor": "executor.futures",
+    "get_stacklevel": "dashboard.control",
     "parallel_backend": "parallel.contexts",
     "parallel_config": "parallel.contexts",
     "register_context": "context.registered",
     "register_joblib": "bridge.backend",
     "register_parallel_backend": "backends.registry",
     "rng": "context.seeds",
+    "set_stacklevel": "dashboard.control",
+    "shutdown_dashboard": "dashboard.control",
     "shutdown_workers": "backends.shutdown",
+    "start_dashboard": "dashboard.control",
     "this_worker": "context.this_worker",
     "unregister_context": "context.registered",
     "wrap_non_picklable_objects": "serialization.wrapping",

@@ -12,11 +12,12 @@ import os
 import pickle
 import sys
 import warnings
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 __all__ = [
     "BackendError",
+    "CallCancelledError",
     "CallTimeoutError",
     "ChangedValueError",
     "ContextError",
@@ -51,6 +52,13 @@ class ParallelError(Exception):
 
 class BackendError(ParallelError, TypeError):
     """A backend breaks its interface; the message names class and method."""
+
+
+class CallCancelledError(ParallelError):
+    """A call was cancelled from the dashboard, or by an observer, which may raise this.
+
+    An observer raises it from `notify`, for a `BatchAnswered` or `WorkersSeen`.
+    """
 
 
 class InvalidTaskError(ParallelError, TypeError):
@@ -145,11 +153,22 @@ def is_worker_death(error: BaseException) -> bool:
     return made is not None and isinstance(error, made)
 
 
+def is_our_file(path: str) -> bool:
+    """Whether a file belongs to this library."""
+    return path.startswith(_OUR_FOLDERS)
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame runs code of this library."""
+    name: str = frame.f_globals.get("__name__", "")
+    return name.startswith(_OUR_PACKAGES)
+
+
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Give a warning that points to the code that called the library."""
     depth, frame = 1, sys._getframe(0)
     while frame.f_back is not None:
-        if not frame.f_globals.get("__name__", "").startswith(_OUR_PACKAGES):
+        if not is_ours(frame):
             break
         depth, frame = depth + 1, frame.f_back
     warnings.warn(message, category, stacklevel=depth)

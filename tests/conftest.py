@@ -29,6 +29,8 @@ collect_ignore_glob = ["typing/*", "*_program.py"]  # for type checkers, and to 
 
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 5.0
+#: Words in the names of processes that outlive a test; a browser's fixture sees to its end.
+OF_MANY_TESTS = ("resource_tracker", "forkserver", "chrom")
 
 
 def descriptors() -> dict[int, str]:
@@ -61,7 +63,7 @@ def left_behind(
     found = [
         f"process {pid}: {name}"
         for pid, name in descendants().items()
-        if pid not in processes and "resource_tracker" not in name and "forkserver" not in name
+        if pid not in processes and not any(kind in name for kind in OF_MANY_TESTS)
     ]
     if SHARED_MEMORY.is_dir():
         new = set(os.listdir(SHARED_MEMORY)) - shared

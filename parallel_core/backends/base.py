@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parallel_core.config import Settings
     from parallel_core.context.item import ContextItem
     from parallel_core.observe.events import Emit
+    from parallel_core.observe.reporting import WorkerControl
     from parallel_core.reduction.tree import Fold, Folding
 
 #: Seconds; no poll can wait for ever, and waking up once a day does no harm.
@@ -438,6 +439,10 @@ class Session(ABC):
     def look(self) -> list[WorkerView]:
         """Return the present state of all workers; an empty list if the engine does not tell."""
         return []
+
+    def control(self) -> WorkerControl | None:
+        """Return what acts on single workers; None if the engine offers nothing."""
+        return None
 
     def waker(self) -> Callable[[], None] | None:
         """Return a function that makes `wait` return at once, for any thread to call.

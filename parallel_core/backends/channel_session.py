@@ -21,6 +21,7 @@ from parallel_core.backends.base import (
     SessionFailed,
     WorkerSetup,
 )
+from parallel_core.backends.control import ProcessControl
 from parallel_core.backends.leased_workers import view_of
 from parallel_core.backends.losses import FailedStarts, died, lost_batches, note_timed_out
 from parallel_core.backends.placement import WORTH_SECONDS, choose_victim, load
@@ -504,6 +505,10 @@ class ChannelSession(Session, Generic[W]):
         """Return what each worker is at, by its board."""
         now = time.monotonic()
         return [view_of(worker, now) for worker in self._workers.all]
+
+    def control(self) -> ProcessControl:
+        """Return what reads stacks of workers, and ends them."""
+        return ProcessControl(self._workers.of)
 
     def _lose(self, worker: W) -> None:
         """Read what a worker that has ended had sent, then let it go."""

@@ -89,6 +89,7 @@ class ThreadWorker:
         self._call = call
         self._local = local
         self.slot = local.known.id
+        self.thread_id = 0
         self._is_timed = call.terms.is_timed
         self.bell = new_bell()  # for which it waits
         self._lock = threading.Lock()
@@ -110,6 +111,7 @@ class ThreadWorker:
     def run(self) -> None:
         """Run batches until it is time to end."""
         call = self._call
+        self.thread_id = threading.get_ident()
         try:
             config.enter_task(call.level, call.terms.settings)
             enter_worker(self._local.known)

@@ -33,6 +33,7 @@ from parallel_core.backends.base import (
     WorkerOptions,
     WorkerSetup,
 )
+from parallel_core.backends.control import ThreadControl
 from parallel_core.backends.local_worker import SlotThread
 from parallel_core.backends.thread_call import ThreadCall
 from parallel_core.backends.thread_share import share_of
@@ -190,6 +191,10 @@ class ThreadSession(Session):
         if self._call is None:
             return []
         return [worker.view() for worker in list(self._call.workers)]
+
+    def control(self) -> ThreadControl:
+        """Return what reads stacks of threads."""
+        return ThreadControl(lambda: () if self._call is None else self._call.workers)
 
     def waker(self) -> Callable[[], None]:
         """Return what has `wait` return."""

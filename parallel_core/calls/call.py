@@ -6,6 +6,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memmapping.folders import check_temp_folder
@@ -29,6 +30,7 @@ from parallel_core.dispatch.source import expected_length
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.errors import warn_caller
 from parallel_core.observe.events import CallEnded, CallStarted, Emit, Looks, Observer, emit_to
+from parallel_core.observe.reporting import find_reporter
 from parallel_core.serialization.definitions import Definitions
 
 if TYPE_CHECKING:
@@ -95,7 +97,10 @@ class Call:
         self._own_items = context_items  # besides those of the caller's settings
         self._gate = gate  # in the place of the spec's
         self._trace = resources.trace()
-        observers = tuple(observers) if self._trace is None else (*observers, self._trace)
+        self._reporter = find_reporter(label)  # to a dashboard, if there is one
+        self._began = 0.0
+        own = (self._trace, self._reporter)
+        observers = (*observers, *(observer for observer in own if observer is not None))
         self._emit = emit_to(observers, hook)  # an exception of the hook ends the call
         self._looks = Looks.wanted(observers, hook)
         self._number = next(_numbers) if self._emit is not None else 0
@@ -123,6 +128,7 @@ class Call:
         if self._trace is not None:
             self._trace.open()
         n_jobs = spec.effective_n_jobs()
+        self._began = monotonic()
         backend, session = self._place(n_jobs)
         if self._emit is not None:
             total = expected_length(self._tasks)
@@ -153,6 +159,12 @@ class Call:
             call=self._number,
             is_live=isinstance(self._tasks, TaskQueue) and self._tasks.answers_each,
         )
+        if self._reporter is None:
+            outcomes.find_listener = functools.partial(
+                self._find_listener, outcomes, backend, n_jobs, session
+            )
+        elif session is not None:
+            self._reporter.control = session.control()
         tasks, self._tasks = self._tasks, ()
         if session is None:
             _initialize_here(spec.workers)
@@ -169,6 +181,23 @@ class Call:
             self._dispatch = BatchLoop(tasks, session, outcomes, limits, aim, definitions, settings)
         backend.start_call()
         self._dispatch.start()
+
+    def _find_listener(
+        self, outcomes: Outcomes, backend: Backend, n_jobs: int, session: Session | None
+    ) -> None:
+        """Have a dashboard be told that was started after the call."""
+        reporter = find_reporter(self._label)
+        if reporter is None:
+            return
+        outcomes.find_listener = None
+        if self._number == 0:
+            self._number = outcomes.call = next(_numbers)
+        started = CallStarted(self._number, backend.name, n_jobs, self._label, outcomes.total)
+        reporter.join(started, self._began, outcomes.completed)
+        reporter.control = None if session is None else session.control()
+        self._emit = outcomes.emit = emit_to([reporter], self._emit)
+        seconds = min(outcomes.looks.seconds, reporter.look_seconds)
+        outcomes.looks = outcomes.looks._replace(seconds=seconds)
 
     def run(self) -> Any:
         """Return all results, in order, or what they were folded to; the call is over then."""

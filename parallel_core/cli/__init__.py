@@ -4,6 +4,7 @@
 
     argv ──▶ main ──┬──▶ info.run   versions, cores, start method, folders ──▶ stdout
                     ├──▶ completion.run   a script for a shell ──────────────▶ stdout
+                    ├──▶ dashboard.run   the server of the dashboard, until Ctrl-C
                     └──▶ map.run, below
 
     FILE or stdin ──a thread──▶ LineTasks ──▶ Call ──▶ workers: decode the line,
@@ -57,7 +58,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_command(argv: list[str]) -> int:
-    from parallel_core.cli.arguments import CompletionOptions, InfoOptions, parse
+    from parallel_core.cli.arguments import (
+        CompletionOptions,
+        DashboardOptions,
+        InfoOptions,
+        parse,
+    )
 
     try:
         options = parse(argv)
@@ -71,6 +77,10 @@ def _run_command(argv: list[str]) -> int:
         from parallel_core.cli import completion
 
         return completion.run(options)
+    if isinstance(options, DashboardOptions):
+        from parallel_core.cli import dashboard
+
+        return dashboard.run(options)
     from parallel_core.cli import map as map_command
 
     return map_command.run(options)

@@ -15,6 +15,8 @@ STOP = "stop"
 SKIP = "skip"
 REPORT = "report"
 
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
 _MAP_DESCRIPTION = """\
 Apply a function to each line of FILE, on several cores, and print the results as they
 complete, in the order of the lines. The input is read as it comes and never as a whole.
@@ -56,6 +58,12 @@ exit codes:
 examples:
   parallel-core map os.path:getsize files.txt
   cat records.jsonl | parallel-core map --json --jobs 4 mymodule:enrich > enriched.jsonl
+"""
+
+
+_DASHBOARD_DESCRIPTION = """\
+Show every call of this user on this machine on a web page, while it runs. The address that
+is printed holds a token; it opens the page in a browser. Programs are found by themselves.
 """
 
 
@@ -106,17 +114,30 @@ class CompletionOptions(NamedTuple):
     shell: str
 
 
+class DashboardOptions(NamedTuple):
+    """The arguments of ``parallel-core dashboard``."""
+
+    ports: range
+    host: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines are to reach it."""
+        return self.host not in LOOPBACK_HOSTS
+
+
 def complain(command: str, message: str) -> None:
     """Write `message` to stderr, with the name of the command before it."""
     if sys.stderr is not None:
         print(f"parallel-core {command}: {message}", file=sys.stderr, flush=True)
 
 
-Options = MapOptions | InfoOptions | CompletionOptions
+Options = MapOptions | InfoOptions | CompletionOptions | DashboardOptions
 _OPTIONS: dict[str, type[Options]] = {
     "map": MapOptions,
     "info": InfoOptions,
     "completion": CompletionOptions,
+    "dashboard": DashboardOptions,
 }
 
 
@@ -163,7 +184,22 @@ def make_parser() -> tuple[
         allow_abbrev=False,
     )
     for_shell.add_argument("shell", choices=("bash", "zsh", "fish"))
+    _add_dashboard(commands)
     return parser, commands
+
+
+def _add_dashboard(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "show all calls of this user on a web page, until Ctrl-C"
+    parser = commands.add_parser(
+        "dashboard", help=text, description=_DASHBOARD_DESCRIPTION, allow_abbrev=False
+    )
+    text = "the ports to try, from A to B (default: 8080-8099)"
+    default = _ports("8080-8099")
+    parser.add_argument(
+        "--port-range", dest="ports", type=_ports, default=default, metavar="A-B", help=text
+    )
+    text = "the address to bind to (default: 127.0.0.1); any other lets other machines in"
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
 
 
 def _add_map_arguments(parser: argparse.ArgumentParser) -> None:
@@ -206,6 +242,14 @@ def _add_json(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--json", dest="form", action="store_const", const=JSON, default=TEXT, help=text
     )
+
+
+def _ports(text: str) -> range:
+    first, dash, last = text.partition("-")
+    low, high = _whole(first), _whole(last if dash else first)
+    if low is None or high is None or not 0 <= low <= high < 1 << 16:
+        _refuse(f"port numbers are needed, such as 8080-8099, not {text!r}")
+    return range(low, high + 1)
 
 
 def _jobs(text: str) -> int:

@@ -115,7 +115,7 @@ class BatchLoop:
         self._deadline = Deadline(limits.call_timeout, self._clock)
         self._steal_again = NEVER  # when to look whether tasks should be stolen
         # When to tell observers what workers are at.
-        self._look_again = self._clock() + outcomes.looks.seconds
+        self._look_again = self._clock() + outcomes.look_seconds
         self._must_poll = False  # nobody can wake the session
         self._is_over = False
 
@@ -457,12 +457,14 @@ class BatchLoop:
             self._backlog.appendleft(heapq.heappop(self._requeued)[2])
 
     def _look(self) -> None:
-        """Tell observers what workers are at."""
+        """Tell observers what workers are at, and a dashboard that is there by now."""
         outcomes = self.outcomes
-        if outcomes.emit is not None:
+        if outcomes.find_listener is not None:
+            outcomes.find_listener()
+        if outcomes.emit is not None and outcomes.looks.seconds != NEVER:
             workers = tuple(self._session.look())
             outcomes.emit(WorkersSeen(outcomes.call, outcomes.completed, outcomes.total, workers))
-        self._look_again = self._clock() + outcomes.looks.seconds
+        self._look_again = self._clock() + outcomes.look_seconds
 
     def _take_news(self, seconds: float | None) -> None:
         if self._look_again != NEVER and self._clock() >= self._look_again:

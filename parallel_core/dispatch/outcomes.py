@@ -36,6 +36,7 @@ from parallel_core.observe.events import (
     TaskRetried,
     TaskTimes,
 )
+from parallel_core.observe.listener import LOOK_SECONDS
 from parallel_core.tasks.description import function_name
 from parallel_core.tasks.placeholders import drop_placeholders
 
@@ -72,6 +73,8 @@ class Outcomes:
         self.emit = emit
         self.looks = looks  #: how often observers want to know more
         self.call = call  #: its number, for events
+        #: Looks for a dashboard, and has it be told of the call from then on.
+        self.find_listener: Callable[[], None] | None = None
         self.delivery = delivery_for(return_as, is_live)
         #: The results of a call that returns one value.
         self.folded = None if reduction is None else reduction.begin()
@@ -87,6 +90,12 @@ class Outcomes:
     def is_list(self) -> bool:
         """Whether the caller gets all results at the end."""
         return self.return_as is ReturnAs.LIST
+
+    @property
+    def look_seconds(self) -> float:
+        """How often somebody may want to know how far the call is."""
+        seconds = self.looks.seconds
+        return seconds if self.find_listener is None else min(seconds, LOOK_SECONDS)
 
     @property
     def is_plain(self) -> bool:

@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, Union
 
-from parallel_core.errors import warn_caller
+from parallel_core.errors import CallCancelledError, warn_caller
 
 
 class CallStarted(NamedTuple):
@@ -495,6 +495,8 @@ class Observer(Protocol):
 
         It is called in the thread that waits for the results. An exception that it raises is
         reported once, by a `RuntimeWarning`, and the observer is told nothing more in this call.
+        Only a `CallCancelledError` ends the call, if the event is a `BatchAnswered` or a
+        `WorkersSeen`.
 
         Parameters
         ----------
@@ -532,6 +534,8 @@ def emit_to(observers: Iterable[Observer], hook: Emit | None = None) -> Emit | N
         for observer in tuple(listening):
             try:
                 observer.notify(event)
+            except CallCancelledError:
+                raise
             except Exception as error:
                 listening.remove(observer)
                 warn_caller(

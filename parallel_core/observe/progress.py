@@ -273,6 +273,12 @@ class ProgressObserver:
     def __repr__(self) -> str:
         return f"progress={self._wanted.style!r}"
 
+    def join(self, event: CallStarted, began: float, completed: int) -> None:
+        """Start in the middle of a call that `began` before, with so many tasks done."""
+        self._begin(event)
+        self._began = began
+        self._done = self._done_here = completed
+
     def notify(self, event: Event) -> None:
         """Take in what has happened, and show it if it is time to."""
         try:

@@ -5,7 +5,7 @@
     word   0        1      2      3       4      5           6          8      9     10
          STARTED  SINCE  PHASE  MEMORY  FENCED  HAS_OUTPUT  HAS_STATE  LIMIT  STOP  SLOT
          ◀───────────────── written by the worker ───────────────▶     ◀─── parent ────▶
-    behind the page: STACK, which the worker writes as it dies
+    behind the page: STACK, which the worker writes as it dies, or when asked
 
 Tasks of a worker are numbered from 1, through all its batches. Before task ``k`` it stores the
 time, stores ``STARTED = k``, and loads ``LIMIT``: with ``k > LIMIT`` the task is not run and the
@@ -71,10 +71,11 @@ class Fence(enum.IntEnum):
 class Board:
     """A view of one worker's page: a file of `SIZE` bytes, whose descriptor may be closed then."""
 
-    __slots__ = ("_memory", "times", "words")
+    __slots__ = ("_memory", "_stack_from", "times", "words")
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, SIZE)
+        self._stack_from = PAGE_SIZE  # what is before that was read
         view = memoryview(self._memory)[:PAGE_SIZE]
         self.words = view.cast("Q")
         self.times = view.cast("d")
@@ -114,7 +115,13 @@ class Board:
 
     def stack(self) -> str:
         """Return what `faulthandler` has written, if it has."""
-        written = self._memory[PAGE_SIZE:].partition(b"\0")[0]
+        written = self._memory[self._stack_from :].partition(b"\0")[0]
+        return written.decode(errors="replace")
+
+    def take_stack(self) -> str:
+        """Return what `faulthandler` has written since the last time."""
+        written = self._memory[self._stack_from :].partition(b"\0")[0]
+        self._stack_from += len(written)
         return written.decode(errors="replace")
 
     def close(self) -> None:

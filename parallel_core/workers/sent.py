@@ -35,7 +35,7 @@ class TimedOutTask:
         sent: SentBatch,
         index: int,
         limit: float,
-        steps: list[Callable[[], None]],
+        steps: list[Callable[[], object]],
         due: float,
     ) -> None:
         self.sent = sent

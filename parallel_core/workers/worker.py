@@ -94,6 +94,7 @@ class Worker:
         self.ready = False
         self.has_answered = False  # in this call: so a batch may wait behind the one it has
         self.timed_out: TimedOutTask | None = None
+        self.ended_because: str | None = None  # in words, where somebody has asked for its end
         self.leaving = False  # it gets no further batch, and is replaced when it has none
         self.is_limited = False  # it gets no further batch before it has answered what it has
         self.taken_back = 0  # tasks that it was sent and never had to start
@@ -396,7 +397,7 @@ class Worker:
         self.leaving = True
         self.board.ask_to_stop(number)
         self._signal(signal.SIGINT)
-        steps: list[Callable[[], None]] = [self._write_stack, self.kill]
+        steps: list[Callable[[], object]] = [self.ask_for_stack, self.kill]
         due = time.monotonic() + _ASKED_SECONDS
         self.timed_out = TimedOutTask(sent, index, limit, steps, due)
         return due
@@ -412,9 +413,15 @@ class Worker:
             timed_out.due = now + _STACK_SECONDS
         return timed_out.due
 
-    def _write_stack(self) -> None:
+    def ask_for_stack(self) -> bool:
+        """Have the worker write its stack on its board; return whether it can."""
         if STACK_SIGNAL:
             self._signal(STACK_SIGNAL)
+        return bool(STACK_SIGNAL)
+
+    def take_stack(self) -> str:
+        """Return what it has written on its board since the last time."""
+        return self.board.take_stack()
 
     def _signal(self, number: int) -> None:
         try:
@@ -499,6 +506,8 @@ class Worker:
     def exit_reason(self) -> str:
         """Return in words how the process ended."""
         code = self.process.poll()
+        if self.ended_because:
+            return self.ended_because
         if isinstance(self.process, LastingProcess) and self.process.exit_words:
             return self.process.exit_words
         if code is None:
