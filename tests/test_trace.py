@@ -152,7 +152,7 @@ def test_a_generator_that_is_left(backend: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.json.gz"])
-def test_a_program_that_is_killed_leaves_a_file_that_parses(name: str, tmp_path: Path) -> None:
+def test_a_program_that_is_killed_leaves_what_was_written(name: str, tmp_path: Path) -> None:
     program = f"""
 import time
 from parallel_core import Parallel, delayed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import gzip
 import json
+import zlib
 from collections import Counter, defaultdict
 from decimal import Decimal
 from pathlib import Path
@@ -29,7 +30,11 @@ class Trace:
 
     def __init__(self, path: Path, is_complete: bool = True) -> None:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.name.endswith(".gz") else data).decode()
+        if path.name.endswith(".gz"):
+            data = gzip.decompress(data) if is_complete else zlib.decompressobj(31).decompress(data)
+        text = data.decode("utf-8", "strict" if is_complete else "ignore")
+        if not is_complete and not text.endswith("\n]\n"):  # it was killed while it wrote
+            text = text[: text.rindex(",\n")] + "\n]\n"
         self.events: list[dict[str, Any]] = json.loads(text, parse_float=Decimal)
         self.rows: dict[Row, str] = {}
         self._outer: dict[Row, list[tuple[int, int]]] = {}  # the slices that are within no other

@@ -8,8 +8,9 @@ r"""The file of a trace: a JSON array of events that is complete whenever it is 
                                                           └── the end; the next piece replaces it
 
 Each piece is written together with the end of the array. So a program that is killed leaves a file
-that parses. A compressed file is one gzip stream: the end is made by a copy of the compressor, and
-the compressor itself goes on.
+that parses, unless that happens in the middle of a piece; then Perfetto opens what is there of an
+array without an end. A compressed file is one gzip stream: the end is made by a copy of the
+compressor, and the compressor itself goes on.
 """
 
 from __future__ import annotations
