@@ -17,8 +17,8 @@ _NEEDED: dict[str, dict[str, Any]] = {
     "X": {"tid": int, "ts": Decimal, "dur": Decimal, "cat": str, "args": dict},
     "i": {"tid": int, "ts": Decimal, "cat": str, "args": dict, "s": str},
     "C": {"ts": Decimal, "args": dict},
-    "b": {"tid": int, "ts": Decimal, "cat": str, "id": str, "args": dict},
-    "e": {"tid": int, "ts": Decimal, "cat": str, "id": str, "args": dict},
+    "b": {"tid": int, "ts": Decimal, "cat": str, "id2": dict, "args": dict},
+    "e": {"tid": int, "ts": Decimal, "cat": str, "id2": dict, "args": dict},
     "s": {"tid": int, "ts": Decimal, "cat": str, "id": int},
     "f": {"tid": int, "ts": Decimal, "cat": str, "id": int, "bp": str},
 }
@@ -146,9 +146,9 @@ class Trace:
                 assert index >= 0 and at <= outer[index][1], event
 
     def _check_calls(self) -> None:
-        begun = [event["id"] for event in self.of("b")]
+        begun = [event["id2"]["local"] for event in self.of("b")]
         assert len(set(begun)) == len(begun)
-        assert sorted(event["id"] for event in self.of("e")) == sorted(begun)
+        assert sorted(event["id2"]["local"] for event in self.of("e")) == sorted(begun)
 
 
 def nanoseconds(microseconds: Any) -> int:

@@ -177,7 +177,7 @@ class TraceFile:
             self._compressor = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
         program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
         about = {"version": __version__, "began": strftime("%Y-%m-%dT%H:%M:%S%z")}
-        name = {"name": f"{program} (pid {self.pid})"}
+        name = {"name": program}
         self._put(
             "[\n"
             + ",\n".join(

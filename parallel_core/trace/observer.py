@@ -198,7 +198,7 @@ class TraceObserver:
         """Begin or end the bar of the call; those of several calls may overlap."""
         file.add(
             "calls",
-            f'{{"ph":"{phase}","cat":"call","id":"{self._number:#x}","pid":{self._pid},'
+            f'{{"ph":"{phase}","cat":"call","id2":{{"local":"{self._number:#x}"}},"pid":{self._pid},'
             f'"tid":{self._caller.tid},"ts":{_us(now)},"name":{_quoted(name or "call")},'
             f'"args":{args}}}',
         )
