@@ -18,6 +18,7 @@
             reduction      results of a call folded into one value
             output         what tasks print and log, on its way to the caller
             context        settings of the caller that apply inside tasks
+            insights       where the time of a call went, and what to do about it
             trace          a file of the events for viewers
             observe        events of a call, and their observers
             config         settings in force in this thread or async task
@@ -79,6 +80,8 @@ if TYPE_CHECKING:
     from parallel_core.errors import WorkerDiedError as WorkerDiedError
     from parallel_core.errors import WorkerExitError as WorkerExitError
     from parallel_core.executor.futures import get_executor as get_executor
+    from parallel_core.insights.report import Report as Report
+    from parallel_core.insights.report import last_report as last_report
     from parallel_core.observe.events import BatchAnswered as BatchAnswered
     from parallel_core.observe.events import BatchSubmitted as BatchSubmitted
     from parallel_core.observe.events import CallEnded as CallEnded
@@ -149,6 +152,8 @@ _HOMES = {
     "WorkerView": "observe.events",
     "WorkersSeen": "observe.events",
     "Progress": "observe.progress",
+    "Report": "insights.report",
+    "last_report": "insights.report",
     "Backend": "backends.base",
     "BackendError": "errors",
     "BackendUnavailable": "backends.base",

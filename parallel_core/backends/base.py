@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core import config
@@ -338,6 +339,12 @@ class Session(ABC):
     holds_tasks: bool = False
     #: Whether the workers are threads of this process.
     runs_here: bool = False
+    #: Seconds that `wait` has spent on reading what workers sent, in all.
+    reading_seconds: float = 0.0
+    #: When workers got ready that were started for this session, by slots; by `time.monotonic`.
+    ready_at: Mapping[int, float] = MappingProxyType({})
+    #: Slots of workers that have died, and the reasons.
+    deaths: Sequence[tuple[int, str]] = ()
     #: Function that returns the time in seconds; only a simulation has another one.
     clock: Callable[[], float] = staticmethod(time.monotonic)
 

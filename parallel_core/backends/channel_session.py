@@ -71,6 +71,8 @@ class ChannelSession(Session, Generic[W]):
         self._terms = CallTerms()
         self._fatal: BaseException | None = None  # why no task can be run any more
         self._failed_starts = FailedStarts(workers.n_wanted)
+        self.ready_at: dict[int, float] = {}
+        self.deaths: list[tuple[int, str]] = []
         self._closed: list[tuple[float, W]] = []  # those whose channel has ended, until when
         self._news: list[Completion] = []
         self._unshown: Exception | None = None  # why what tasks print cannot be shown
@@ -222,7 +224,9 @@ class ChannelSession(Session, Generic[W]):
         if self._setup is not None:
             again = self._setup.look(self._workers.all)
             seconds = again if seconds is None else min(again, seconds)
-        for worker, source, event in self._workers.poll(seconds):
+        events = self._workers.poll(seconds)
+        began = time.monotonic()
+        for worker, source, event in events:
             if source is Source.END:
                 self._lose(worker)
             elif source is Source.OUTPUT:
@@ -232,6 +236,7 @@ class ChannelSession(Session, Generic[W]):
                     self._flush(worker)
                 if event & ~select.POLLOUT:
                     self._read(worker)
+        self.reading_seconds += time.monotonic() - began
         if self._unshown is not None and not self._is_told:
             self._is_told = True
             raise self._unshown
@@ -408,6 +413,7 @@ class ChannelSession(Session, Generic[W]):
             self._take_answer(worker, message)
         elif isinstance(message, Ready):
             worker.ready = True
+            self.ready_at[worker.slot] = time.monotonic()
             self._failed_starts.count = 0
         elif isinstance(message, Expecting):
             self._workers.want_to_send(worker, worker.pass_descriptors())
@@ -536,6 +542,8 @@ class ChannelSession(Session, Generic[W]):
         self._fatal = self._fatal or fatal
         self._news += lost_batches(worker, death)
         self._tell_ended(worker, death.words)
+        if worker.timed_out is None:
+            self.deaths.append((worker.slot, death.words))
         self._workers.discard([worker])
         if is_ready:
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memmapping.folders import check_temp_folder
 from parallel_core import config
 from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style, WorkerOptions
-from parallel_core.backends.cores import threads_per_worker
+from parallel_core.backends.cores import cpu_count, threads_per_worker
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.nesting import settings_of_tasks
 from parallel_core.calls.pre_dispatch import resolve_pre_dispatch
@@ -29,6 +29,7 @@ from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.source import expected_length
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.errors import warn_caller
+from parallel_core.insights.record import CallRecord
 from parallel_core.observe.events import CallEnded, CallStarted, Emit, Looks, Observer, emit_to
 from parallel_core.observe.reporting import find_reporter
 from parallel_core.serialization.definitions import Definitions
@@ -59,6 +60,9 @@ class Dispatch(Protocol):
 
     def chunks(self) -> Iterator[list[Any]]:
         """Yield results as they come."""
+
+    def sum_up(self) -> None:
+        """Put into the record of the call what was counted elsewhere."""
 
     def abandon(self) -> None:
         """End the call now, and stop what still runs."""
@@ -107,6 +111,20 @@ class Call:
         self._dispatch: Dispatch | None = None
         self._counters = Counters()
         self._error: BaseException | None = None
+        self._record: CallRecord | None = None
+
+    @property
+    def record(self) -> CallRecord | None:
+        """The record of the call, from its start on."""
+        record = self._record
+        if record is not None and self._dispatch is not None:
+            self._complete(record, self._dispatch)
+        return record
+
+    def _complete(self, record: CallRecord, dispatch: Dispatch) -> None:
+        """Put into the record how far the call is."""
+        dispatch.sum_up()
+        _, record.completed, record.total = self.counters
 
     @property
     def counters(self) -> Counters:
@@ -128,8 +146,14 @@ class Call:
         if self._trace is not None:
             self._trace.open()
         n_jobs = spec.effective_n_jobs()
-        self._began = monotonic()
+        self._began = began = monotonic()
         backend, session = self._place(n_jobs)
+        record = self._record = CallRecord(backend.name, n_jobs, self._label, began)
+        record.is_stream = not self.is_list
+        record.is_local = backend.opens_files or backend.runs_here
+        record.starting = monotonic() - began
+        if session is not None and session.runs_here:
+            record.begin_here()
         if self._emit is not None:
             total = expected_length(self._tasks)
             self._emit(CallStarted(self._number, backend.name, n_jobs, self._label, total))
@@ -156,6 +180,7 @@ class Call:
             context_items=self._context_items(backend, seeded, settings),
             emit=self._emit,
             looks=self._looks,
+            record=record,
             call=self._number,
             is_live=isinstance(self._tasks, TaskQueue) and self._tasks.answers_each,
         )
@@ -230,6 +255,12 @@ class Call:
     def close(self, is_complete: bool = False) -> None:
         """End the call: with all its results, or by stopping what still runs."""
         self._counters = self.counters
+        record = self.record
+        if record is not None and record.end():
+            from parallel_core.insights.machine import look_at_workers
+
+            record.cores = cpu_count()
+            look_at_workers(record)
         dispatch, self._dispatch = self._dispatch, None  # keep its figures, not its results
         self._tasks = ()
         resumed = 0
@@ -245,6 +276,8 @@ class Call:
                     attach(error, dispatch.outcomes.partial()[0], None)
                 raise
             finally:
+                if record is not None:
+                    record.resumed = resumed
                 if self._emit is not None:
                     emit, self._emit = self._emit, None
                     _, completed, total = self._counters

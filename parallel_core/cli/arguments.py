@@ -100,6 +100,7 @@ class MapOptions(NamedTuple):
     traceback: bool
     progress: bool
     trace: str | None
+    report: bool
 
 
 class InfoOptions(NamedTuple):
@@ -235,6 +236,8 @@ def _add_map_arguments(parser: argparse.ArgumentParser) -> None:
     add("--progress", action="store_true", help=text)
     text = "write what happened when to FILE, for viewers such as ui.perfetto.dev"
     add("--trace", metavar="FILE", help=text)
+    text = "say on stderr, at the end, where the time went and what to do about it"
+    add("--report", action="store_true", help=text)
     add("--traceback", action="store_true", help="show the traceback of each error that is named")
 
 

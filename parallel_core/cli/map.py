@@ -37,6 +37,7 @@ from parallel_core.parallel.runner import Runner
 if TYPE_CHECKING:
     from parallel_core import TaskFailure
     from parallel_core.calls.spec import CallSpec
+    from parallel_core.insights.record import CallRecord
     from parallel_core.tasks.delayed import Task
 
 #: How errors begin of functions that had expected something else than a string.
@@ -134,6 +135,8 @@ class _Run:
                 is_complete = True
             finally:
                 call.close(is_complete)
+                if self._options.report:
+                    _report(call.record)
         except LineFailed as error:
             self._show(error.failure)
             return ExitCode.FAILED
@@ -205,6 +208,14 @@ class _Run:
             self._has_hinted = True
         if self._options.traceback and sys.stderr is not None:
             print(failure.traceback, end="", file=sys.stderr, flush=True)
+
+
+def _report(record: CallRecord | None) -> None:
+    """Say where the time went."""
+    if record is not None and sys.stderr is not None:
+        from parallel_core.insights.report import Report
+
+        print(Report(record), file=sys.stderr, flush=True)
 
 
 def _write(data: bytes, stream: IO[bytes]) -> None:

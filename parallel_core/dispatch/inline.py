@@ -56,6 +56,9 @@ class InlineLoop:
     def start(self) -> None:
         """Do nothing: a task runs when its result is wanted."""
 
+    def sum_up(self) -> None:
+        """Do nothing: there are no workers, and nothing is counted for each task."""
+
     def abandon(self) -> None:
         """Let the caller's generator clean up; nothing else is running."""
         if self._told is not None:

@@ -40,6 +40,7 @@ from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Action
 from parallel_core.dispatch.sizing import BatchSizer
 from parallel_core.dispatch.source import ResolvedTask, TaskSource, known_length
+from parallel_core.dispatch.tally import Tally
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.dispatch.window import Window
 from parallel_core.errors import add_note
@@ -105,6 +106,8 @@ class BatchLoop:
         self._source = TaskSource(
             outcomes.look_up(tasks), builder, self._sizer, self._clock, self._live
         )
+        outcomes.record.is_held = builds_held
+        self._tally = Tally(session, self._source, builder, limits)
         self._is_windowed = not (self._answers_each or outcomes.is_list)
         self._window = Window(limits, self._is_windowed)
         self._deepest_queue = 1 if self._one_task_per_batch else 2  # batches at one worker
@@ -180,6 +183,10 @@ class BatchLoop:
         if error is not None and failure is not None:
             words = f"{type(error).__name__}: {error}"
             add_note(failure, f"the iterable of tasks raised as it was closed: {words}")
+
+    def sum_up(self) -> None:
+        """Put into the record what has been counted elsewhere."""
+        self._tally.sum_up(self.outcomes.record)
 
     def _begin(self) -> None:
         """Tell the session what the tasks will need."""
@@ -389,6 +396,7 @@ class BatchLoop:
             self._fail(failed.error)
         seconds = self._clock() - began
         self._sizer.handed_over(seconds + self._session.handover_seconds)
+        self.outcomes.record.submit(began, seconds, batch.size, batch.nbytes)
         if self.outcomes.emit is not None:
             number, name = self.outcomes.call, batch.function_name()
             self.outcomes.emit(
@@ -469,27 +477,30 @@ class BatchLoop:
     def _take_news(self, seconds: float | None) -> None:
         if self._look_again != NEVER and self._clock() >= self._look_again:
             self._look()
-        emit = self.outcomes.emit
-        began = self._clock() if emit is not None else 0.0
+        emit, began = self.outcomes.emit, self._clock()
         try:
             news = self._session.wait(seconds)
         except SessionFailed as failed:
             self._fail(failed.error)
             return
+        now = self._clock()
+        self.outcomes.record.polling += now - began
         if emit is not None and seconds != 0.0:  # it did not just look
-            ended = self._clock()
-            emit(CallerWaited(self.outcomes.call, ended - began, ended))
+            emit(CallerWaited(self.outcomes.call, now - began, now))
         if news is None:
             raise broken(self._session, "wait", "returned nothing; it must return completions")
-        self._record(news)
+        self._record(news, now)
 
-    def _record(self, news: Sequence[Completion]) -> None:
+    def _record(self, news: Sequence[Completion], now: float) -> None:
         """Take in results, then judge failures in their order, then close the finished batches."""
-        outcomes = self.outcomes
+        outcomes, record = self.outcomes, self.outcomes.record
         failed: list[tuple[Failure, Completion]] = []
         for completion in news:
             if completion.seconds:
-                self._sizer.record(completion.tasks, completion.seconds, completion.nbytes)
+                tasks, seconds = completion.tasks, completion.seconds
+                self._sizer.record(tasks, seconds, completion.nbytes)
+                answer = now, completion.worker, completion.first, tasks, seconds, completion.times
+                record.take(answer, completion.batch)
             outcomes.take(completion)
             if outcomes.failure is not None and not self._is_over:
                 self._fail(outcomes.failure)

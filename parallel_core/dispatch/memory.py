@@ -37,12 +37,15 @@ class MemoryGate:
         self._looked = 0.0
         self._lacks = False
         self._waits_since: float | None = None  # closed, and no task runs
+        self.seconds = 0.0  #: for which it was closed
 
     def hold(self, at_work: int) -> bool:
         """Whether to hold back; raise `LowMemoryError` after too long with nothing `at_work`."""
         now = time.monotonic()
         if now - self._looked < _LOOK_SECONDS:
             return self._lacks
+        if self._lacks:
+            self.seconds += now - self._looked
         self._looked = now
         free = free_memory()
         self._lacks = free is not None and free < self._threshold

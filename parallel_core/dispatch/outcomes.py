@@ -27,6 +27,7 @@ from parallel_core.dispatch.delivery import ListDelivery, delivery_for
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.dispatch.policy import Action, Policy, Verdict
 from parallel_core.dispatch.task_queue import TaskQueue
+from parallel_core.insights.record import CallRecord
 from parallel_core.observe.events import (
     BatchAnswered,
     Emit,
@@ -62,6 +63,7 @@ class Outcomes:
         context_items: Sequence[ContextItem] = (),
         emit: Emit | None = None,
         looks: Looks = NO_LOOKS,
+        record: CallRecord | None = None,
         call: int = 0,
         is_live: bool = False,
     ) -> None:
@@ -72,6 +74,8 @@ class Outcomes:
         self.stop_when = stop_when
         self.emit = emit
         self.looks = looks  #: how often observers want to know more
+        #: What is counted in any case.
+        self.record = CallRecord("", 1, "", 0.0) if record is None else record
         self.call = call  #: its number, for events
         #: Looks for a dashboard, and has it be told of the call from then on.
         self.find_listener: Callable[[], None] | None = None
@@ -212,9 +216,11 @@ class Outcomes:
         position, error = failure
         verdict = self.policy.judge(failure, may_retry)
         if verdict.action is Action.RETRY:
+            self.record.retried += 1
             if self.emit is not None:
                 self.emit(TaskRetried(self.call, position, error, verdict.seconds))
             return verdict
+        self.record.failed += 1
         if self.emit is not None:
             self.emit(TaskFailed(self.call, position, error))
         if verdict.action is Action.RAISE:

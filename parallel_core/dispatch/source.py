@@ -56,6 +56,7 @@ class TaskSource:
         self._clock = clock
         self.resolved: deque[ResolvedTask] = deque()  #: pulled, for others to take from here
         self.position = 0  #: the number of tasks that were pulled
+        self.seconds = 0.0  #: that pulling them took, encoding included
         self.exhausted = False
 
     def pull(self, most: int) -> Batch | None:
@@ -100,7 +101,9 @@ class TaskSource:
         if not pulled:
             return None
         self.position += pulled
-        self._sizer.pulled(pulled, self._builder.nbytes, self._clock() - began)
+        seconds = self._clock() - began
+        self.seconds += seconds
+        self._sizer.pulled(pulled, self._builder.nbytes, seconds)
         return self._builder.finish(pulled)
 
     def _resolve(self, ended: _NotEncoded) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from parallel_core.dispatch.interruption import Interruption
     from parallel_core.dispatch.policy import TaskFailure
+    from parallel_core.insights.record import CallRecord
+    from parallel_core.insights.report import Report
     from parallel_core.observe.events import Observer
     from parallel_core.observe.progress import ProgressLike
     from parallel_core.parallel.asynchronous import Background, BackgroundCall
@@ -98,6 +100,7 @@ class Runner:
         self._batch_size = batch_size
         self._call: Call | None = None
         self._counters = Counters()
+        self._record: CallRecord | None = None
         self._messages: Messages | None = None
         self._generator: weakref.ref[Generator[Any, None, None]] | None = None
         self._background: Background | None = None
@@ -195,6 +198,36 @@ class Runner:
         if self._messages is not None:
             self._messages.progress(self.n_completed_tasks, self.n_tasks)
 
+    def report(self) -> Report:
+        """Return where the time of the last call went, and what to do about it.
+
+        Every call is recorded, at no cost that could be felt. During a call whose results are taken
+        one by one, the report is about the call so far. See :doc:`/howto/why-slow`.
+
+        Returns
+        -------
+        Report
+            Print it, or read it as a mapping. In a notebook it is shown with a picture.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no call yet.
+
+        Examples
+        --------
+        >>> from parallel_core import Parallel, delayed
+        >>> parallel = Parallel(n_jobs=2)
+        >>> total = sum(parallel(delayed(abs)(x) for x in range(-3, 3)))
+        >>> report = parallel.report()
+        >>> report["tasks"], report["failed"], report["backend"]
+        (6, 0, 'processes')
+        """
+        from parallel_core.insights.report import report_of
+
+        record = self._record if self._call is None else self._call.record
+        return report_of(record, "make a call of this Parallel object first")
+
     def __enter__(self) -> Self:
         self._resources.is_kept = True
         return self
@@ -257,6 +290,7 @@ class Runner:
     def _end(self, call: Call) -> None:
         """Let go of a call that was closed."""
         self._counters = call.counters
+        self._record = call.record
         self._call = None
 
     def _in_background(self, tasks: Iterable[Any], return_as: ReturnAs) -> BackgroundCall:

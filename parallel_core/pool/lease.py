@@ -20,6 +20,7 @@ from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec
 from parallel_core.context.item import ContextItem
 from parallel_core.errors import warn_caller
+from parallel_core.insights.record import CallRecord
 from parallel_core.pool.async_result import as_raised
 
 _logger = logging.getLogger("parallel_core.pool")
@@ -54,6 +55,7 @@ class PoolWorkers:
 
     def __init__(self) -> None:
         self.exit_results: list[Any] = []
+        self.record: CallRecord | None = None  #: of the map that ended last
         self._turn = threading.Condition()
         self._holder: Holder | None = None
         self._resources: CallResources | None = None

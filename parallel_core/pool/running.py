@@ -63,6 +63,7 @@ class Run:
                 found: list[Any] = self._call.run()
             except BaseException as error:
                 self._fail(error)
+            self._workers.record = self._call.record
             self._call = None
             self._close(True)
         return found
@@ -104,6 +105,7 @@ class Run:
         try:
             if call is not None:
                 call.close(is_complete)
+                self._workers.record = call.record
             if not (self._keeps and is_complete):
                 self._workers.stop()
         finally:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from parallel_core.insights.report import Report
+
     StartMethod = Literal["fork", "forkserver", "spawn", "threading", "processes", "loky", "mpi"]
     Init = Callable[..., object]
 
@@ -529,6 +531,33 @@ class WorkerPool:
     def print_insights(self) -> None:
         """Print what `get_insights` returns, as a report."""
         print(NOTHING if self._insights is None else self._insights.report())
+
+    def report(self) -> Report:
+        """Return where the time of the last map went, and what to do about it.
+
+        Every map is recorded; `enable_insights` is not needed. See :doc:`/howto/why-slow`.
+
+        Returns
+        -------
+        Report
+            Print it, or read it as a mapping. In a notebook it is shown with a picture.
+
+        Raises
+        ------
+        RuntimeError
+            If no map has ended yet.
+
+        Examples
+        --------
+        >>> from parallel_core import WorkerPool
+        >>> with WorkerPool(n_jobs=2) as pool:
+        ...     _ = pool.map(abs, range(-5, 0))
+        >>> pool.report()["tasks"]
+        5
+        """
+        from parallel_core.insights.report import report_of
+
+        return report_of(self._workers.record, "no map of this pool has ended")
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
+from time import monotonic
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ Slimmed = tuple[Any, dict[str, Any], bytes]
 #: For callable objects of some types: what returns this form of a task, where there is one.
 slimmers: dict[type, Callable[[Any, dict[str, Any]], Slimmed | None]] = {}
 
+_SMALL_PICKLE = 1 << 14  # bytes; a smaller one is not measured each time
 _FLAT = 64  # items of a list that is copied; looking at more takes as long as pickling them
 _FLAT_NBYTES = 1 << 12  # of text and bytes in it
 _LEARNED = 1000  # types remembered; a program may make more
@@ -63,7 +65,13 @@ class BatchBuilder:
         self._by_name = True
         self._connects = False
         self._arrays: ArrayReducer | None = None
-        self._repeats = RepeatedArguments()
+        self.repeats = RepeatedArguments()
+        #: Seconds of pickling arguments. Where these are small, a task of each batch is measured.
+        self.seconds = 0.0
+        self.shared_nbytes = 0  #: how much memory was copied to be shared, in all
+        self._measured = 0  # tasks of this batch, and their seconds
+        self._measured_seconds = 0.0
+        self._encode: Callable[[tuple[Any, ...], dict[str, Any]], None] = self._add_measured
         self._runs: list[Run] = []
         self._used: dict[int, Definition] = {}
         self.nbytes = 0
@@ -89,6 +97,8 @@ class BatchBuilder:
         self._connects = "multiprocessing.connection" in sys.modules
         self._arrays = self._definitions.arrays
         self.arity = PICKLED  # so that the first task goes through `add`
+        self._measured, self._measured_seconds = 0, 0.0
+        self._encode = self._add_measured
 
     def settle(self) -> None:
         """Note that there are no more tasks.
@@ -110,6 +120,9 @@ class BatchBuilder:
     def finish(self, size: int) -> Batch:
         """Return the batch of the `size` tasks added since `begin`."""
         self._used.update(self._definitions.needed)
+        if self._measured:
+            tasks = sum(len(payload) for _, arity, payload in self._runs if arity == PICKLED)
+            self.seconds += self._measured_seconds * tasks / self._measured
         batch = Batch(self._start, size, self._runs, self._used, self.nbytes)
         if self._arrays is not None and self._arrays.uses:
             batch.uses, self._arrays.uses = self._arrays.uses, []
@@ -130,7 +143,12 @@ class BatchBuilder:
         """
         if function is not self.function or not (self.watch is None or self.watch()):
             if not is_definable(function):
-                self._add_with_function(function, args, kwargs)
+                if self._measured:
+                    self._add_with_function(function, args, kwargs)
+                else:
+                    began = monotonic()
+                    self._add_with_function(function, args, kwargs)
+                    self._note_measured(monotonic() - began)
                 return
             self._define(function, args, kwargs)
         self.add_arguments(args, kwargs)
@@ -143,7 +161,7 @@ class BatchBuilder:
         if nbytes < 0:
             if self.arity != PICKLED or self._run_token != self.token or not self._runs:
                 self._open(self.token, PICKLED)
-            self._add_pickled(args, kwargs)
+            self._encode(args, kwargs)
             return
         arity = len(args)
         if arity != self.arity or self._run_token != self.token or not self._runs:
@@ -153,6 +171,18 @@ class BatchBuilder:
             self.payload += args
         else:
             self.payload.append(None)
+
+    def _add_measured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Do as `_add_pickled`, and measure how long it takes."""
+        nbytes, began = self.nbytes, monotonic()
+        self._add_pickled(args, kwargs)
+        self._note_measured(monotonic() - began)
+        if self.nbytes - nbytes < _SMALL_PICKLE:
+            self._encode = self._add_pickled
+
+    def _note_measured(self, seconds: float) -> None:
+        self._measured += 1
+        self._measured_seconds += seconds
 
     def _add_pickled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._arrays is None and may_hold_arrays():
@@ -176,13 +206,14 @@ class BatchBuilder:
         self._append(data)
         if len(data) >= LARGE:
             self._definitions.renew_pickler()
-            self._repeats.note(self.function, args, kwargs, len(data))
+            self.repeats.note(self.function, args, kwargs, len(data))
 
     def _append(self, data: bytes) -> None:
         """Add the pickle of a task, with the buffers that belong to it."""
         arrays = self._arrays
         if arrays is not None and arrays.copied_nbytes:
             self.nbytes += arrays.copied_nbytes
+            self.shared_nbytes += arrays.copied_nbytes
             arrays.copied_nbytes = 0
         if arrays is not None and arrays.buffers:
             self.payload.append((data, arrays.buffers))
