@@ -25,6 +25,12 @@ from memmapping import share
 from parallel_core import Parallel, delayed
 from parallel_core.backends.cores import cpu_count
 from parallel_core.dispatch import memory
+from parallel_core.insights import advice as rules
+from parallel_core.insights.figures import Figures, figures_of
+from parallel_core.insights.record import CallRecord
+from parallel_core.observe.events import TaskTimes
+from parallel_core.serialization.batch import Batch
+from parallel_core.serialization.definitions import Definition
 
 #: What measures time may be wrong once on a busy machine, never that often.
 ATTEMPTS = 6
@@ -119,10 +125,14 @@ def test_a_slow_consumer(seconds: float) -> None:
 @pytest.mark.skipif(cpu_count() < 2, reason="a single processor is shared in any case")
 def test_threads_that_take_turns() -> None:
     for _ in range(ATTEMPTS):
-        said = advice(count, [(400_000,)] * 20, prefer="threads")
-        if any("interpreter's lock" in sentence for sentence in said):
+        with Parallel(n_jobs=2, prefer="threads") as parallel:
+            began = time.process_time()
+            parallel(delayed(count)(400_000) for _ in range(20))
+            seconds, report = time.process_time() - began, parallel.report()
+        if seconds > 0.7 * report["seconds"]:
+            assert_some(report.advice, "2 threads used", "the interpreter's lock")
             return
-    pytest.fail(str(said))
+    pytest.skip("other programs leave less than one processor")
 
 
 def test_threads_that_wait() -> None:
@@ -239,15 +249,18 @@ def test_no_advice_for_a_moment() -> None:
 
 
 def test_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    until = time.monotonic() + 0.5
+    until = 0.0
 
     def free() -> int:
         return 0 if time.monotonic() < until else 1 << 40
 
     monkeypatch.setattr(memory, "free_memory", free)
-    said = advice(abs, [(x,) for x in range(10)], min_free_memory="1G")
-    assert_some(said, "held back", "min_free_memory")
-    assert_none(advice(wait, [(0.1,)] * 2, min_free_memory="1G"), "held back")
+    with Parallel(n_jobs=2, min_free_memory="1G") as parallel:
+        parallel(delayed(wait)(0.1) for _ in range(2))
+        assert_none(parallel.report().advice, "held back")
+        until = time.monotonic() + 0.6
+        parallel(delayed(wait)(0.0) for _ in range(2))
+        assert_some(parallel.report().advice, "held back", "min_free_memory")
 
 
 @pytest.mark.fresh_workers
@@ -269,3 +282,47 @@ def test_advice_in_a_block() -> None:
 
 def test_spinning_tasks_are_not_said_to_wait() -> None:
     assert_none(advice(spin, [(0.02,)] * 20), "iterable")
+
+
+def recorded(workers: list[tuple[float, float]], **known: Any) -> Figures:
+    """Return the figures of a call of one second, in which each worker had one task."""
+    record = CallRecord("threading", len(workers), "", 100.0)
+    record.ended, record.n_workers, record.cores = 101.0, len(workers), 8
+    for slot, (began, ended) in enumerate(workers):
+        times = TaskTimes(1, 100.0 + ended)
+        answer = 100.0 + ended, slot, slot, 1, ended - began, times
+        record.take(
+            answer, Batch(slot, 1, [(0, 0, [None])], {0: Definition(0, abs, b"", (), None)})
+        )
+    for name, value in known.items():
+        setattr(record, name, value)
+    return figures_of(record)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_said"), [(1.0, True), (0.05, False), (0.4, False), (3.8, False)]
+)
+def test_threads_by_what_they_have_computed(seconds: float, is_said: bool) -> None:
+    figures = recorded([(0.0, 1.0)] * 4, runs_here=True, processor_seconds=seconds)
+    assert (rules.held_lock(figures) is not None) is is_said
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "is_said"),
+    [((7, 0.9), 8, True), ((7, 0.0), 8, False), ((1, 0.9), 8, False), ((0, 0.0), 2, False)],
+)
+def test_threads_of_libraries_by_their_number(
+    threads: tuple[int, float], cores: int, is_said: bool
+) -> None:
+    figures = recorded([(0.0, 1.0)] * 4, library_threads=threads, cores=cores)
+    said = rules.library_threads(figures)
+    assert (said is not None) is is_said
+    if said is not None:
+        assert "each of 4 workers computes with 8 threads, on 8 cores" in said
+
+
+def test_the_end_by_when_workers_were_busy() -> None:
+    said = rules.slow_end(recorded([(0.0, 0.1), (0.0, 0.15), (0.0, 1.0)]))
+    assert said is not None and "850 ms, 85% of the time: task 2, abs()" in said
+    assert rules.slow_end(recorded([(0.0, 0.9), (0.0, 0.9), (0.0, 1.0)])) is None
+    assert rules.slow_end(recorded([(0.0, 1.0)])) is None

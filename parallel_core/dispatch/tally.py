@@ -47,8 +47,12 @@ class Tally:
         record.waiting = max(record.polling - record.reading, 0.0)
         record.n_workers = self._n_workers
         record.shared_nbytes = builder.shared_nbytes
-        if self._limits.gate is not None:
-            record.held_back = self._limits.gate.seconds
+        gate = self._limits.gate
+        if gate is not None:
+            from parallel_core.dispatch.memory import MemoryGate
+
+            if isinstance(gate, MemoryGate):
+                record.held_back = gate.seconds
         if builder.repeats.times:
             record.note_repeated(builder.repeats)
         if session.ready_at:

@@ -12,6 +12,7 @@ _TINY_SECONDS = 1e-4  # of a task
 _PULL_SECONDS = 2e-5  # of an item, from which it is not the loop that takes so long
 _MANY_NBYTES = 8 << 20
 _LEAST_TAIL = 0.2  # of the duration of a call
+_LONGER = 2.0  # than a task on average: a long one
 _ONE_CORE = 0.6, 1.4
 
 Rule = Callable[[Figures], "str | None"]
@@ -103,7 +104,7 @@ def slow_iterable(figures: Figures) -> str | None:
         return None
     if spent / tasks < _PULL_SECONDS:
         return None
-    idle = max(1, round(figures.share("waiting") * figures.n_workers))
+    idle = max(1, round(_idle(figures) * figures.n_workers))
     return (
         f"{idle} of {figures.n_workers} workers waited for the iterable of tasks: it takes "
         f"{duration_of(spent / tasks)} for an item, and a task takes "
@@ -250,7 +251,9 @@ def _tail(figures: Figures) -> tuple[float, str]:
     if seconds < _LEAST_TAIL * figures.seconds:
         return 0.0, ""
     for slow in figures.slowest:
-        if slow.ended >= last - 0.1 * seconds and slow.ended - slow.began >= 0.8 * seconds:
+        took = slow.ended - slow.began
+        is_longer = took >= _LONGER * figures.task_seconds
+        if is_longer and slow.ended >= last - 0.1 * seconds and took >= 0.8 * seconds:
             return seconds, f"task {slow.position}, {slow.call}"
     return 0.0, ""
 
