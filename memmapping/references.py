@@ -17,6 +17,7 @@ import mmap
 import os
 import stat
 import threading
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -46,6 +47,8 @@ class Mapped(NamedTuple):
 _mapped: WeakKeyDictionary[mmap.mmap, Mapped] = WeakKeyDictionary()
 _open: WeakValueDictionary[tuple[int, int, str], mmap.mmap] = WeakValueDictionary()
 _lock = threading.Lock()
+#: Where this host has files of another one, by path, device and inode there.
+_relocated: dict[tuple[str, int, int], Origin] = {}
 
 
 class Keeper:
@@ -92,6 +95,8 @@ def open_mapping(origin: Origin, nbytes: int, mode: str) -> mmap.mmap:
 
     A `StaleReferenceError` says that the file is not there any more, or not what it was.
     """
+    if _relocated:
+        origin = _relocated.get(origin[:3], origin)
     key = (origin.device, origin.inode, mode)
     with HeldSignals(), _lock:  # whose handlers may make a call, and come in here
         mapping = _open.get(key) if mode != "c" else None
@@ -122,6 +127,12 @@ def _map(origin: Origin, nbytes: int, mode: str) -> mmap.mmap:
         os.close(fd)
     remember(mapping, origin, mode)
     return mapping
+
+
+def relocate(places: Iterable[tuple[Any, Any]]) -> None:
+    """Note that files of another host are to be opened elsewhere; each origin as its fields."""
+    for there, here in places:
+        _relocated[Origin(*there)[:3]] = Origin(*here)
 
 
 def _open_file(origin: Origin, flags: int) -> int:

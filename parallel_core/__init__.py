@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from parallel_core.errors import CallCancelledError as CallCancelledError
     from parallel_core.errors import CallTimeoutError as CallTimeoutError
     from parallel_core.errors import ContextError as ContextError
+    from parallel_core.errors import EngineError as EngineError
     from parallel_core.errors import InitializerError as InitializerError
     from parallel_core.errors import InvalidTaskError as InvalidTaskError
     from parallel_core.errors import JournalError as JournalError
@@ -161,6 +162,7 @@ _HOMES = {
     "CallTimeoutError": "errors",
     "Completion": "backends.base",
     "ContextError": "errors",
+    "EngineError": "errors",
     "FuturesBackend": "backends.futures",
     "InitializerError": "errors",
     "InvalidTaskError": "errors",

@@ -61,6 +61,10 @@ class CallCancelledError(ParallelError):
     """
 
 
+class EngineError(ParallelError, ConnectionError):
+    """An engine such as dask or ray gives no workers; the message says why, and what to do."""
+
+
 class InvalidTaskError(ParallelError, TypeError):
     """An item of the iterable is not a delayed call ``(function, args, kwargs)``."""
 

@@ -396,10 +396,10 @@ class TestInItsPlace:
             parallel([])
         assert list(first) == [1, 2]
 
-    def test_dask_is_known(self) -> None:
+    def test_dask_is_ours(self) -> None:
         pytest.importorskip("distributed")
-        with pytest.raises(ValueError, match="create a Dask Client"):
-            joblib.parallel_config(backend="dask")
+        with joblib.parallel_config(backend="dask"):
+            assert type(parallel_core.get_active_backend()[0]).__name__ == "DaskBackend"
 
     def test_twice(self) -> None:
         install()

@@ -17,10 +17,12 @@ from parallel_core import (
     effective_n_jobs,
     get_active_backend,
     parallel_config,
+    register_parallel_backend,
 )
 from parallel_core.errors import PerformanceWarning, WorkerDiedError
 
 PUBLISHED = ("dask", "ipyparallel")
+JOBLIBS_DASK = "dask of joblib"  # "dask" is a backend of ours
 
 
 @pytest.fixture(scope="module", params=PUBLISHED)
@@ -36,12 +38,13 @@ def engine(
 
 def dask_engine() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
-    pytest.importorskip("joblib")  # whose backend it is
+    theirs = pytest.importorskip("joblib._dask")
+    register_parallel_backend(JOBLIBS_DASK, theirs.DaskDistributedBackend)
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     )
     with cluster, distributed.Client(cluster):
-        yield "dask", {}
+        yield JOBLIBS_DASK, {}
 
 
 def ipyparallel_engine(folder: Path) -> Iterator[Any]:
@@ -124,7 +127,8 @@ def test_calls_within_tasks(parallel: Parallel, engine: Any) -> None:
         )
 
     got = parallel(delayed(outer)(x) for x in range(5))
-    name = {"dask": "DaskDistributedBackend", "ipyparallel": "ThreadingBackend"}[engine[0]]
+    names = {JOBLIBS_DASK: "DaskDistributedBackend", "ipyparallel": "ThreadingBackend"}
+    name = names[engine[0]]
     assert got == [(name, [x**y for y in range(4)]) for x in range(5)]
 
 
@@ -132,7 +136,7 @@ def test_calls_within_tasks(parallel: Parallel, engine: Any) -> None:
 @pytest.mark.parametrize("engine", ["dask"], indirect=True)
 def test_scattering_is_not_silently_left_out() -> None:
     with pytest.warns(PerformanceWarning, match=r"scatter has no effect.*joblib's own Parallel"):
-        parallel_config(backend="dask", scatter=[np.ones(3)]).unregister()
+        parallel_config(backend=JOBLIBS_DASK, scatter=[np.ones(3)]).unregister()
 
 
 def test_what_the_engine_itself_raises(parallel: Parallel, engine: Any) -> None:
@@ -143,15 +147,15 @@ def test_what_the_engine_itself_raises(parallel: Parallel, engine: Any) -> None:
     with pytest.raises(Exception, match="takes from 1 to 2 positional arguments"):
         parallel(delayed(id)(Unpicklable()) for _ in range(3))
     assert parallel(delayed(abs)(-i) for i in range(3)) == [0, 1, 2]
-    if engine[0] == "dask":
-        with parallel_config(backend="dask", no_such_option=1):
+    if engine[0] == JOBLIBS_DASK:
+        with parallel_config(backend=JOBLIBS_DASK, no_such_option=1):
             with pytest.raises(WorkerDiedError, match="no_such_option"):
                 Parallel()(delayed(abs)(-i) for i in range(3))
 
 
 def test_their_executors(engine: Any) -> None:
     name, params = engine
-    if name == "dask":
+    if name == JOBLIBS_DASK:
         executor = pytest.importorskip("distributed").get_client().get_executor()
     else:
         executor = params["view"].executor

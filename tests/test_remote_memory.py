@@ -78,7 +78,7 @@ def test_a_consumer_at_rest_holds_no_task_up(reads: list[int], tmp_path: Path) -
 
 
 def test_where_reading_is_refused_results_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_memory, "_is_refused", False)
+    monkeypatch.setattr(remote_memory.of_own_workers, "is_granted", True)
     refused = mock.Mock(side_effect=PermissionError(errno.EPERM, "refused"))
     monkeypatch.setattr(remote_memory, "_reader", lambda: refused)
     for _ in range(2):
@@ -94,7 +94,7 @@ from parallel_core import Parallel, delayed
 from parallel_core.workers import remote_memory
 from result_tasks import filled
 results = Parallel(2)(delayed(filled)(n) for n in range(6))
-print([float(result[-1]) for result in results], remote_memory._is_refused)
+print([float(result[-1]) for result in results], not remote_memory.of_own_workers.is_granted)
 """
 
 
@@ -160,4 +160,4 @@ def test_what_cannot_be_read_is_an_error() -> None:
     source = np.frombuffer(b"0123456789abcdef", "B")
     start = source.__array_interface__["data"][0]
     read_memory(os.getpid(), [(start + 8, 8), (start, 8)], memory)
-    assert bytes(memory) == b"89abcdef01234567" and not remote_memory._is_refused
+    assert bytes(memory) == b"89abcdef01234567" and remote_memory.of_own_workers.is_granted

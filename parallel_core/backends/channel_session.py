@@ -135,11 +135,20 @@ class ChannelSession(Session, Generic[W]):
             is_free = worker is not None and not worker.sent and not worker.leaving
             if not is_free and self._workers.is_short:
                 worker = self._replace() or worker
-            if worker is None:
-                assert self._fatal is not None
-                raise SessionFailed(self._fatal)
-            if self._send(worker, batch):
+            if self._send(worker or self._await_worker(), batch):
                 return
+
+    def _await_worker(self) -> W:
+        """Return the next worker that comes, where there is none at the moment."""
+        if self._fatal is None:
+            try:
+                fresh = self._workers.start()
+            except WorkerStartError as error:
+                self._fatal = died(f"there is no worker any more, and no other comes: {error}")
+            else:
+                self._welcome(fresh)
+                return fresh
+        raise SessionFailed(self._fatal)
 
     def _send(self, worker: W, batch: Batch, is_directed: bool = False) -> bool:
         """Send `batch` to `worker`, prepared for it; return whether that was still there."""
@@ -178,15 +187,22 @@ class ChannelSession(Session, Generic[W]):
                 words = f"the last worker process is gone, and no other starts: {error}"
                 self._fatal = died(words)
             return None
+        self._welcome(fresh)
+        return fresh
+
+    def _welcome(self, fresh: W) -> None:
+        """Begin with a worker that has come in the middle of a call."""
         if self._lifespan is not None:
             fresh.allow(self._lifespan)
         self._tell_started(fresh)
-        return fresh
 
     def steal(self, task_seconds: float) -> tuple[list[Batch], float]:
         """Take from the worker that has the most, in time, of what it has not started."""
         if self._setup is not None and self._setup.keeps_order:
             return [], NEVER
+        for worker in self._workers.all:
+            if worker.is_limited and (taken := worker.taken()):
+                return taken, NEVER
         now = time.monotonic()
         least = WORTH_SECONDS
         if not any(worker.ready and not worker.sent for worker in self._workers.all):
@@ -231,6 +247,8 @@ class ChannelSession(Session, Generic[W]):
                 self._lose(worker)
             elif source is Source.OUTPUT:
                 self._read_output(worker)
+            elif source is Source.START:
+                self._welcome(worker)
             else:
                 if event & select.POLLOUT:
                     self._flush(worker)
@@ -280,6 +298,8 @@ class ChannelSession(Session, Generic[W]):
                 try:
                     if source is Source.OUTPUT:
                         self._read_output(worker)
+                        continue
+                    if source is Source.START:
                         continue
                     if event & select.POLLOUT:
                         self._flush(worker)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -44,6 +43,12 @@ def _mpi() -> Backend:
     return MpiBackend()
 
 
+def _dask(**params: Any) -> Backend:
+    from parallel_core.backends.cluster.dask import DaskBackend
+
+    return DaskBackend(**params)
+
+
 _factories: dict[str, Factory] = {
     "processes": _processes,
     "threading": ThreadingBackend,
@@ -54,6 +59,10 @@ _factories: dict[str, Factory] = {
 }
 _default = "processes"
 _BUILT_IN = dict(_factories)
+_ENGINES: dict[str, Factory] = {"dask": _dask}  # built in as well, and with parameters
+_factories.update(_ENGINES)
+#: Modules whose backends ours of the same name stand for.
+_REPLACED = ("joblib._parallel_backends", "joblib._dask", "ray.util.joblib.ray_backend")
 _STATELESS = (_processes, ThreadingBackend, SequentialBackend, _loky, _mpi)
 _made: dict[str, Backend] = {}
 _replaced: ModuleType | None = None  # joblib.parallel, when we stand in its place
@@ -185,13 +194,8 @@ def _find_factory(name: str) -> Factory | None:
 
 
 def _factory_of_joblib(name: str) -> Factory | None:
-    """Return what others have registered with joblib, where joblib is in use, and its "dask"."""
+    """Return what others have registered with joblib, where joblib is in use."""
     joblib = loaded("joblib.parallel")
-    if joblib is None and name == "dask":
-        try:
-            joblib = import_module("joblib.parallel")
-        except ImportError:
-            return None
     if joblib is None:
         return None
     known = joblib.BACKENDS
@@ -202,7 +206,7 @@ def _factory_of_joblib(name: str) -> Factory | None:
     home = getattr(found, "__module__", "")
     if home == "parallel_core.bridge.backend":
         return None  # this would be a circle
-    if home == "joblib._parallel_backends" and name in _factories:
+    if home in _REPLACED and name in _factories:
         return None  # ours of that name is meant
     return found
 

@@ -10,7 +10,8 @@ def shutdown_workers() -> int:
     """End the idle workers of this process now, and free their memory.
 
     Shared memory that is kept for the arrays of the next call is freed as well. Running calls keep
-    their workers and memory. The next call starts new workers. If the backend ``"loky"`` was used,
+    their workers and memory. The next call starts new workers. Idle workers on engines such as dask
+    end as well, and so does a local cluster that was started for them. If ``"loky"`` was used,
     loky's reusable executor is shut down, too, unless it is running tasks.
 
     Returns
@@ -30,6 +31,12 @@ def shutdown_workers() -> int:
     if loky is not None:
         loky.LokyBackend.shutdown()
     ended = end_idle_workers()
+    teams = loaded("parallel_core.backends.cluster.teams")
+    if teams is not None:
+        ended += teams.end_remote_workers()
+    dask = loaded("parallel_core.backends.cluster.dask")
+    if dask is not None:
+        dask.close_dask()
     store = loaded("memmapping.store")
     if store is not None:
         store.free_kept_memory()

@@ -76,7 +76,10 @@ class WorkerHandle(Protocol):
         """Have it start no further task."""
 
     def steal(self, keep: int) -> list[Batch]:
-        """Take back all tasks but the next `keep` that it has not started."""
+        """Take back all tasks but the next `keep` that it has not started, or ask for that."""
+
+    def taken(self) -> list[Batch]:
+        """Return what it has given back since `steal` has asked for it."""
 
     def stop_task(self, sent: SentBatch, index: int, limit: float) -> float:
         """Ask a task to end that has run for over `limit` seconds; return when to `escalate`."""

@@ -59,6 +59,8 @@ class OutputWriter:
 
     def __init__(self, sock: socket.socket, notice: Notice) -> None:
         self._numbers = itertools.count()
+        self._sent = itertools.count(1)
+        self.n_sent = 0  #: messages that were sent
         self.connect(sock, notice)
 
     def connect(self, sock: socket.socket, notice: Notice) -> None:
@@ -94,6 +96,7 @@ class OutputWriter:
                 return False
             if not self._notice.wait_for_parent(lambda: self._send_blocking(message)):
                 return False
+        self.n_sent = next(self._sent)
         self._notice.note_output()
         return True
 
@@ -124,12 +127,13 @@ class OutputWriter:
 class OutputReader:
     """The parent's end of a socket that keeps messages whole."""
 
-    __slots__ = ("_buffer", "_parts", "_socket")
+    __slots__ = ("_buffer", "_parts", "_socket", "n_read")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._buffer = memoryview(bytearray(LONGEST + _PART.size + 1))
         self._parts: dict[int, list[bytes]] = {}
+        self.n_read = 0  #: messages that were read
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
@@ -144,6 +148,7 @@ class OutputReader:
             while left > 0:
                 read = receive(buffer, 0, socket.MSG_DONTWAIT)
                 left -= read + _OVERHEAD
+                self.n_read += 1
                 kind = buffer[0]
                 data = bytes(buffer[1:read])
                 if kind == PART:

@@ -54,8 +54,10 @@ from parallel_core.workers.messages import (
     Expecting,
     Message,
     Offer,
+    Printed,
     Ready,
     Release,
+    Relocate,
     RunBatch,
     SetUp,
     Taken,
@@ -105,7 +107,7 @@ def main(
     cut_off_children(page, channel, writer)
     finish_lines = send_output(writer)
     try:
-        server = Server(channel, page, told, finish_lines)
+        server = Server(channel, page, told, finish_lines, writer)
         # A forked child has its parent's context of the fork; what is to hold of it is told.
         contextvars.Context().run(server.serve)
     except ChannelClosed:
@@ -148,8 +150,12 @@ class Server:
         board: Board,
         told: ProcessState | None,
         finish_lines: Callable[[], None],
+        writer: OutputWriter,
     ) -> None:
         self._channel = channel
+        self._writer = writer
+        self._counts_output = False
+        self._n_printed = 0
         self._finish_lines = finish_lines
         self._board = board
         self._memory = MemoryWatch(board)
@@ -206,6 +212,10 @@ class Server:
             pass  # of an offer that was not waited for any longer
         elif isinstance(message, Release):
             self._release(message)
+        elif isinstance(message, Relocate):
+            from memmapping.references import relocate
+
+            relocate(message.places)
         elif isinstance(message, Ask):
             return self._do_request(message)
         else:
@@ -333,15 +343,22 @@ class Server:
 
     def _send(self, message: Message) -> None:
         """Send a message; wait while the parent reads it, but not for a parent that is at rest."""
-        self._finish_lines()
+        self._finish_output()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
         if channel.send(to_wire(message)) and not rests:
             channel.flush_patiently()
 
+    def _finish_output(self) -> None:
+        """Have all output leave that belongs before what is sent next, and say how much it is."""
+        self._finish_lines()
+        if self._counts_output and self._n_printed != self._writer.n_sent:
+            self._n_printed = self._writer.n_sent
+            self._channel.send(to_wire(Printed(self._n_printed)))
+
     def _send_parcel(self, answer: Answer, buffers: list[Buffer]) -> None:
         """Send an answer with buffers likewise; what a resting parent leaves over is copied."""
-        self._finish_lines()
+        self._finish_output()
         channel = self._channel
         rests = channel.pending and not channel.has_room()
         nbytes = sum(nbytes_of(buffer.description) for buffer in buffers)
@@ -397,6 +414,7 @@ class Server:
         if start_settings is not None:
             self._channel.send(to_wire(Born()))
             self._parent = start_settings.parent
+            self._counts_output = start_settings.counts_output
             self._kept = frozenset(os.fsencode(name) for name in start_settings.environment)
         apply(now, self._told, self._kept)
         self._told = now

@@ -9,7 +9,8 @@
     Descriptors                          RunBatch that needs them
     Ask            ──────────────────▶   Reply
     Accept, Taken  ◀──────────────────   Offer, Placed: a large result, see `workers.remote_memory`
-    Release, Leave
+    Release, Leave                       Printed, where output takes another way
+    Relocate
 
 The worker of an engine that is not ours gets a RunBatch, too. It returns a list of messages:
 Unusable; or Output, if anything was printed, and Answers.
@@ -164,6 +165,18 @@ class Output(NamedTuple):
     pieces: list[Any]
 
 
+class Printed(NamedTuple):
+    """How much was printed and logged before what follows."""
+
+    number: int  #: of messages of output, since the worker was started
+
+
+class Relocate(NamedTuple):
+    """Where this host has files that references name as the parent has them."""
+
+    places: list[tuple[Any, Any]]  #: the fields of an `Origin` there, and of the one here
+
+
 class Answer(NamedTuple):
     """Outcomes of consecutive tasks of a batch."""
 
@@ -200,6 +213,8 @@ Message = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of thes
     Accept,
     Placed,
     Taken,
+    Printed,
+    Relocate,
 ]
 
 _KINDS: tuple[type[Message], ...] = get_args(Message)

@@ -47,8 +47,6 @@ Piece = tuple[int, int]
 
 _is_out_of_reach = False  # the parent is on another host
 
-_is_refused = False  # the system has said that this process may not read the memory of another
-
 
 @cache
 def _reader() -> Callable[[int, int, memoryview], int]:
@@ -83,13 +81,32 @@ def place(answer: Answer, buffers: list[Buffer]) -> Placed:
     return Placed(head_of(to_wire(answer), buffers), pieces)
 
 
-def reply_to(pid: int, message: Offer | Placed) -> tuple[Message, Answer | None]:
+class Permission:
+    """Whether this process may read the memory of some others, until the system has refused."""
+
+    def __init__(self, is_granted: bool = True) -> None:
+        self.is_granted = is_granted
+
+    def note(self, error: OSError) -> None:
+        """Note why memory could not be read."""
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            self.is_granted = False
+
+
+#: For the workers of the local pool.
+of_own_workers = Permission()
+
+
+def reply_to(
+    pid: int, message: Offer | Placed, permission: Permission = of_own_workers
+) -> tuple[Message, Answer | None]:
     """Return what to reply to a worker, the process `pid`, and the answer that was read there."""
     if isinstance(message, Offer):
-        return Accept(message.number, not _is_refused), None
+        return Accept(message.number, permission.is_granted), None
     try:
         return Taken(True), _read_answer(pid, message)
-    except OSError:  # this is not allowed here; or the worker is ending, as will be seen
+    except OSError as error:  # not allowed here; or the worker is ending, as will be seen
+        permission.note(error)
         return Taken(False), None
 
 
@@ -127,7 +144,6 @@ def read_memory(pid: int, pieces: list[Piece], memory: memoryview) -> None:
 
     Raises `OSError` when the system refuses, or the process has nothing there any more.
     """
-    global _is_refused
     try:
         read = _reader()
         for address, length in pieces:
@@ -135,8 +151,4 @@ def read_memory(pid: int, pieces: list[Piece], memory: memoryview) -> None:
                 done = read(pid, address, memory[: min(length, _AT_ONCE)])
                 address, length, memory = address + done, length - done, memory[done:]
     except AttributeError as error:  # the C library has no such function
-        _is_refused = True
         raise OSError(errno.ENOSYS, "process_vm_readv is missing") from error
-    except OSError as error:
-        _is_refused = _is_refused or error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS)
-        raise

@@ -51,6 +51,7 @@ class Source(enum.Enum):
     CHANNEL = 1  #: messages, or room for them
     OUTPUT = 2  #: what its tasks print and log
     END = 3  #: that it has ended
+    START = 4  #: that it has joined the session
 
 
 class ExitInfo(NamedTuple):

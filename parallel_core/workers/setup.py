@@ -7,6 +7,7 @@ the limit of threads for numeric libraries; and once in the worker's life the in
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import sys
@@ -28,7 +29,8 @@ class ProcessState(NamedTuple):
     argv: tuple[str, ...]  #: ``sys.argv``
     idle_seconds: float | None  #: after how long without a batch to leave
     level: int  #: nesting level of the tasks
-    environment: dict[bytes, bytes]  #: the environment variables, as bytes
+    #: The environment variables, as bytes; None: those that the worker was started with.
+    environment: dict[bytes, bytes] | None
     #: How many threads numeric libraries may use; None: as the environment says.
     threads: int | None = None
     max_memory: int | None = None  #: how many bytes it may hold between two tasks
@@ -46,6 +48,7 @@ class StartSettings(NamedTuple):
     preload: tuple[str, ...]  #: modules to import first
     hooks: tuple[str, ...]  #: what to call before that; see `config.worker_hooks`
     parent: int = 0  #: process whose main thread has started it; 0 if another thread has
+    counts_output: bool = False  #: whether it says how much it has printed; see `Printed`
 
 
 def process_state(
@@ -114,6 +117,7 @@ def apply(now: ProcessState, before: ProcessState | None, kept: frozenset[bytes]
 def _apply_environment(
     now: ProcessState, before: ProcessState | None, kept: frozenset[bytes]
 ) -> None:
+    _own_environment()  # as it is before anything is changed
     known = dict(os.environb) if before is None else _environment_in_worker(before)
     wanted = _environment_in_worker(now)
     for name in known.keys() - wanted.keys() - kept:
@@ -126,9 +130,16 @@ def _apply_environment(
 
 
 def _environment_in_worker(told: ProcessState) -> dict[bytes, bytes]:
+    environment = _own_environment() if told.environment is None else told.environment
     if told.threads is None:
-        return told.environment
-    return limited_environment(told.environment, told.threads)
+        return environment
+    return limited_environment(environment, told.threads)
+
+
+@functools.cache
+def _own_environment() -> dict[bytes, bytes]:
+    """Return the variables that this process was started with."""
+    return dict(os.environb)
 
 
 def prepare(start_settings: StartSettings) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class RankServer:
         channel = Receiver(socket.socket(fileno=start.connection))
         channel.set_send_patience(REST_SECONDS)
         writer = self._open_output(start.output, OutputNotice(board, self.stop_if_wanted))
-        server = Server(channel, board, self._told, self._finish_lines)
+        server = Server(channel, board, self._told, self._finish_lines, writer)
         self._board, self._channel = board, channel
         try:
             contextvars.Context().run(server.serve)
