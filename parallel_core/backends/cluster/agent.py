@@ -49,6 +49,8 @@ from parallel_core.backends.cluster.control import (
     Stopping,
     Store,
     Stored,
+    Trace,
+    Traced,
     from_wire,
     to_wire,
 )
@@ -75,7 +77,8 @@ class _Watched:
         self.number = number
         self.worker = worker
         self.sock = sock  #: our copy of its channel, which we neither read nor write
-        self.steps: list[Callable[[], object]] = []  #: about a task that should end
+        self.steps: list[Callable[[], object]] = []  #: to be taken, one after the other
+        self.is_stopping = False  #: whether it was asked to end its task
         self.due = float("inf")  #: when to take the next one, `time.monotonic`
 
     def status(self) -> Status:
@@ -116,6 +119,7 @@ class Agent:
             Rob: self._rob,
             Stop: self._stop,
             Look: self._look,
+            Trace: self._trace,
             Cancel: self._cancel,
             Kill: self._kill,
             Store: self._store,
@@ -261,12 +265,13 @@ class Agent:
         is_it = status.started == stop.task and status.phase in _TIMED
         is_late = is_it and status.seconds > stop.limit
         self._say(Stopping(stop.number, stop.task, is_late, status))
-        if is_late and not watched.steps:
+        if is_late and not watched.is_stopping:
+            watched.is_stopping = True
             watched.due = watched.worker.ask_to_stop(stop.task)
             watched.steps = watched.worker.stop_steps()
 
     def _take_steps(self) -> None:
-        """Do more about tasks that should have ended, where it is time."""
+        """Take the next step with each worker for which it is time."""
         now = time.monotonic()
         for watched in self._workers.values():
             if watched.due <= now:
@@ -285,6 +290,18 @@ class Agent:
     def _look(self, look: Look) -> None:
         del look
         self._say(Seen([(number, one.status()) for number, one in self._workers.items()]))
+
+    def _trace(self, trace: Trace) -> None:
+        watched = self._workers.get(trace.number)
+        if watched is None or watched.steps:
+            return  # it has ended, or is to end and writes its stack for that
+        watched.worker.take_stack()  # what it has written before is no answer now
+        if watched.worker.ask_for_stack():
+            watched.steps = [lambda: self._tell_stack(watched)]
+            watched.due = time.monotonic() + STACK_SECONDS
+
+    def _tell_stack(self, watched: _Watched) -> None:
+        self._say(Traced(watched.number, watched.worker.take_stack()))
 
     def _notice(self, watched: _Watched, is_output: bool) -> None:
         if is_output:

@@ -23,6 +23,7 @@ from parallel_core.backends.cluster.control import (
     Started,
     Stopping,
     Stored,
+    Traced,
     from_wire,
     to_wire,
 )
@@ -56,6 +57,9 @@ class Watched(Protocol):
 
     def take_output(self, said: Said) -> None:
         """Take in what it has printed."""
+
+    def take_traced(self, traced: Traced) -> None:
+        """Take in where in its code it is."""
 
     def take_end(self, ended: Ended) -> None:
         """Take in how it ended."""
@@ -168,7 +172,7 @@ class AgentHandle(Generic[W]):
         if isinstance(message, Stored):
             self.files.note(message)
             return
-        assert isinstance(message, (Done, Robbed, Stopping, Said, Ended))
+        assert isinstance(message, (Done, Robbed, Stopping, Said, Ended, Traced))
         worker = self.workers.get(message.number)
         if worker is None:
             return  # it was let go of
@@ -179,6 +183,8 @@ class AgentHandle(Generic[W]):
             worker.take_robbed(message)
         elif isinstance(message, Stopping):
             worker.take_stopping(message)
+        elif isinstance(message, Traced):
+            worker.take_traced(message)
         elif isinstance(message, Said):
             worker.take_output(message)
             self.news.append((worker, Source.OUTPUT, select.POLLIN))

@@ -8,6 +8,7 @@
     Rob                     ────────────────▶        Robbed: what is behind is the caller's
     Stop                    ────────────────▶        Stopping, or not: it was another task
     Look                    ────────────────▶        Seen
+    Trace                   ────────────────▶        Traced
     Cancel, Kill, Leave     ────────────────▶
     Store, Piece            ────────────────▶        Stored
     Drop                    ────────────────▶
@@ -117,6 +118,19 @@ class Seen(NamedTuple):
     statuses: list[tuple[int, Status]]
 
 
+class Trace(NamedTuple):
+    """Tell where in its code a worker is."""
+
+    number: int
+
+
+class Traced(NamedTuple):
+    """Where in its code a worker is."""
+
+    number: int
+    stack: str
+
+
 class Cancel(NamedTuple):
     """Have a worker start no further task."""
 
@@ -193,6 +207,8 @@ Control = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of thes
     Stopping,
     Look,
     Seen,
+    Trace,
+    Traced,
     Cancel,
     Kill,
     Leave,

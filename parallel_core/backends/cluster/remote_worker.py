@@ -26,6 +26,8 @@ from parallel_core.backends.cluster.control import (
     Status,
     Stop,
     Stopping,
+    Trace,
+    Traced,
 )
 from parallel_core.backends.cluster.held_channel import HeldChannel
 from parallel_core.output.pieces import Piece, show
@@ -89,6 +91,7 @@ class RemoteWorker(BaseWorker):
         self._answered_at = time.monotonic()
         self._seen_at = 0.0
         self._is_gone = False
+        self._stack = ""
 
     def _tell_agent(self, message: Control) -> None:
         self.agent.send(message)
@@ -154,6 +157,20 @@ class RemoteWorker(BaseWorker):
     def kill(self) -> None:
         """Have its agent end it now."""
         self._tell_agent(Kill(self.number))
+
+    def ask_for_stack(self) -> bool:
+        """Have its agent tell where in its code it is."""
+        self._tell_agent(Trace(self.number))
+        return True
+
+    def take_stack(self) -> str:
+        """Return where it was, since the last time."""
+        stack, self._stack = self._stack, ""
+        return stack
+
+    def take_traced(self, traced: Traced) -> None:
+        """Take in where in its code it is."""
+        self._stack += traced.stack
 
     def leave(self) -> None:
         """Ask it to end by itself, after what it has."""
@@ -355,6 +372,7 @@ class RemoteWorker(BaseWorker):
         """Return what is known of its end, before it is let go of."""
         if self._end is not None:
             _, _, words, code, memory, stack = self._end
+            words = self.ended_because or words
             return ExitInfo(f"{words} on {self.agent.node}", code, memory, stack)
         if self.agent.has_left:
             return ExitInfo(f"was lost with its engine's process on {self.agent.node}", None, 0, "")
