@@ -16,13 +16,18 @@ SPHINX := $(BIN)/sphinx-build -q -W --keep-going -d doc/_build/doctrees
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench doc clean
+.PHONY: help setup demo gallery test lint bench doc clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.installed-dev $(VENV)/.installed-doc $(VENV)/.installed-bench ## the environment, with all that is used here
 
 demo: $(VENV)/.installed ## real work, spread over the cores and checked
 	$(BIN)/python examples/standard_library.py $(ARGS)
+
+gallery: $(VENV)/.installed-examples ## the programs in examples/, their pictures into gallery/
+	$(BIN)/python doc/make_pictures.py --output gallery $(ARGS)
 
 test: $(VENV)/.installed-test ## the whole suite, and the examples in the docstrings
 	$(BIN)/pytest -q -n 3 --dist worksteal --doctest-modules parallel_core memmapping tests $(ARGS)
@@ -42,7 +47,7 @@ doc: $(VENV)/.installed-doc ## the documentation into doc/_build/html, its examp
 
 clean: ## remove the environment and everything that was built
 	@if [ -f '$(VENV)/pyvenv.cfg' ]; then rm -rf '$(VENV)'; fi
-	rm -rf build dist *.egg-info doc/_build
+	rm -rf build dist gallery *.egg-info doc/_build
 	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	@for folder in parallel_core memmapping examples tests benchmarks doc; do \
 	    if [ -d $$folder ]; then find $$folder -name __pycache__ -type d -prune -exec rm -rf {} +; fi; \
