@@ -2,6 +2,7 @@
 
 ::
 
+            mpi            python -m parallel_core.mpi: a script in rank 0, its tasks in other ranks
             cli            the command line
             compat         this library under the names of others
             dashboard      a web page that shows calls while they run
