@@ -44,8 +44,21 @@ def descriptors() -> dict[int, str]:
     return found
 
 
+def is_mpiexec(pid: int) -> bool:
+    """Whether a process that is not of this run starts programs of MPI."""
+    try:
+        words = Path(f"/proc/{pid}/comm").read_text().split()
+    except OSError:  # it has just ended
+        return False
+    return words[:1] in (["mpiexec"], ["mpiexec.hydra"], ["hydra_pmi_proxy"]) and (
+        pid not in descendants()
+    )
+
+
 def is_of_another(name: str) -> bool:
-    """Whether an entry of shared memory bears the number of a process that is not of this run."""
+    """Whether an entry of shared memory is of a process that is not of this run."""
+    if name.startswith("mpich_shm_"):  # which bears no number of a process
+        return any(is_mpiexec(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc"))))
     for number in map(int, re.findall(r"[-_](\d+)[-_]", name)):
         if (
             number != os.getpid()

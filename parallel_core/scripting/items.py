@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from copy import deepcopy
 from functools import partial
 from time import perf_counter
@@ -114,7 +115,9 @@ class MappedJob:
         """Run a job, given its index and arguments; return its outcome."""
         index, (args, kwargs) = numbered
         try:
-            return outcome_of(call_within(self._items, index, self._func, args, kwargs, []))
+            within = copy_context()  # where the user's function runs jobs here, nothing stays
+            items, func = self._items, self._func
+            return outcome_of(within.run(call_within, items, index, func, args, kwargs, []))
         except Exception as error:
             if not self._keeps_errors:
                 raise
