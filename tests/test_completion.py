@@ -35,7 +35,7 @@ def test_bash_completes_commands_options_and_values(capsys: pytest.CaptureFixtur
     script = script_for("bash", capsys)
     assert offered(script, "parallel-core", "ma") == ["map"]
     assert {"map", "info", "completion", "--version"} <= set(offered(script, "parallel-core", ""))
-    assert offered(script, "parallel-core", "map", "--re") == ["--retries"]
+    assert offered(script, "parallel-core", "map", "--re") == ["--retries", "--report"]
     assert offered(script, "parallel-core", "map", "--prefer", "") == ["processes", "threads"]
     assert offered(script, "parallel-core", "map", "--on-error", "s") == ["stop", "skip"]
     assert offered(script, "parallel-core", "completion", "f") == ["fish"]

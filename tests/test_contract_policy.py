@@ -256,7 +256,8 @@ def test_the_results_that_were_there(backend: Any) -> None:
     with pytest.raises(ValueError, match="late") as caught:
         Parallel(2, backend=backend, batch_size=1)(delayed(late_failure)(x) for x in range(50))
     results = caught.value.results  # type: ignore[attr-defined]  # born with the call's end
-    assert dict(results).items() >= {x: x * x for x in range(20)}.items()
+    # As many as may be in flight can be missing: a worker may have stood still all the while.
+    assert len(set(range(25)) - set(results)) <= 4
     assert 25 not in results and len(results) == len(list(results)) == len(dict(results))
     assert all(results[x] == x * x for x in results)
     assert results.get(25, "none") == "none"

@@ -349,7 +349,10 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 def test_the_guide_imports_public_names_alone() -> None:
     folder = Path(__file__).parents[1] / "doc" / "howto"
-    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.md"))
+    pages = set(folder.glob("*.md")) - {
+        folder / "write-a-door.md"
+    }  # for those who change the inside
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     modules = set(re.findall(r"(?:from|import) (parallel_core(?:\.\w+)+)", text))
     assert all(map(importlib.util.find_spec, modules))
     modules = {name for name in modules if not name.startswith("parallel_core.compat")}

@@ -257,7 +257,8 @@ class Call:
         """End the call: with all its results, or by stopping what still runs."""
         self._counters = self.counters
         record = self.record
-        if record is not None and record.end():
+        # A generator that was left open is closed while Python ends, when nothing can be imported.
+        if record is not None and record.end() and not sys.is_finalizing():
             from parallel_core.insights.machine import look_at_workers
 
             record.cores = cpu_count()

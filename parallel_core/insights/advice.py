@@ -88,7 +88,7 @@ def encoding(figures: Figures) -> str | None:
     repeated = figures.record.repeated
     if repeated is not None:
         spent -= repeated.seconds
-    if spent < 0.3 * figures.seconds or figures.efficiency > 0.7:
+    if spent < 0.2 * figures.seconds or figures.efficiency > 0.7:
         return None
     return (
         f"{_share(spent, figures)} of the time went into pickling arguments, "
