@@ -202,6 +202,7 @@ class TaskTimes(NamedTuple):
 
         Examples
         --------
+        >>> from parallel_core import TaskTimes
         >>> from array import array
         >>> marks = array("d", [10.0, 0, 10.5, 3]).tobytes()
         >>> for span in TaskTimes(1, 11.0, marks=marks).spans(first=20, tasks=4, seconds=1.0):
