@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from parallel_core import errors as errors
     from parallel_core.backends.base import Backend as Backend
     from parallel_core.backends.base import BackendUnavailable as BackendUnavailable
-    from parallel_core.backends.base import Completion as Completion
     from parallel_core.backends.base import Session as Session
-    from parallel_core.backends.base import WorkerOptions as WorkerOptions
+    from parallel_core.backends.completion import Completion as Completion
     from parallel_core.backends.cores import cpu_count as cpu_count
     from parallel_core.backends.futures import FuturesBackend as FuturesBackend
+    from parallel_core.backends.options import WorkerOptions as WorkerOptions
     from parallel_core.backends.registry import (
         register_parallel_backend as register_parallel_backend,
     )
@@ -161,7 +161,7 @@ _HOMES = {
     "BackendUnavailable": "backends.base",
     "CallCancelledError": "errors",
     "CallTimeoutError": "errors",
-    "Completion": "backends.base",
+    "Completion": "backends.completion",
     "ContextError": "errors",
     "EngineError": "errors",
     "FuturesBackend": "backends.futures",
@@ -183,7 +183,7 @@ _HOMES = {
     "ThisWorker": "context.this_worker",
     "WorkerDiedError": "errors",
     "WorkerExitError": "errors",
-    "WorkerOptions": "backends.base",
+    "WorkerOptions": "backends.options",
     "connect_to_dashboard": "dashboard.control",
     "cpu_count": "backends.cores",
     "delayed": "tasks.delayed",

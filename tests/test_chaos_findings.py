@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from parallel_core import Parallel, delayed, shutdown_workers
-from parallel_core.backends.base import CallTerms, WorkerOptions
+from parallel_core.backends.base import CallTerms
+from parallel_core.backends.options import WorkerOptions
 from parallel_core.backends.processes import ProcessesBackend
 from parallel_core.errors import WorkerDiedError
 from parallel_core.serialization.batch import Batch

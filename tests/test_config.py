@@ -31,9 +31,10 @@ from parallel_core import (
     register_parallel_backend,
     wrap_non_picklable_objects,
 )
-from parallel_core.backends.base import Session, Style, WorkerOptions
+from parallel_core.backends.base import Session, Style
 from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.futures import FuturesBackend
+from parallel_core.backends.options import WorkerOptions
 
 pytestmark = pytest.mark.warm_workers
 

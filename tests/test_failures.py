@@ -19,7 +19,8 @@ import pytest
 from contract_tasks import Refusing, counted, fails_before, odd_only
 
 from parallel_core import Parallel, delayed
-from parallel_core.backends.base import Session, WorkerOptions
+from parallel_core.backends.base import Session
+from parallel_core.backends.options import WorkerOptions
 from parallel_core.backends.processes import ProcessesBackend
 from parallel_core.dispatch.policy import Action, Policy
 from parallel_core.errors import (

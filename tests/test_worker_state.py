@@ -45,7 +45,8 @@ from parallel_core import (
     parallel_config,
     this_worker,
 )
-from parallel_core.backends.base import CallTerms, WorkerOptions, WorkerSetup
+from parallel_core.backends.base import CallTerms
+from parallel_core.backends.options import WorkerOptions, WorkerSetup
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.resources import CallResources
 from parallel_core.context.this_worker import Passed

@@ -13,14 +13,8 @@ from typing import Any
 from benchmarks.simulation.model import Model
 from benchmarks.simulation.workers import LazyHeap, Loads, Sent, SimulatedWorker
 from parallel_core import delayed
-from parallel_core.backends.base import (
-    NEVER,
-    CallTerms,
-    Completion,
-    Failure,
-    Session,
-    SessionFailed,
-)
+from parallel_core.backends.base import NEVER, CallTerms, Session, SessionFailed
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.backends.losses import given_back
 from parallel_core.backends.placement import choose_victim, load
 from parallel_core.serialization.batch import Batch

@@ -14,7 +14,8 @@
                   futures.ExecutorBackend
                   joblib_style.JoblibStyleBackend     joblib_style.JoblibStyleSession
 
-- `base`: the interface: `Backend`, `Session`, `Completion`, `WorkerOptions`.
+- `base`: the interface: `Backend` and `Session`; `completion`: what a session returns; `options`:
+  what workers are to be like.
 - `threads`: threads of this process, which take batches as they are; `thread_call`: what they all
   share; `thread_worker`: each of them; `thread_share`: what it has of a batch.
 - `answers`: what a worker said becomes a `Completion`; `losses`: so does what one that died had.
@@ -44,29 +45,29 @@ if TYPE_CHECKING:
     from parallel_core.backends.base import Backend as Backend
     from parallel_core.backends.base import BackendUnavailable as BackendUnavailable
     from parallel_core.backends.base import CallTerms as CallTerms
-    from parallel_core.backends.base import Completion as Completion
-    from parallel_core.backends.base import Failure as Failure
     from parallel_core.backends.base import Session as Session
     from parallel_core.backends.base import SessionFailed as SessionFailed
     from parallel_core.backends.base import Style as Style
-    from parallel_core.backends.base import WorkerOptions as WorkerOptions
-    from parallel_core.backends.base import WorkerSetup as WorkerSetup
+    from parallel_core.backends.completion import Completion as Completion
+    from parallel_core.backends.completion import Failure as Failure
     from parallel_core.backends.executor_worker import run_batch as run_batch
     from parallel_core.backends.futures import FuturesBackend as FuturesBackend
+    from parallel_core.backends.options import WorkerOptions as WorkerOptions
+    from parallel_core.backends.options import WorkerSetup as WorkerSetup
 
 _HOMES = {
     "NEVER": "base",
     "Backend": "base",
     "BackendUnavailable": "base",
     "CallTerms": "base",
-    "Completion": "base",
-    "Failure": "base",
+    "Completion": "completion",
+    "Failure": "completion",
     "FuturesBackend": "futures",
     "Session": "base",
     "SessionFailed": "base",
     "Style": "base",
-    "WorkerOptions": "base",
-    "WorkerSetup": "base",
+    "WorkerOptions": "options",
+    "WorkerSetup": "options",
     "run_batch": "executor_worker",
 }
 

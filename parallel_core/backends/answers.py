@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from parallel_core.backends.base import Completion, Failure
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.errors import SerializationError, add_note
 from parallel_core.observe.events import TaskTimes
 from parallel_core.serialization.batch import Batch

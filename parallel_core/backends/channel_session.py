@@ -12,18 +12,12 @@ from collections.abc import Callable
 from typing import Any, Generic
 
 from parallel_core.backends.answers import initializer_error, read_answer
-from parallel_core.backends.base import (
-    LONGEST_WAIT,
-    NEVER,
-    CallTerms,
-    Completion,
-    Session,
-    SessionFailed,
-    WorkerSetup,
-)
+from parallel_core.backends.base import LONGEST_WAIT, NEVER, CallTerms, Session, SessionFailed
+from parallel_core.backends.completion import Completion
 from parallel_core.backends.control import ProcessControl
 from parallel_core.backends.leased_workers import view_of
 from parallel_core.backends.losses import FailedStarts, died, lost_batches, note_timed_out
+from parallel_core.backends.options import WorkerSetup
 from parallel_core.backends.placement import WORTH_SECONDS, choose_victim, load
 from parallel_core.backends.session_setup import SessionSetup, answer_request, lost_requests
 from parallel_core.backends.worker_handle import W, WorkerHandle, Workers

@@ -25,15 +25,12 @@ from parallel_core.backends.base import (
     Backend,
     BackendUnavailable,
     CallTerms,
-    Completion,
-    Failure,
     Session,
     SessionFailed,
     Style,
-    WorkerOptions,
-    all_failed,
     broken,
 )
+from parallel_core.backends.completion import Completion, Failure, all_failed
 from parallel_core.backends.executor_results import BatchResult, read_result, size_of_result
 from parallel_core.backends.executor_size import executor_size, tell_size_is_unknown
 from parallel_core.backends.executor_worker import (
@@ -42,6 +39,7 @@ from parallel_core.backends.executor_worker import (
     run_batch_within,
     surrounding_engines,
 )
+from parallel_core.backends.options import WorkerOptions
 from parallel_core.output.batch_output import process_identity
 from parallel_core.output.pieces import Piece, show
 from parallel_core.output.records import caller_handles

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallel_core.backends.base import WorkerOptions
+from parallel_core.backends.options import WorkerOptions
 from parallel_core.errors import SerializationError
 from parallel_core.serialization.pickling import dumps, explain, why_not_picklable
 from parallel_core.tasks.description import function_name

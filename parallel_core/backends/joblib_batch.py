@@ -11,7 +11,8 @@ from time import monotonic
 from typing import Any
 
 from parallel_core import config
-from parallel_core.backends.base import Backend, Completion, Failure
+from parallel_core.backends.base import Backend
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.backends.executor_results import BatchResult
 from parallel_core.backends.executor_worker import run_batch
 from parallel_core.context.batch_context import (

@@ -28,17 +28,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from parallel_core import config
-from parallel_core.backends.base import (
-    Backend,
-    BackendUnavailable,
-    CallTerms,
-    Completion,
-    Failure,
-    Style,
-    WorkerOptions,
-)
+from parallel_core.backends.base import Backend, BackendUnavailable, CallTerms, Style
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.backends.futures import FuturesBackend, FuturesSession
 from parallel_core.backends.joblib_batch import BatchCall, EncodedRun, HeldRun, Job
+from parallel_core.backends.options import WorkerOptions
 from parallel_core.errors import BackendError, PerformanceWarning, WorkerDiedError, warn_caller
 from parallel_core.observe.messages import Messages
 from parallel_core.serialization.batch import HELD, NO_TOKEN, Batch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from parallel_core.backends.base import IN_PLACE, OF_THREADS, Backend, Session, Style, WorkerOptions
+from parallel_core.backends.base import IN_PLACE, OF_THREADS, Backend, Session, Style
+from parallel_core.backends.options import WorkerOptions
 
 
 class SequentialBackend(Backend):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from parallel_core.backends.base import WorkerSetup
+from parallel_core.backends.options import WorkerSetup
 from parallel_core.context.this_worker import ThisWorker, enter_worker
 from parallel_core.errors import WorkerExitError
 from parallel_core.tasks.description import function_name

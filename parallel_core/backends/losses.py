@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memmapping.sizes import format_nbytes
-from parallel_core.backends.base import Completion, Failure
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.backends.worker_handle import WorkerHandle
 from parallel_core.errors import RemoteTraceback, warn_caller
 from parallel_core.serialization.batch import Batch

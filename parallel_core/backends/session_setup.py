@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from parallel_core.backends.base import NEVER, WorkerSetup
+from parallel_core.backends.base import NEVER
 from parallel_core.backends.losses import died
+from parallel_core.backends.options import WorkerSetup
 from parallel_core.backends.worker_handle import WorkerHandle
 from parallel_core.errors import WorkerExitError
 from parallel_core.serialization.failure import unpack

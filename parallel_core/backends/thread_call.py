@@ -20,12 +20,8 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Any
 
-from parallel_core.backends.base import (
-    LONGEST_WAIT,
-    CallTerms,
-    Completion,
-    SessionFailed,
-)
+from parallel_core.backends.base import LONGEST_WAIT, CallTerms, SessionFailed
+from parallel_core.backends.completion import Completion
 from parallel_core.backends.local_worker import LocalWorker, SlotThread
 from parallel_core.backends.thread_share import Share
 from parallel_core.backends.thread_worker import ThreadWorker, new_bell

@@ -21,12 +21,8 @@ from time import monotonic
 from typing import Any, Protocol
 
 from parallel_core import config
-from parallel_core.backends.base import (
-    CallTerms,
-    Completion,
-    Failure,
-    SessionFailed,
-)
+from parallel_core.backends.base import CallTerms, SessionFailed
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.backends.local_worker import LocalWorker
 from parallel_core.backends.thread_share import Form, Share
 from parallel_core.context.batch_context import BatchContext, ContextFailed

@@ -24,17 +24,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from parallel_core.backends.base import (
-    LONGEST_WAIT,
-    CallTerms,
-    Completion,
-    Session,
-    SessionFailed,
-    WorkerOptions,
-    WorkerSetup,
-)
+from parallel_core.backends.base import LONGEST_WAIT, CallTerms, Session, SessionFailed
+from parallel_core.backends.completion import Completion
 from parallel_core.backends.control import ThreadControl
 from parallel_core.backends.local_worker import SlotThread
+from parallel_core.backends.options import WorkerOptions, WorkerSetup
 from parallel_core.backends.thread_call import ThreadCall
 from parallel_core.backends.thread_share import share_of
 from parallel_core.observe.events import WorkerView

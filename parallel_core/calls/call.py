@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from memmapping.folders import check_temp_folder
 from parallel_core import config
-from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style, WorkerOptions
+from parallel_core.backends.base import Backend, BackendUnavailable, Session, Style
 from parallel_core.backends.cores import cpu_count, threads_per_worker
+from parallel_core.backends.options import WorkerOptions
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.nesting import settings_of_tasks
 from parallel_core.calls.pre_dispatch import resolve_pre_dispatch

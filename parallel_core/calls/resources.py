@@ -6,8 +6,9 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from parallel_core import config
-from parallel_core.backends.base import Backend, Session, WorkerOptions, WorkerSetup, broken
+from parallel_core.backends.base import Backend, Session, broken
 from parallel_core.backends.local_worker import LocalWorker
+from parallel_core.backends.options import WorkerOptions, WorkerSetup
 from parallel_core.errors import PerformanceWarning, warn_caller
 from parallel_core.serialization.definitions import stored_globals
 

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parallel_core import config
-from parallel_core.backends.base import Backend, WorkerOptions, WorkerSetup
+from parallel_core.backends.base import Backend
+from parallel_core.backends.options import WorkerOptions, WorkerSetup
 from parallel_core.backends.registry import default_backend_name, takes_params
 from parallel_core.calls import checks
 from parallel_core.calls.choice import choose_backend

@@ -8,7 +8,7 @@ from _contextvars import Context, copy_context
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-from parallel_core.backends.base import Failure
+from parallel_core.backends.completion import Failure
 from parallel_core.context.batch_context import BatchContext, ContextFailed, call_within
 from parallel_core.context.item import Place
 from parallel_core.context.this_worker import ThisWorker, enter_worker

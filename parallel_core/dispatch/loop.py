@@ -20,15 +20,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from parallel_core.backends.base import (
-    NEVER,
-    CallTerms,
-    Completion,
-    Failure,
-    Session,
-    SessionFailed,
-    broken,
-)
+from parallel_core.backends.base import NEVER, CallTerms, Session, SessionFailed, broken
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.config import Settings
 from parallel_core.context.batch_context import pickle_context
 from parallel_core.dispatch.call_errors import Replay, replay_from, replay_task

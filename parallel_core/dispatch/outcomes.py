@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.backends.base import Completion, Failure
+from parallel_core.backends.completion import Completion, Failure
 from parallel_core.context.batch_context import items_for
 from parallel_core.context.item import ContextItem, Place
 from parallel_core.dispatch.call_errors import PartialResults, Replay

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from parallel_core.backends.base import Failure
+from parallel_core.backends.completion import Failure
 from parallel_core.errors import is_worker_death
 from parallel_core.tasks.placeholders import SKIPPED
 from parallel_core.workers.messages import AfterFailure

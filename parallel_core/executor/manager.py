@@ -15,7 +15,8 @@ from concurrent.futures import InvalidStateError
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-from parallel_core.backends.base import Failure, Style
+from parallel_core.backends.base import Style
+from parallel_core.backends.completion import Failure
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.call import Call
 from parallel_core.calls.resources import CallResources

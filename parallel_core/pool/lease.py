@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from parallel_core.backends.base import WorkerSetup
+from parallel_core.backends.options import WorkerSetup
 from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec
 from parallel_core.context.item import ContextItem

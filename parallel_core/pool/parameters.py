@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from parallel_core.backends.base import WorkerSetup
+from parallel_core.backends.options import WorkerSetup
 from parallel_core.backends.registry import find_backend
 from parallel_core.calls.parameters import defaults_of, unexpected
 from parallel_core.calls.spec import spec_of

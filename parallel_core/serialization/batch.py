@@ -78,12 +78,10 @@ class Batch:
         #: About how many bytes of arguments it holds; small numbers are not counted.
         self.nbytes = nbytes
         self.losses = 0  #: how many workers ended with it before they had begun it
-        #: How many of its tasks are to be run again, in batches of their own, and how large they
-        #: are. Numbers, because those batches may be joined or taken apart before this one is done.
+        #: How many of its tasks are to be run again, in batches of their own. A number, because
+        #: those batches may be joined or taken apart before this one is done.
         self.n_requeued = 0
-        #: How many of its tasks are to be run again, in batches of their own, and how large they
-        #: are. Numbers, because those batches may be joined or taken apart before this one is done.
-        self.nbytes_requeued = 0
+        self.nbytes_requeued = 0  #: how many bytes of arguments those tasks have
         #: What has to be kept until the batch is done: segments that the runs refer to, and
         #: descriptors of open files.
         self.uses: list[Any] = []

@@ -6,12 +6,13 @@ from abc import abstractmethod
 from typing import Any
 
 from parallel_core import config
-from parallel_core.backends.base import IN_PLACE, Backend, Session, Style, WorkerOptions
+from parallel_core.backends.base import IN_PLACE, Backend, Session, Style
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.cluster.engine import Engine, total
 from parallel_core.backends.cluster.remote_workers import state_of_caller
 from parallel_core.backends.cluster.teams import lease
 from parallel_core.backends.initializer import pickle_initializer
+from parallel_core.backends.options import WorkerOptions
 from parallel_core.backends.session_setup import SessionSetup
 from parallel_core.errors import EngineError
 from parallel_core.workers.setup import WorkerKey
