@@ -89,7 +89,6 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import CallEnded as CallEnded
     from parallel_core.observe.events import CallerWaited as CallerWaited
     from parallel_core.observe.events import CallStarted as CallStarted
-    from parallel_core.observe.events import Observer as Observer
     from parallel_core.observe.events import ResultsResumed as ResultsResumed
     from parallel_core.observe.events import Span as Span
     from parallel_core.observe.events import TaskFailed as TaskFailed
@@ -101,6 +100,7 @@ if TYPE_CHECKING:
     from parallel_core.observe.events import WorkersSeen as WorkersSeen
     from parallel_core.observe.events import WorkerStarted as WorkerStarted
     from parallel_core.observe.events import WorkerView as WorkerView
+    from parallel_core.observe.observers import Observer as Observer
     from parallel_core.observe.progress import Progress as Progress
     from parallel_core.output.capture import TaskOutput as TaskOutput
     from parallel_core.parallel.call import Parallel as Parallel
@@ -141,7 +141,7 @@ _HOMES = {
     "CallEnded": "observe.events",
     "CallerWaited": "observe.events",
     "CallStarted": "observe.events",
-    "Observer": "observe.events",
+    "Observer": "observe.observers",
     "ResultsResumed": "observe.events",
     "TaskFailed": "observe.events",
     "TaskRetried": "observe.events",

@@ -22,7 +22,7 @@ from parallel_core import config, register_joblib, shutdown_workers
 from parallel_core.bridge import joblib_patch
 from parallel_core.bridge.slimming import _batch_without_callbacks, _without_callbacks
 from parallel_core.compat.joblib import install, uninstall
-from parallel_core.observe.events import observer_factories
+from parallel_core.observe.observers import observer_factories
 from parallel_core.serialization.definitions import Definitions, forms
 from parallel_core.serialization.encoding import slimmers
 

@@ -24,7 +24,7 @@ from parallel_core import (
     parallel_config,
 )
 from parallel_core.backends.conventions import ThreadingBackend
-from parallel_core.observe.events import observer_factories
+from parallel_core.observe.observers import observer_factories
 
 pytestmark = pytest.mark.warm_workers
 

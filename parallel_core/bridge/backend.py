@@ -35,7 +35,7 @@ from parallel_core.calls.parameters import WORKER_PARAMS
 from parallel_core.calls.spec import worker_options
 from parallel_core.errors import without_our_frames
 from parallel_core.executor.futures import get_executor
-from parallel_core.observe.events import observer_factories
+from parallel_core.observe.observers import observer_factories
 
 if TYPE_CHECKING:
     from parallel_core.executor.futures import ParallelExecutor

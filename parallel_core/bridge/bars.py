@@ -13,7 +13,8 @@ from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from parallel_core.observe.events import Event, Observer
+from parallel_core.observe.events import Event
+from parallel_core.observe.observers import Observer
 
 _NAME = "BatchCompletionCallBack"
 

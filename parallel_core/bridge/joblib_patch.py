@@ -22,7 +22,7 @@ from parallel_core.backends.registry import (
 from parallel_core.bridge.bars import BarsOfCallbacks
 from parallel_core.bridge.slimming import register_slimmers
 from parallel_core.errors import warn_caller
-from parallel_core.observe.events import observer_factories
+from parallel_core.observe.observers import observer_factories
 from parallel_core.parallel.call import Parallel
 from parallel_core.parallel.contexts import (
     effective_n_jobs,

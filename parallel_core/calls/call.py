@@ -31,7 +31,8 @@ from parallel_core.dispatch.source import expected_length
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.errors import warn_caller
 from parallel_core.insights.record import CallRecord
-from parallel_core.observe.events import CallEnded, CallStarted, Emit, Looks, Observer, emit_to
+from parallel_core.observe.events import CallEnded, CallStarted, Emit
+from parallel_core.observe.observers import Looks, Observer, emit_to
 from parallel_core.observe.reporting import find_reporter
 from parallel_core.serialization.definitions import Definitions
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import os
     from typing import Literal, TypedDict
 
-    from parallel_core.observe.events import Observer
+    from parallel_core.observe.observers import Observer
     from parallel_core.observe.progress import ProgressLike
     from parallel_core.trace.target import TraceLike
 

@@ -31,14 +31,14 @@ from parallel_core.context.seeds import check_seed
 from parallel_core.context.this_worker import NOTHING_PASSED, Passed
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.dispatch.policy import Policy
-from parallel_core.observe.events import check_observers
+from parallel_core.observe.observers import check_observers
 from parallel_core.observe.progress import wanted_progress
 from parallel_core.tasks.placeholders import NO_RESULT
 
 if TYPE_CHECKING:
     from parallel_core.context.item import ContextItem
     from parallel_core.dispatch.memory import MemoryGate
-    from parallel_core.observe.events import Observer
+    from parallel_core.observe.observers import Observer
     from parallel_core.observe.progress import Wanted
     from parallel_core.reduction.results import Reduction
     from parallel_core.trace.file import TraceFile

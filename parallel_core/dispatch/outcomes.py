@@ -31,13 +31,13 @@ from parallel_core.insights.record import CallRecord
 from parallel_core.observe.events import (
     BatchAnswered,
     Emit,
-    Looks,
     ResultsResumed,
     TaskFailed,
     TaskRetried,
     TaskTimes,
 )
 from parallel_core.observe.listener import LOOK_SECONDS
+from parallel_core.observe.observers import Looks
 from parallel_core.tasks.description import function_name
 from parallel_core.tasks.placeholders import drop_placeholders
 

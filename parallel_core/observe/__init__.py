@@ -6,7 +6,7 @@
                                  ├──▶ reporting ── listener ──▶ a dashboard
                                  └──────▶ Parallel.print_progress ──▶ messages (``verbose``)
 
-- `events`: what happens, and who is told; `messages`: those of ``verbose``.
+- `events`: what happens; `observers`: who is told; `messages`: those of ``verbose``.
 - `reporting`: tells a dashboard of a call; `listener`: the way to the dashboard.
 - `progress`: the numbers of a call; `bars`: who draws them; `terminal`: what is printed meanwhile.
 """

@@ -21,8 +21,8 @@ from parallel_core.calls.choice import choose_backend
 from parallel_core.calls.parameters import names_of, unexpected
 from parallel_core.calls.spec import worker_options
 from parallel_core.config import DEFAULTS, UNSET, Settings, only_given, setting
-from parallel_core.observe.events import check_observers
 from parallel_core.observe.messages import MESSAGE_OF_OVERRIDES, Messages
+from parallel_core.observe.observers import check_observers
 from parallel_core.observe.progress import check_progress
 from parallel_core.parallel.runner import Runner
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, KeysView, Mapping, Sequence
     from typing import Literal
 
-    from parallel_core.observe.events import Observer
+    from parallel_core.observe.observers import Observer
     from parallel_core.observe.progress import ProgressLike
     from parallel_core.trace.target import TraceLike
 

@@ -20,9 +20,9 @@ from parallel_core.observe.events import (
     Event,
     ResultsResumed,
     TaskFailed,
-    observers_of,
 )
 from parallel_core.observe.messages import MESSAGE_OF_OVERRIDES, Messages
+from parallel_core.observe.observers import observers_of
 from parallel_core.tasks.placeholders import NO_RESULT
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from parallel_core.dispatch.policy import TaskFailure
     from parallel_core.insights.record import CallRecord
     from parallel_core.insights.report import Report
-    from parallel_core.observe.events import Observer
+    from parallel_core.observe.observers import Observer
     from parallel_core.observe.progress import ProgressLike
     from parallel_core.parallel.asynchronous import Background, BackgroundCall
     from parallel_core.trace.target import TraceLike

@@ -16,7 +16,7 @@ from parallel_core.pool.async_result import TERMINATED, as_raised
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from parallel_core.observe.events import Observer
+    from parallel_core.observe.observers import Observer
     from parallel_core.pool.lease import PoolWorkers, Wanted
 
 
