@@ -26,7 +26,7 @@
 - `session_setup`: what is done in each worker before its first task and after its last one;
   `local_worker`: the same for threads.
 - `channel_session`: batches to worker processes of ours; `worker_handle`: what it needs of them;
-  `leased_workers`: those of the local pool.
+  `watching`: what it does by their boards; `leased_workers`: those of the local pool.
 - `placement`: who gets a batch, and who gives what it has not begun; `initializer`: that of a call;
   `shutdown`: ending idle workers.
 - `registry`: names, and what else may be passed as ``backend=``.

@@ -15,12 +15,11 @@ from parallel_core.backends.answers import initializer_error, read_answer
 from parallel_core.backends.base import LONGEST_WAIT, NEVER, CallTerms, Session, SessionFailed
 from parallel_core.backends.completion import Completion
 from parallel_core.backends.control import ProcessControl
-from parallel_core.backends.leased_workers import view_of
 from parallel_core.backends.losses import FailedStarts, died, lost_batches, note_timed_out
 from parallel_core.backends.options import WorkerSetup
-from parallel_core.backends.placement import WORTH_SECONDS, choose_victim, load
 from parallel_core.backends.session_setup import SessionSetup, answer_request, lost_requests
-from parallel_core.backends.worker_handle import W, WorkerHandle, Workers
+from parallel_core.backends.watching import load_of, steal_from, stop_late_tasks, view_of
+from parallel_core.backends.worker_handle import W, Workers
 from parallel_core.observe.events import WorkerEnded, WorkerStarted, WorkerView
 from parallel_core.serialization.batch import Batch
 from parallel_core.tasks.description import function_name
@@ -42,9 +41,6 @@ from parallel_core.workers.requests import Request, pickle_call
 from parallel_core.workers.sent import Source
 from parallel_core.workers.starting import WorkerStartError
 
-_TIMED = (Phase.UNPICKLING, Phase.RUNNING, Phase.PICKLING)
-_START_SECONDS = 0.1  # what it takes to replace a worker, and to be worth it
-_LOOK_SECONDS = 0.01  # until a worker that has something may have begun with it
 _PLACED_SECONDS = 1.0  # for an answer after its offer was accepted
 _CLOSED_SECONDS = 1.0  # for a worker to end whose channel has ended
 _GRACE = 0.02  # seconds for a cancelled worker between two tasks to say so, before it is killed
@@ -108,12 +104,12 @@ class ChannelSession(Session, Generic[W]):
         """Whether some worker has fewer than `queued` batches, and would soon get to another."""
         if self._workers.is_short:
             return True
-        return any(_load(worker) < queued for worker in self._workers.all)
+        return any(load_of(worker) < queued for worker in self._workers.all)
 
     def slot_has_capacity(self, slot: int, queued: int) -> bool:
         """Whether the worker of `slot` has fewer; or some worker, if it has none any more."""
         worker = self._workers.of(slot)
-        return self.has_capacity(queued) if worker is None else _load(worker) < queued
+        return self.has_capacity(queued) if worker is None else load_of(worker) < queued
 
     def submit_to(self, slot: int, batch: Batch) -> None:
         """Send `batch` to the worker of `slot`; to any, if none can be had for it any more."""
@@ -125,7 +121,7 @@ class ChannelSession(Session, Generic[W]):
     def submit(self, batch: Batch) -> None:
         """Send `batch` to the worker with the fewest; a worker that has left is replaced."""
         while True:
-            worker = min(self._workers.all, key=_load, default=None)
+            worker = min(self._workers.all, key=load_of, default=None)
             is_free = worker is not None and not worker.sent and not worker.leaving
             if not is_free and self._workers.is_short:
                 worker = self._replace() or worker
@@ -194,33 +190,7 @@ class ChannelSession(Session, Generic[W]):
         """Take from the worker that has the most, in time, of what it has not started."""
         if self._setup is not None and self._setup.keeps_order:
             return [], NEVER
-        for worker in self._workers.all:
-            if worker.is_limited and (taken := worker.taken()):
-                return taken, NEVER
-        now = time.monotonic()
-        least = WORTH_SECONDS
-        if not any(worker.ready and not worker.sent for worker in self._workers.all):
-            if not self._workers.is_short:
-                return [], NEVER  # one that is still starting may come too late
-            least = _START_SECONDS
-        candidates, not_yet = [], False
-        for worker in self._workers.all:
-            if not worker.sent or (worker.is_limited and not worker.is_fenced):
-                continue  # its answer will give back what it has
-            if any(sent.is_directed for sent in worker.sent):
-                continue
-            waiting, running_for = worker.waiting(now)
-            if not waiting:
-                continue
-            if worker.can_be_robbed:
-                candidates.append((worker, waiting, running_for))
-            else:
-                not_yet = True
-        victim, keep, again = choose_victim(candidates, now, task_seconds, least)
-        if victim is None:
-            return [], min(again, now + _LOOK_SECONDS) if not_yet else again
-        taken = victim.steal(keep)
-        return taken, now if taken else now + _LOOK_SECONDS
+        return steal_from(self._workers.all, task_seconds, self._workers.is_short)
 
     def wait(self, seconds: float | None) -> list[Completion]:
         """Wait for answers and deaths."""
@@ -261,24 +231,7 @@ class ChannelSession(Session, Generic[W]):
 
     def enforce_timeout(self, limit: float) -> float:
         """Look at the boards for tasks over their time: ask them to end, then kill the worker."""
-        now = time.monotonic()
-        again = now + limit
-        for worker in self._workers.all:
-            if worker.timed_out is not None:
-                again = min(again, worker.escalate(now))
-                continue
-            running = worker.running() if worker.sent else None
-            if running is None:
-                continue
-            sent, index, since, phase = running
-            if phase not in _TIMED or index < sent.answered:
-                continue
-            seconds = self._terms.limit_for(sent.batch.start + index, limit)
-            if now - since > seconds:
-                again = min(again, worker.stop_task(sent, index, seconds))
-            else:
-                again = min(again, since + seconds)
-        return again
+        return stop_late_tasks(self._workers.all, limit, self._terms)
 
     def cancel(self) -> None:
         """Stop what is between two tasks, kill what is inside one."""
@@ -566,9 +519,3 @@ class ChannelSession(Session, Generic[W]):
         self._fatal = self._fatal or error
         if self._failed_starts.are_too_many:
             self.n_workers = self._workers.n_wanted = len(left)
-
-
-def _load(worker: WorkerHandle) -> int:
-    queued = len(worker.sent)
-    takes_no_more = worker.leaving or (queued > 0 and worker.is_limited)
-    return load(queued, worker.has_answered, takes_no_more)

@@ -6,15 +6,11 @@ import contextlib
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
 
 from memmapping.interrupts import HeldInterrupts
 from parallel_core.backends.base import LONGEST_WAIT
 from parallel_core.backends.session_setup import SessionSetup
-from parallel_core.backends.worker_handle import WorkerHandle
-from parallel_core.observe.events import WorkerView
 from parallel_core.workers.bell import Bell
-from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.pool import WorkerPool
 from parallel_core.workers.reloads import reloads
@@ -230,20 +226,3 @@ class LeasedWorkers:
             with contextlib.suppress(ChannelClosed):  # it has left; the next lease sees that
                 worker.tell(now)
         self._group.told = None
-
-
-def view_of(worker: WorkerHandle, now: float) -> WorkerView:
-    """Return what `worker` is at, by its board."""
-    view = WorkerView(worker.slot, worker.pid, len(worker.sent), worker.memory)
-    running = worker.running() if worker.sent else None
-    if running is not None:
-        sent, index, began, phase = running
-        position = sent.batch.start + index
-        before = takewhile(lambda other: other is not sent, worker.sent)
-        done = index + sum(other.batch.size - other.answered for other in before) - sent.answered
-        return view._replace(
-            phase=Phase(phase).name, position=position, seconds=now - began, done=max(done, 0)
-        )
-    if worker.is_on_request:
-        return view._replace(phase=worker.requests[0].phase.name, seconds=now - worker.since)
-    return view
