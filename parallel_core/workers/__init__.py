@@ -17,7 +17,7 @@
     └──────────────────────────┘                       └─────────────────────────┘
 
 - `pool`: leases workers to calls and takes them back warm, keyed by their set-up; `reloads`: and by
-  reloaded modules; `group`: workers that were leased together.
+  reloaded modules; `demand`: how many it keeps; `group`: workers that were leased together.
 - `starting`: a bare interpreter by `subprocess`, or a child of a `multiprocessing` context;
   `interpreter`: the former, which reports its use of memory at its end; `context_child`: the first
   code of the latter.

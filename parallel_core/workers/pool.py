@@ -33,6 +33,7 @@ from memmapping.forks import in_child
 from memmapping.interrupts import HeldInterrupts, HeldSignals
 from memmapping.modules import loaded
 from parallel_core.workers.channel import ChannelClosed
+from parallel_core.workers.demand import Demand
 from parallel_core.workers.group import WorkerGroup
 from parallel_core.workers.reloads import reloads
 from parallel_core.workers.sent import Source
@@ -44,17 +45,7 @@ from parallel_core.workers.worker import Worker, wait_for_end
 if TYPE_CHECKING:
     from parallel_core.workers.forkserver import ForkServers
 
-_KINDS = 4  # of workers that are kept warm, those leased not counted
 _PATIENCE = 0.5  # seconds in which a worker that was asked to leave may run its atexit handlers
-
-
-class _Demand:
-    """How many workers of a kind are leased, and were at most in this round and the one before."""
-
-    __slots__ = ("leased", "peak", "peak_before")
-
-    def __init__(self) -> None:
-        self.leased = self.peak = self.peak_before = 0
 
 
 class WorkerPool:
@@ -67,7 +58,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: dict[WorkerKey, list[WorkerGroup]] = {}
         self._all: set[Worker] = set()
-        self._demand: dict[WorkerKey, _Demand] = {}
+        self._demand = Demand()
         self._leaving: list[tuple[Worker, float]] = []  # retired, and by when they should be gone
         self._listens = False
         self._forkservers: ForkServers | None = None
@@ -88,8 +79,8 @@ class WorkerPool:
         if self._groups_gone:
             self._end_lost()
         with HeldSignals(), self._lock:
-            spare = self._note_demand(wanted, key)
             groups = self._idle.get(key)
+            spare = self._demand.lease(wanted, key, self._count_idle(key))
             if (
                 spare <= 0
                 and groups
@@ -137,7 +128,8 @@ class WorkerPool:
         with HeldSignals(), self._lock:
             group = self._group([], current)
             for slot, key in enumerate(keys):
-                part, ending = self._assemble(1, key, current, self._note_demand(1, key))
+                spare = self._demand.lease(1, key, self._count_idle(key))
+                part, ending = self._assemble(1, key, current, spare)
                 unneeded += ending.workers if ending is not None else []
                 for worker in list(part.workers):
                     part.remove(worker)
@@ -168,8 +160,7 @@ class WorkerPool:
         self._end_session(group)
         with HeldSignals(), self._lock:
             for key in keys:
-                if key in self._demand:
-                    self._demand[key].leased -= 1
+                self._demand.give_back(1, key)
             for worker in list(group.workers):
                 group.remove(worker)
                 assert worker.key is not None
@@ -180,7 +171,7 @@ class WorkerPool:
         self._end_session(group)
         with HeldSignals(), self._lock:
             for key in keys:
-                self._demand.pop(key, None)
+                self._demand.forget(key)
         workers = list(group.workers)
         for worker in workers:
             group.remove(worker)
@@ -275,8 +266,7 @@ class WorkerPool:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
         self._end_session(group)
         with HeldSignals(), self._lock:
-            if key in self._demand:
-                self._demand[key].leased -= wanted
+            self._demand.give_back(wanted, key)
             if group.workers:
                 self._watch(group)
                 self._idle.setdefault(key, []).append(group)
@@ -414,20 +404,8 @@ class WorkerPool:
         if forkservers is not None:
             forkservers.disown()
 
-    def _note_demand(self, wanted: int, key: WorkerKey) -> int:
-        """Count what is in use; return how many idle workers neither this round nor the last needs.
-
-        A round lasts from a lease of a kind of workers while nobody had any to the next such lease.
-        """
-        demand = self._demand.pop(key, None) or _Demand()
-        self._demand[key] = demand  # the latest comes last
-        if demand.leased == 0:
-            demand.peak_before, demand.peak = demand.peak, 0
-        before = demand.leased
-        demand.leased += wanted
-        demand.peak = max(demand.peak, demand.leased)
-        idle = sum(map(len, self._idle.get(key, ())))
-        return before + idle - max(demand.peak, demand.peak_before)
+    def _count_idle(self, key: WorkerKey) -> int:
+        return sum(map(len, self._idle.get(key, ())))
 
     def _assemble(
         self, wanted: int, key: WorkerKey, current: int, spare: int
@@ -442,9 +420,7 @@ class WorkerPool:
             unneeded.append(rest.pop())
         if rest:
             self._idle[key] = [self._group(rest, current)]
-        kinds = list(self._demand)[:-_KINDS]
-        for old in [kind for kind in kinds if not self._demand[kind].leased]:
-            del self._demand[old]
+        for old in self._demand.drop_old():
             for group in self._idle.pop(old, ()):
                 unneeded += group.workers
         ending = self._group(unneeded, current) if unneeded else None
