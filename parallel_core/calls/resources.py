@@ -10,7 +10,7 @@ from parallel_core.backends.base import Backend, Session, broken
 from parallel_core.backends.local_worker import LocalWorker
 from parallel_core.backends.options import WorkerOptions, WorkerSetup
 from parallel_core.errors import PerformanceWarning, warn_caller
-from parallel_core.serialization.definitions import stored_globals
+from parallel_core.serialization.capture import stored_globals
 
 if TYPE_CHECKING:
     from memmapping.reducer import ArrayReducer

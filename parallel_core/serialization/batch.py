@@ -6,9 +6,10 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from parallel_core.serialization.definitions import Definition, loads_referring
+from parallel_core.serialization.definitions import Definition
 from parallel_core.serialization.opened import leave_opened
 from parallel_core.serialization.preview import preview
+from parallel_core.serialization.resolving import loads_referring
 from parallel_core.tasks.description import describe_call, describe_task, function_name
 
 if TYPE_CHECKING:

@@ -308,3 +308,10 @@ def names_stored(code: CodeType) -> frozenset[str]:
 def cells_stored(code: CodeType) -> frozenset[str]:
     """Return the outer variables that `code` assigns by a ``nonlocal`` statement."""
     return _scan(code)[2]
+
+
+def stored_globals(function: object) -> frozenset[str]:
+    """Return the globals that an initializer sets, when it goes by value to workers."""
+    if isinstance(function, FunctionType) and goes_by_value(function):
+        return names_stored(function.__code__)
+    return frozenset()

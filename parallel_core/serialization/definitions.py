@@ -13,18 +13,15 @@ when a task changed what a volatile definition had captured.
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import pickle
 import sys
-from _thread import get_ident
 from collections.abc import Callable, Hashable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
 
-from parallel_core.serialization.capture import Capture, names_stored
+from parallel_core.serialization.capture import Capture
 from parallel_core.serialization.large import (
     LARGE_VALUE,
     Indivisible,
@@ -34,6 +31,7 @@ from parallel_core.serialization.large import (
     parts_over,
 )
 from parallel_core.serialization.lasting import sent_functions
+from parallel_core.serialization.met_files import MetFiles
 from parallel_core.serialization.opened import is_open_file
 from parallel_core.serialization.pickling import (
     PICKLING_ERRORS,
@@ -41,26 +39,20 @@ from parallel_core.serialization.pickling import (
     HandOver,
     TaskPickler,
     dumps,
+    dumps_by_name,
     dumps_by_value,
     dumps_referring,
     goes_by_value,
+    keep_within,
     modules_by_value,
     needs_value,
 )
+from parallel_core.serialization.resolving import defined, resolve
 
 from parallel_core.serialization import variables as variables  # isort: skip - so that they are pickled
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from memmapping.reducer import ArrayReducer
-    from parallel_core.serialization.open_files import Held, OpenFiles
-
-    class Received(Protocol):
-        """What a worker was sent for a call; see `received`."""
-
-        def resolve(self, token: int) -> object:
-            """Return the function or class."""
 
 
 _T = TypeVar("_T")
@@ -69,37 +61,9 @@ _LARGE_WATCHED = 64  # groups of large values; each that is known is kept
 _CACHED = 256  # definitions kept for reuse; a generator may yield a new lambda each time
 
 _calls = itertools.count(1)
-_defined: WeakValueDictionary[str, Definitions] = WeakValueDictionary()
 #: How objects of some types are pickled in tasks; NotImplemented: as ever. Types of libraries that
 #: carry from task to task what need not go along; see `parallel_core.bridge`.
 forms: dict[type, Callable[[Definitions, Any], Any]] = {}
-#: What workers have received, by call and thread: an engine may have many.
-received: dict[tuple[str, int], Received] = {}
-
-
-def resolve(call: str, token: int) -> object:
-    """Return the function or class `token` of `call`; what a reference unpickles to."""
-    table = received.get((call, get_ident())) or _defined.get(call)
-    if table is None:
-        raise LookupError(f"definition {token} belongs to call {call}, which has ended")
-    return table.resolve(token)
-
-
-class _ReferringUnpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, buffers: list[memoryview]) -> None:
-        super().__init__(io.BytesIO(data), buffers=buffers)
-        self._loaded: dict[int, Any] = {}
-
-    def persistent_load(self, reference: Reference) -> Any:
-        call, token, place = reference
-        if token not in self._loaded:
-            self._loaded[token] = resolve(call, token)
-        return self._loaded[token].values[place]
-
-
-def loads_referring(data: bytes, buffers: list[memoryview] | None = None) -> Any:
-    """Unpickle what may refer to large values (see `large`)."""
-    return _ReferringUnpickler(data, buffers or []).load()
 
 
 def may_hold_arrays() -> bool:
@@ -170,10 +134,7 @@ class Definitions:
         #: Returns the reducer for large arrays, when there is first need of it.
         self._make_arrays = make_arrays
         self._arrays: ArrayReducer | None = None
-        #: Whether the workers can be sent descriptors.
-        self._passes_descriptors = passes_descriptors
-        self._files: OpenFiles | None = None
-        self._captures = 0  # how deep we are in what functions capture
+        self.files = MetFiles(passes_descriptors)  #: open files that pickles have met
         self._pickler: TaskPickler | None = None
         self._comparer: TaskPickler | None = None
         self._tokens = itertools.count()
@@ -236,23 +197,17 @@ class Definitions:
 
         Nor is it put back in a worker, where what it captured lasts until the call ends.
         """
-        try:
-            data = pickle.dumps(obj, PROTOCOL)
-            if not needs_value(data):
-                return Definition(next(self._tokens), obj, data, (), None)
-        except PICKLING_ERRORS:
-            pass
+        named = dumps_by_name(obj)
+        if named is not None:
+            return Definition(next(self._tokens), obj, named, (), None)
         data, requires, uses = self._apart(lambda: dumps_by_value(obj, self._reduce))
         return Definition(next(self._tokens), obj, data, requires, None, uses)
 
     def dumps_apart(self, obj: object) -> tuple[bytes, tuple[Definition, ...]]:
         """Pickle `obj`, which belongs to no task; return the definitions that it refers to, too."""
-        try:
-            data = pickle.dumps(obj, PROTOCOL)
-            if not needs_value(data):
-                return data, ()
-        except PICKLING_ERRORS:
-            pass
+        named = dumps_by_name(obj)
+        if named is not None:
+            return named, ()
         data, requires, _ = self._apart(lambda: dumps_by_value(obj, self._reduce_class))
         return data, requires
 
@@ -272,7 +227,7 @@ class Definitions:
             sent_functions.keep(obj, capture, data)
         if isinstance(obj, type):
             self._referred[definition.token] = obj
-            _defined[self.call] = self  # only calls with references are looked up
+            defined[self.call] = self  # only calls with references are looked up
         return definition
 
     def _capture(self, obj: object) -> tuple[bytes, Capture, LargeValues | None]:
@@ -328,7 +283,7 @@ class Definitions:
 
         large.seal(definition.data, dumps_again)
         self._referred[large.token] = large
-        _defined[self.call] = self
+        defined[self.call] = self
         self._large[large.token] = large
         if len(self._large) > _LARGE_WATCHED:
             del self._large[next(iter(self._large))]
@@ -430,21 +385,18 @@ class Definitions:
     def _apart(self, make: Callable[[], _T]) -> tuple[_T, tuple[Definition, ...], list[Any]]:
         """Return what `make` does, the definitions that it refers to, and what is to be kept."""
         outer, self._used = self._used, {}
-        outer_files = self.take_files()
+        outer_files = self.files.begin_capture()
         uses: list[Any] = []
-        self._captures += 1
         arrays = self.arrays
         if arrays is not None:
             outer_uses, arrays.uses = arrays.uses, uses
         try:
             made = make()
-            uses += self.take_files()
+            uses += self.files.take_uses()
             return made, tuple(self._used.values()), uses
         finally:
             self._used = outer
-            self._captures -= 1
-            if self._files is not None:
-                self._files.uses = {id(held): held for held in outer_files}
+            self.files.end_capture(outer_files)
             if arrays is not None:
                 arrays.uses = outer_uses
 
@@ -535,36 +487,8 @@ class Definitions:
             return self._reduce_class(obj)
         return NotImplemented
 
-    def take_files(self) -> list[Held]:
-        """Return what has to be kept for open files in pickles made since the last call."""
-        return [] if self._files is None else self._files.take_uses()
-
-    def take_weight(self) -> int:
-        """Return as how many bytes the files count that were met since the last call."""
-        return 0 if self._files is None else self._files.take_weight()
-
-    def reduce_open(self, obj: object) -> Any:
-        """Return how an open file or a socket is pickled, for ``reducer_override``."""
-        if not is_open_file(obj):
-            return NotImplemented
-        if self._files is None:
-            from parallel_core.serialization.open_files import OpenFiles
-
-            self._files = OpenFiles(self._passes_descriptors)
-        if self._captures:
-            return self._files.reduce_captured(obj)
-        return self._files.reduce(obj)
-
-    def reduce_captured(self, obj: object) -> Any:
-        """Return the same of what a function captures."""
-        self._captures += 1
-        try:
-            return self.reduce_open(obj)
-        finally:
-            self._captures -= 1
-
     def _reduce(self, obj: object) -> Any:
-        reduced = self.reduce_open(obj)
+        reduced = self.files.reduce(obj)
         if reduced is NotImplemented:
             reduced = self._reduce_at_once(obj)
         return self._reduce_class(obj) if reduced is NotImplemented else reduced
@@ -573,16 +497,3 @@ class Definitions:
         if isinstance(obj, type) and id(obj) not in self._making and goes_by_value(obj):
             return self._refer(self.define(obj))
         return NotImplemented
-
-
-def keep_within(buffer: pickle.PickleBuffer) -> bool:
-    """Have `buffer` be part of the pickle, for `TaskPickler`."""
-    del buffer
-    return True
-
-
-def stored_globals(function: object) -> frozenset[str]:
-    """Return the globals that an initializer sets, when it goes by value to workers."""
-    if isinstance(function, FunctionType) and goes_by_value(function):
-        return names_stored(function.__code__)
-    return frozenset()

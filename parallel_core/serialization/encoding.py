@@ -126,7 +126,7 @@ class BatchBuilder:
         batch = Batch(self._start, size, self._runs, self._used, self.nbytes)
         if self._arrays is not None and self._arrays.uses:
             batch.uses, self._arrays.uses = self._arrays.uses, []
-        files = self._definitions.take_files()
+        files = self._definitions.files.take_uses()
         if files:
             batch.uses = [*batch.uses, *files]
         return batch
@@ -273,7 +273,7 @@ class BatchBuilder:
             self.drop_attempt()
             return None
         self._used.update(self._definitions.take_used())
-        self.nbytes += self._definitions.take_weight()
+        self.nbytes += self._definitions.files.take_weight()
         return data
 
     def _define(
@@ -289,7 +289,7 @@ class BatchBuilder:
                 function,
                 name,
                 error,
-                self._definitions.reduce_captured,
+                self._definitions.files.reduce_captured,
             ) from error
         self.function, self.watch, self.token = function, definition.watch, definition.token
         self._definition = definition
@@ -297,7 +297,7 @@ class BatchBuilder:
     def _dumps(self, task: tuple[Any, ...]) -> bytes:
         data = self._definitions.dumps(task)
         self._used.update(self._definitions.take_used())
-        self.nbytes += self._definitions.take_weight()
+        self.nbytes += self._definitions.files.take_weight()
         return data
 
     def _dumps_or_explain(
@@ -312,7 +312,7 @@ class BatchBuilder:
         except Exception as error:
             what = self._describe(function, args, kwargs)
             obj, name = self._at_fault(token, function, args, kwargs)
-            raise explain(what, obj, name, error, self._definitions.reduce_open) from error
+            raise explain(what, obj, name, error, self._definitions.files.reduce) from error
 
     def _open(self, token: int, arity: int) -> None:
         self._closed = len(self)
@@ -340,7 +340,7 @@ class BatchBuilder:
         parts += [(value, f"argument {index}") for index, value in enumerate(args)]
         parts += [(value, f"argument {name!r}") for name, value in kwargs.items()]
         for value, name in parts:
-            if why_not_picklable(value, name, self._definitions.reduce_open) is not None:
+            if why_not_picklable(value, name, self._definitions.files.reduce) is not None:
                 return value, name
         return (args, kwargs), "the arguments"
 

@@ -176,6 +176,15 @@ def _cached_property(function: Callable[[Any], Any], name: str | None) -> Any:
     return made
 
 
+def dumps_by_name(obj: object) -> bytes | None:
+    """Pickle `obj`, if nothing in it has to go by value."""
+    try:
+        data = pickle.dumps(obj, PROTOCOL)
+    except PICKLING_ERRORS:
+        return None
+    return None if needs_value(data) else data
+
+
 def dumps_by_value(
     obj: object, reduce_first: Reducer | None = None, hand_over: HandOver | None = None
 ) -> bytes:
@@ -393,3 +402,9 @@ def explain(
     )
     explained.__cause__ = error
     return explained
+
+
+def keep_within(buffer: pickle.PickleBuffer) -> bool:
+    """Have `buffer` be part of the pickle, for `TaskPickler`."""
+    del buffer
+    return True

@@ -11,13 +11,7 @@ from types import FunctionType
 from typing import Any
 
 from parallel_core.serialization.capture import Capture
-from parallel_core.serialization.definitions import (
-    SentDefinition,
-    keep_within,
-    loads_referring,
-    received,
-    resolve,
-)
+from parallel_core.serialization.definitions import SentDefinition
 from parallel_core.serialization.large import LoadedValues
 from parallel_core.serialization.lasting import loaded_functions
 from parallel_core.serialization.opened import is_open_file, refuse_result
@@ -30,8 +24,10 @@ from parallel_core.serialization.pickling import (
     dumps_by_value,
     dumps_referring,
     goes_by_value,
+    keep_within,
     needs_value,
 )
+from parallel_core.serialization.resolving import loads_referring, received, resolve
 
 
 def _dumps_received(value: object) -> bytes:

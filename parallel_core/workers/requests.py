@@ -14,7 +14,7 @@ from typing import Any
 
 from memmapping.modules import loaded
 from parallel_core.context.this_worker import Passed, ThisWorker, globals_of, this_worker
-from parallel_core.serialization.definitions import stored_globals
+from parallel_core.serialization.capture import stored_globals
 from parallel_core.serialization.failure import pack
 from parallel_core.serialization.pickling import dumps, explain
 from parallel_core.workers.board import PHASE, SINCE, Board, Phase

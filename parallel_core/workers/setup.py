@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from memmapping.modules import loaded
 from parallel_core import config
 from parallel_core.output.records import caller_handles, note_caller
-from parallel_core.serialization.definitions import stored_globals
+from parallel_core.serialization.capture import stored_globals
 from parallel_core.workers.threads import limited_environment, process_environment, tell_loaded
 
 
