@@ -38,7 +38,7 @@ from parallel_core.serialization.definitions import Definitions
 
 if TYPE_CHECKING:
     from parallel_core.calls.spec import CallSpec
-    from parallel_core.dispatch.interruption import Interruption
+    from parallel_core.dispatch.ending import Interruption
     from parallel_core.dispatch.policy import Policy
 
 _numbers = itertools.count(1)

@@ -19,10 +19,10 @@ thread.
 - `loop`: the loop above, for all sessions, threads included; `inline`: a plain loop.
 - `outcomes`: the outcomes of tasks, and what follows from them, for both loops.
 - `source`: pulls tasks and has them encoded; `sizing`: how many at a time, from figures alone;
-  `window`: how far ahead; `limits`: the bounds of a call.
+  `window`: how far ahead; `backlog`: what waits for a worker; `limits`: the bounds of a call.
 - `delivery`: results on their way to the caller, in order or not.
 - `policy`: what to do about a failed task; `call_errors`: what an error carries that ends a call.
-- `deadline`: the time limit of a call; `interruption`: ending a call from another thread.
+- `ending`: the time limit of a call; ending it from another thread.
 - `memory`, `load`: holding tasks back while too little memory is free, or the load is too high.
 - `task_queue`: tasks that come while the call runs, from an executor.
 """

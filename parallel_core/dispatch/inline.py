@@ -13,8 +13,7 @@ from parallel_core.context.batch_context import BatchContext, ContextFailed, cal
 from parallel_core.context.item import Place
 from parallel_core.context.this_worker import ThisWorker, enter_worker
 from parallel_core.dispatch.call_errors import replay_task
-from parallel_core.dispatch.deadline import Deadline
-from parallel_core.dispatch.interruption import CallInterrupted
+from parallel_core.dispatch.ending import CallInterrupted, Deadline
 from parallel_core.dispatch.limits import Limits
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Action

@@ -6,7 +6,7 @@ import enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from parallel_core.dispatch.interruption import Interruption
+    from parallel_core.dispatch.ending import Interruption
 
 
 class ReturnAs(enum.Enum):

@@ -14,9 +14,7 @@ some worker has room for; what arrives in the meantime wakes the session.
 
 from __future__ import annotations
 
-import heapq
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -24,10 +22,10 @@ from parallel_core.backends.base import NEVER, CallTerms, Session, SessionFailed
 from parallel_core.backends.completion import Completion, Failure
 from parallel_core.config import Settings
 from parallel_core.context.batch_context import pickle_context
+from parallel_core.dispatch.backlog import Backlog
 from parallel_core.dispatch.call_errors import Replay, replay_from, replay_task
-from parallel_core.dispatch.deadline import Deadline
 from parallel_core.dispatch.delivery import NumberedDelivery
-from parallel_core.dispatch.interruption import CallInterrupted
+from parallel_core.dispatch.ending import CallInterrupted, Deadline
 from parallel_core.dispatch.limits import Limits
 from parallel_core.dispatch.outcomes import Outcomes
 from parallel_core.dispatch.policy import Action
@@ -82,11 +80,11 @@ class BatchLoop:
         if self._live is not None and self._live.times_each:
             self._timeout = NEVER
         self._one_task_per_batch = self._timeout is not None and not session.reports_running_task
-        # Where tasks go to workers in turn, so many of them, from a multiple of it on.
-        self._turn = (limits.batch_size or 1) if limits.order_tasks else 0
-        self._n_slots = session.n_workers
+        turn = (limits.batch_size or 1) if limits.order_tasks else 0
+        may_join = limits.batch_size is None and not turn
+        self._backlog = Backlog(session.n_workers, may_join, turn)
         self._sizer = BatchSizer(
-            1 if self._one_task_per_batch else self._turn or limits.batch_size,
+            1 if self._one_task_per_batch else turn or limits.batch_size,
             min(aim_seconds, _LIVE_AIM) if self._answers_each else aim_seconds,
             limits.max_tasks,
             session.n_workers,
@@ -106,8 +104,6 @@ class BatchLoop:
         self._deepest_queue = 1 if self._one_task_per_batch else 2  # batches at one worker
         if self._is_windowed and limits.pre_dispatch and not self._one_task_per_batch:
             self._deepest_queue = max(2, -(-limits.pre_dispatch // session.n_workers))
-        self._backlog: deque[Batch] = deque()
-        self._requeued: list[tuple[float, int, Batch]] = []  # when to run a task again; a heap
         self._deadline = Deadline(limits.call_timeout, self._clock)
         self._steal_again = NEVER  # when to look whether tasks should be stolen
         # When to tell observers what workers are at.
@@ -170,7 +166,6 @@ class BatchLoop:
         """End the call now, and stop what still runs."""
         self._is_over = True
         self._backlog.clear()
-        self._requeued.clear()
         self._session.cancel()
         error, failure = self._source.close(), self.outcomes.failure
         if error is not None and failure is not None:
@@ -230,7 +225,7 @@ class BatchLoop:
             return False
         if self._is_interrupted():
             return False
-        if self._window.is_full(len(self._backlog) + len(self._requeued)):
+        if self._window.is_full(self._backlog.n_waiting):
             return False
         return self._live is None or self._live_is_due(self._live)
 
@@ -252,16 +247,14 @@ class BatchLoop:
     def _ended(self) -> bool:
         if self.outcomes.stopped_early:
             return True
-        return self._source.exhausted and not (
-            self._window.in_flight or self._backlog or self._requeued
-        )
+        return self._source.exhausted and not (self._window.in_flight or self._backlog.n_waiting)
 
     def _pull(self) -> None:
         size = self._sizer.to_pull()
         if self.outcomes.folded is not None:
             size = self.outcomes.folded.aligned(self._source.position, size)
-        if self._turn:
-            size = min(size, self._turn - self._source.position % self._turn)
+        if self._backlog.turn:
+            size = min(size, self._backlog.left_of_turn(self._source.position))
         if self._live is not None:
             size = min(size, self._live.count() // self._session.n_workers + 1)
             self._definitions.expect_changes()
@@ -329,7 +322,7 @@ class BatchLoop:
         # done.
         self._steal_again = NEVER
         running = self.dispatched - self.outcomes.completed + self.outcomes.resolved
-        if self._turn or self._backlog or running < 2 or not self._session.has_capacity(1):
+        if self._backlog.turn or self._backlog or running < 2 or not self._session.has_capacity(1):
             return False  # a single task waits behind no other
         task_seconds = self._sizer.task_seconds or 0.0
         stolen, self._steal_again = self._session.steal(task_seconds)
@@ -347,17 +340,10 @@ class BatchLoop:
 
     def _has_room(self, queued: int) -> bool:
         """Whether a worker takes the next batch; in turn, a batch whose worker does becomes it."""
-        if not self._turn:
-            return self._session.has_capacity(queued)
-        for index, batch in enumerate(self._backlog):
-            if self._session.slot_has_capacity(self._slot_of(batch), queued):
-                del self._backlog[index]
-                self._backlog.appendleft(batch)
-                return True
-        return False
-
-    def _slot_of(self, batch: Batch) -> int:
-        return batch.start // self._turn % self._n_slots
+        session = self._session
+        if not self._backlog.turn:
+            return session.has_capacity(queued)
+        return self._backlog.advance(lambda slot: session.slot_has_capacity(slot, queued))
 
     def _hand_over_all(self) -> None:
         """Submit all pulled batches: they run while the consumer rests."""
@@ -376,13 +362,13 @@ class BatchLoop:
         return self._deepest_queue
 
     def _submit(self) -> None:
-        batch = self._next_batch()
+        batch = self._backlog.take(self._share())
         self._window.in_flight += 1
         self.dispatched += batch.size
         began = self._clock()
         try:
-            if self._turn:
-                self._session.submit_to(self._slot_of(batch), batch)
+            if self._backlog.turn:
+                self._session.submit_to(self._backlog.slot_of(batch), batch)
             else:
                 self._session.submit(batch)
         except SessionFailed as failed:
@@ -396,23 +382,11 @@ class BatchLoop:
                 BatchSubmitted(number, batch.start, batch.size, batch.nbytes, name, seconds)
             )
 
-    def _next_batch(self) -> Batch:
-        """Take a batch off the backlog, joined with those behind it as far as sizes allow."""
-        share = self._share()
-        batch = self._backlog.popleft()
-        if self._limits.batch_size is None and not self._turn:
-            while len(self._backlog) >= self._session.n_workers:  # each other worker is left one
-                following = self._backlog[0]
-                if batch.size + following.size > share or not batch.is_followed_by(following):
-                    break
-                batch.join(self._backlog.popleft())
-        return batch
-
     def _share(self) -> int:
         """Return how many tasks one batch may have; when all are pulled, every worker gets some."""
         if self._sizer.size == 1 or not self._source.exhausted:
             return self._sizer.size
-        elsewhere = self.dispatched + self.outcomes.resolved + len(self._requeued)
+        elsewhere = self.dispatched + self.outcomes.resolved + self._backlog.n_later
         return self._sizer.share(self._source.position - elsewhere)
 
     def _advance(self) -> None:
@@ -425,13 +399,14 @@ class BatchLoop:
             return
         until = self._next_look()
         self._take_news(None if until == NEVER else until - self._clock())
-        if self._requeued:
-            self._requeue_due()
+        if self._backlog.n_later:
+            self._backlog.take_due(self._clock())
         self._fill()
 
     def _next_look(self) -> float:
         """Return the time to stop waiting for outcomes, by the clock."""
-        until = min(self._deadline.at, self._steal_again, self._look_again)
+        backlog = self._backlog
+        until = min(self._deadline.at, self._steal_again, self._look_again, backlog.next_due())
         if self._timeout is not None:
             if self._live is not None and self._live.times_each:
                 self._timeout = self._live.least_timeout()
@@ -439,23 +414,15 @@ class BatchLoop:
             if again is None:
                 raise broken(self._session, "enforce_timeout", "returned nothing, not a time")
             until = min(until, again)
-        if self._requeued:
-            until = min(until, self._requeued[0][0])
         if self._limits.gate is not None and self._is_held_back():
             until = min(until, self._limits.gate.again)
         if self._must_poll:
             until = min(until, self._clock() + _LOOK_SECONDS)
         if self._live is not None:
-            waiting = len(self._backlog) + len(self._requeued)
-            is_idle = not self._window.ahead(waiting)
+            is_idle = not self._window.ahead(backlog.n_waiting)
             until = min(until, self._live.rest_until(self._clock(), is_idle))
             self._source.exhausted = self._source.exhausted or self._live.has_rested
         return until
-
-    def _requeue_due(self) -> None:
-        now = self._clock()
-        while self._requeued and self._requeued[0][0] <= now:
-            self._backlog.appendleft(heapq.heappop(self._requeued)[2])
 
     def _look(self) -> None:
         """Tell observers what workers are at, and a dashboard that is there by now."""
@@ -520,12 +487,8 @@ class BatchLoop:
             self._fail(self.outcomes.failure)
         elif verdict.action is Action.RETRY:
             assert batch is not None
-            index = failure.position - batch.start
-            again = batch.part(index, index + 1)
-            batch.n_requeued += 1
-            batch.nbytes_requeued += again.nbytes
             due = self._clock() + verdict.seconds
-            heapq.heappush(self._requeued, (due, failure.position, again))
+            self._backlog.run_again(batch, failure.position - batch.start, due)
 
     def _fail(self, error: BaseException) -> None:
         """End the call; a generator first yields the results that were there before."""

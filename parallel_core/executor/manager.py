@@ -23,7 +23,7 @@ from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec
 from parallel_core.context.item import ContextItem
 from parallel_core.context.seeds import leave_streams
-from parallel_core.dispatch.interruption import Interruption
+from parallel_core.dispatch.ending import Interruption
 from parallel_core.dispatch.policy import Action, Policy, TaskFailure, Verdict
 from parallel_core.dispatch.task_queue import TaskQueue
 

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from parallel_core.calls.call import Call
-from parallel_core.dispatch.interruption import CallInterrupted, Interruption
+from parallel_core.dispatch.ending import CallInterrupted, Interruption
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.errors import without_our_frames
 from parallel_core.parallel.loops import find_loop

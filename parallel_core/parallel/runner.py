@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from parallel_core.dispatch.interruption import Interruption
+    from parallel_core.dispatch.ending import Interruption
     from parallel_core.dispatch.policy import TaskFailure
     from parallel_core.insights.record import CallRecord
     from parallel_core.insights.report import Report

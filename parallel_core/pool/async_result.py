@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parallel_core import errors
-from parallel_core.dispatch.interruption import CallInterrupted
+from parallel_core.dispatch.ending import CallInterrupted
 from parallel_core.errors import TaskExitError, WorkerExitError, add_note, without_our_frames
 
 TERMINATED = "Pool was terminated"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from parallel_core.calls.call import Call
 from parallel_core.calls.spec import CallSpec
-from parallel_core.dispatch.interruption import CallInterrupted, Interruption
+from parallel_core.dispatch.ending import CallInterrupted, Interruption
 from parallel_core.dispatch.limits import ReturnAs
 from parallel_core.errors import cut_traceback, without_our_frames
 from parallel_core.pool.async_result import TERMINATED, as_raised

@@ -29,7 +29,7 @@ from parallel_core.calls.resources import CallResources
 from parallel_core.calls.spec import CallSpec, spec_of
 from parallel_core.context.seeds import check_seed, seed_of_call
 from parallel_core.dispatch.call_errors import PartialResults
-from parallel_core.dispatch.interruption import CallInterrupted, Interruption
+from parallel_core.dispatch.ending import CallInterrupted, Interruption
 from parallel_core.errors import cut_traceback, warn_caller, without_our_frames
 from parallel_core.observe.observers import observers_of
 from parallel_core.parallel.runner import Runner

@@ -1,4 +1,4 @@
-"""The time limit of a whole call."""
+"""What ends a call before its tasks are done: its time limit, and another thread."""
 
 from __future__ import annotations
 
@@ -32,3 +32,32 @@ class Deadline:
             "tasks are done, and the results that nobody has taken are in this error's attribute "
             "results"
         )
+
+
+class CallInterrupted(BaseException):
+    """Ends a call that nobody waits for any more; only the interrupting thread sees it."""
+
+
+class Interruption:
+    """A flag that another thread sets, and the loop of a call checks."""
+
+    def __init__(self) -> None:
+        #: Whether the call is to end.
+        self.is_set = False
+        self._wake: Callable[[], None] | None = None
+
+    def wake_by(self, wake: Callable[[], None] | None) -> None:
+        """Have `wake` called when the flag is set: it has the loop check."""
+        self._wake = wake
+
+    def set(self) -> None:
+        """Have the call end at the loop's next check."""
+        self.is_set = True
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def check(self) -> None:
+        """Raise `CallInterrupted` if the flag is set."""
+        if self.is_set:
+            raise CallInterrupted
