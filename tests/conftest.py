@@ -185,8 +185,8 @@ def keeps_workers(item: pytest.Item) -> bool:
 
 def in_use() -> list[str]:
     """Return in words which workers still belong to a call."""
-    demand = worker_pool()._demand
-    return [f"{kind.leased} workers in a call" for kind in demand.values() if kind.leased]
+    leased = worker_pool().demand.leased()
+    return [f"{number} workers in a call" for number in leased if number]
 
 
 @pytest.fixture(autouse=True)

@@ -695,7 +695,7 @@ def test_a_call_from_a_signal_handler_amidst_another(tmp_path: Path, backend: st
 @pytest.mark.parametrize(
     "step",
     [
-        "parallel_core.workers.pool:WorkerPool._note_demand",
+        "parallel_core.workers.demand:Demand.lease",
         "parallel_core.workers.pool:WorkerPool._watch",
         "memmapping.store:SegmentStore._sort_in",
     ],

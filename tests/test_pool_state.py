@@ -272,7 +272,7 @@ def test_variables_of_each_worker() -> None:
     variables = [{"POOL_TEST_SLOT": "0"}, {"POOL_TEST_SLOT": "1"}]
     with WorkerPool(2, worker_env=variables, order_tasks=True) as pool:
         assert pool.map(tasks.environ, range(4), chunk_size=1) == ["0", "1"] * 2
-    assert not any(demand.leased for demand in worker_pool()._demand.values())
+    assert not any(worker_pool().demand.leased())
 
 
 def test_what_loky_has_not() -> None:

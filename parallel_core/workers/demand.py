@@ -36,6 +36,10 @@ class Demand:
         demand.peak = max(demand.peak, demand.leased)
         return before + idle - max(demand.peak, demand.peak_before)
 
+    def leased(self) -> list[int]:
+        """Return how many workers of each known kind are leased."""
+        return [kind.leased for kind in self._kinds.values()]
+
     def give_back(self, n_workers: int, key: WorkerKey) -> None:
         """Count so many as leased no longer."""
         if key in self._kinds:

@@ -58,7 +58,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: dict[WorkerKey, list[WorkerGroup]] = {}
         self._all: set[Worker] = set()
-        self._demand = Demand()
+        self.demand = Demand()  #: for workers of each kind
         self._leaving: list[tuple[Worker, float]] = []  # retired, and by when they should be gone
         self._listens = False
         self._forkservers: ForkServers | None = None
@@ -80,7 +80,7 @@ class WorkerPool:
             self._end_lost()
         with HeldSignals(), self._lock:
             groups = self._idle.get(key)
-            spare = self._demand.lease(wanted, key, self._count_idle(key))
+            spare = self.demand.lease(wanted, key, self._count_idle(key))
             if (
                 spare <= 0
                 and groups
@@ -128,7 +128,7 @@ class WorkerPool:
         with HeldSignals(), self._lock:
             group = self._group([], current)
             for slot, key in enumerate(keys):
-                spare = self._demand.lease(1, key, self._count_idle(key))
+                spare = self.demand.lease(1, key, self._count_idle(key))
                 part, ending = self._assemble(1, key, current, spare)
                 unneeded += ending.workers if ending is not None else []
                 for worker in list(part.workers):
@@ -160,7 +160,7 @@ class WorkerPool:
         self._end_session(group)
         with HeldSignals(), self._lock:
             for key in keys:
-                self._demand.give_back(1, key)
+                self.demand.give_back(1, key)
             for worker in list(group.workers):
                 group.remove(worker)
                 assert worker.key is not None
@@ -171,7 +171,7 @@ class WorkerPool:
         self._end_session(group)
         with HeldSignals(), self._lock:
             for key in keys:
-                self._demand.forget(key)
+                self.demand.forget(key)
         workers = list(group.workers)
         for worker in workers:
             group.remove(worker)
@@ -266,7 +266,7 @@ class WorkerPool:
         """Take back the idle workers of a lease of `wanted` of the kind `key`."""
         self._end_session(group)
         with HeldSignals(), self._lock:
-            self._demand.give_back(wanted, key)
+            self.demand.give_back(wanted, key)
             if group.workers:
                 self._watch(group)
                 self._idle.setdefault(key, []).append(group)
@@ -420,7 +420,7 @@ class WorkerPool:
             unneeded.append(rest.pop())
         if rest:
             self._idle[key] = [self._group(rest, current)]
-        for old in self._demand.drop_old():
+        for old in self.demand.drop_old():
             for group in self._idle.pop(old, ()):
                 unneeded += group.workers
         ending = self._group(unneeded, current) if unneeded else None
