@@ -8,7 +8,8 @@
       AsyncResult   Manager's calls ┘       └──▶ exit results
     progress bars, insights ◀── events of the calls
 
-- `worker_pool`: `WorkerPool`; `parameters`: what it takes, and the spec of a call.
+- `worker_pool`: `WorkerPool`; `core`: what it does; `parameters`: what it takes, and the spec of a
+  call.
 - `chunking`: items to arguments, and their chunks.
 - `lease`: who has the workers; `running`: a map; `applying`, `async_result`: single calls.
 - `bars`: progress bars; `dilled`: what dill pickles.

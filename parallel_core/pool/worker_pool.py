@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from parallel_core.dispatch.limits import ReturnAs
-from parallel_core.pool.applying import Applies
 from parallel_core.pool.async_result import AsyncResult
-from parallel_core.pool.bars import check_style, open_bar
-from parallel_core.pool.chunking import (
-    Cut,
-    arguments_of,
-    concatenated,
-    cut,
-    delayed_calls,
-)
-from parallel_core.pool.dilled import DillFunction, by_dill
-from parallel_core.pool.insights import NOTHING, Insights
-from parallel_core.pool.lease import PoolWorkers, Wanted
-from parallel_core.pool.parameters import (
-    MapParams,
-    PoolParams,
-    backend_of,
-    check_options,
-    check_pool,
-    context_of,
-    wanted_of,
-)
-from parallel_core.pool.running import Run, as_shown
+from parallel_core.pool.chunking import concatenated
+from parallel_core.pool.core import PLAIN, PoolCore
+from parallel_core.pool.insights import NOTHING
+from parallel_core.pool.parameters import MapParams, PoolParams, check_pool, context_of
+from parallel_core.pool.running import as_shown
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -41,10 +23,6 @@ if TYPE_CHECKING:
 
     StartMethod = Literal["fork", "forkserver", "spawn", "threading", "processes", "loky", "mpi"]
     Init = Callable[..., object]
-
-
-#: Of a single call of which nothing but its function and arguments is said.
-_PLAIN = MapParams()
 
 
 class WorkerPool:
@@ -142,22 +120,19 @@ class WorkerPool:
             "enable_insights": enable_insights,
             "order_tasks": order_tasks,
         }
-        self._params = check_pool(n_jobs, daemon, cpu_ids, start_method, use_dill, options, rest)
-        self._backend = backend_of(start_method)
-        self._workers = PoolWorkers()
-        self._applies = Applies(self._workers)
-        self._insights: Insights | None = None
-        self._of_applies: tuple[MapParams, dict[str, Any]] | None = None
+        self._core = PoolCore(
+            check_pool(n_jobs, daemon, cpu_ids, start_method, use_dill, options, rest)
+        )
 
     @property
     def pool_params(self) -> PoolParams:
         """The parameters of the pool."""
-        return self._params
+        return self._core.params
 
     @property
     def ctx(self) -> Any:
         """Context that creates locks, events, values and the like for workers of this pool."""
-        return context_of(self._params.start_method)
+        return context_of(self._core.params.start_method)
 
     def pass_on_worker_id(self, pass_on: bool = True) -> None:
         """Set `pass_worker_id`.
@@ -167,7 +142,7 @@ class WorkerPool:
         pass_on : bool, default True
             Whether functions that run in workers get the number of their worker.
         """
-        self._params = self._params._replace(pass_worker_id=pass_on)
+        self._core.change(pass_worker_id=pass_on)
 
     def set_shared_objects(self, shared_objects: Any = None) -> None:
         """Set the shared objects; workers that are kept alive are restarted.
@@ -177,7 +152,7 @@ class WorkerPool:
         shared_objects : object, optional
             Object to pass to all functions that run in workers, unless it is None.
         """
-        self._params = self._params._replace(shared_objects=shared_objects)
+        self._core.change(shared_objects=shared_objects)
 
     def set_use_worker_state(self, use_worker_state: bool = True) -> None:
         """Set `use_worker_state`.
@@ -187,7 +162,7 @@ class WorkerPool:
         use_worker_state : bool, default True
             Whether functions that run in workers get the state of their worker.
         """
-        self._params = self._params._replace(use_worker_state=use_worker_state)
+        self._core.change(use_worker_state=use_worker_state)
 
     def set_keep_alive(self, keep_alive: bool = True) -> None:
         """Set `keep_alive`.
@@ -197,7 +172,7 @@ class WorkerPool:
         keep_alive : bool, default True
             Whether workers stay from one map to the next.
         """
-        self._params = self._params._replace(keep_alive=keep_alive)
+        self._core.change(keep_alive=keep_alive)
 
     def set_order_tasks(self, order_tasks: bool = True) -> None:
         """Set `order_tasks`.
@@ -207,7 +182,7 @@ class WorkerPool:
         order_tasks : bool, default True
             Whether chunk i goes to worker ``i % n_jobs``.
         """
-        self._params = self._params._replace(order_tasks=order_tasks)
+        self._core.change(order_tasks=order_tasks)
 
     def map(
         self,
@@ -282,7 +257,9 @@ class WorkerPool:
         """
         params = _map_params(locals())
         try:
-            results = self._list("map", func, iterable_of_args, params, ReturnAs.LIST, options)
+            results = self._core.run_map(
+                "map", func, iterable_of_args, params, ReturnAs.LIST, options
+            )
         except BaseException as error:
             raise as_shown(error)  # noqa: B904 - it is the same
         return concatenated(results) if concatenate_numpy_output else results
@@ -316,7 +293,9 @@ class WorkerPool:
         params = _map_params(locals())
         kind = ReturnAs.UNORDERED
         try:
-            return self._list("map_unordered", func, iterable_of_args, params, kind, options)
+            return self._core.run_map(
+                "map_unordered", func, iterable_of_args, params, kind, options
+            )
         except BaseException as error:
             raise as_shown(error)  # noqa: B904 - it is the same
 
@@ -352,7 +331,7 @@ class WorkerPool:
         params = _map_params(locals())
         kind = ReturnAs.GENERATOR
         try:
-            yield from self._stream("imap", func, iterable_of_args, params, kind, options)
+            yield from self._core.stream_map("imap", func, iterable_of_args, params, kind, options)
         except BaseException as error:
             raise as_shown(error)  # noqa: B904 - it is the same
 
@@ -385,7 +364,9 @@ class WorkerPool:
         params = _map_params(locals())
         kind = ReturnAs.UNORDERED
         try:
-            yield from self._stream("imap_unordered", func, iterable_of_args, params, kind, options)
+            yield from self._core.stream_map(
+                "imap_unordered", func, iterable_of_args, params, kind, options
+            )
         except BaseException as error:
             raise as_shown(error)  # noqa: B904 - it is the same
 
@@ -410,7 +391,7 @@ class WorkerPool:
         object
             Return value of `func`.
         """
-        if self._applies.is_mine():
+        if self._core.is_in_callback():
             raise RuntimeError(
                 "a callback cannot wait for another call of its pool: use apply_async"
             )
@@ -471,8 +452,8 @@ class WorkerPool:
         """
         of_workers = worker_init, worker_exit, worker_init_timeout, worker_exit_timeout
         is_plain = task_timeout is None and of_workers == (None, None, None, None)
-        params = _PLAIN if is_plain else _map_params(locals())
-        return self._submit(func, args, kwargs, callback, error_callback, params, options)
+        params = PLAIN if is_plain else _map_params(locals())
+        return self._core.submit(func, args, kwargs, callback, error_callback, params, options)
 
     def stop_and_join(self, keep_alive: bool = False) -> None:
         """Wait until all tasks are done, have exit functions run, and end the workers.
@@ -482,27 +463,13 @@ class WorkerPool:
         keep_alive : bool, default False
             Whether to keep the workers, and only wait.
         """
-        self._end_map_of_this_thread()
-        self._applies.drain()
-        run = Run(self._workers, "stop_and_join", keeps=False)
-        self._workers.take(run, "stop_and_join")
-        try:
-            if not keep_alive:
-                self._workers.stop()
-                self._of_applies = None
-        finally:
-            self._workers.give_back(run)
+        self._core.join(keep_alive)
 
     join = stop_and_join
 
     def terminate(self) -> None:
         """Stop all tasks, and end the workers without their exit functions."""
-        holder = self._workers.holder
-        if isinstance(holder, Run):
-            holder.end()
-        self._applies.abort()
-        self._workers.stop(at_once=True)
-        self._of_applies = None
+        self._core.terminate()
 
     def get_exit_results(self) -> list[Any]:
         """Return the values of exit functions, in the order of the workers' numbers.
@@ -512,7 +479,7 @@ class WorkerPool:
         list
             One entry for each worker that had a task, and more if workers were replaced.
         """
-        return list(self._workers.exit_results)
+        return list(self._core.workers.exit_results)
 
     def get_insights(self) -> dict[str, Any]:
         """Return how workers have spent their time since their start.
@@ -526,11 +493,11 @@ class WorkerPool:
             ``{part}_ratio``; ``total_time``; ``top_5_max_task_durations`` and
             ``top_5_max_task_args``. Empty without `enable_insights`, and before the first task.
         """
-        return {} if self._insights is None else self._insights.figures()
+        return {} if self._core.insights is None else self._core.insights.figures()
 
     def print_insights(self) -> None:
         """Print what `get_insights` returns, as a report."""
-        print(NOTHING if self._insights is None else self._insights.report())
+        print(NOTHING if self._core.insights is None else self._core.insights.report())
 
     def report(self) -> Report:
         """Return where the time of the last map went, and what to do about it.
@@ -557,7 +524,7 @@ class WorkerPool:
         """
         from parallel_core.insights.report import report_of
 
-        return report_of(self._workers.record, "no map of this pool has ended")
+        return report_of(self._core.workers.record, "no map of this pool has ended")
 
     def __enter__(self) -> Self:
         return self
@@ -574,148 +541,10 @@ class WorkerPool:
             self.terminate()
 
     def __repr__(self) -> str:
-        params = self._params
+        params = self._core.params
         return f"WorkerPool(n_jobs={params.n_jobs}, start_method={params.start_method!r})"
-
-    def _list(
-        self,
-        name: str,
-        func: Callable[..., Any],
-        items: Any,
-        params: MapParams,
-        return_as: ReturnAs,
-        options: dict[str, Any],
-    ) -> list[Any]:
-        run, bar = self._begin(name, func, items, params, return_as, options)
-        try:
-            if return_as is ReturnAs.LIST:
-                return run.results()
-            found: list[Any] = []
-            for values in run.chunks():
-                found += values
-            return found
-        finally:
-            run.drop()
-            if bar is not None:
-                bar.close()
-
-    def _stream(
-        self,
-        name: str,
-        func: Callable[..., Any],
-        items: Any,
-        params: MapParams,
-        return_as: ReturnAs,
-        options: dict[str, Any],
-    ) -> Generator[Any, None, None]:
-        run, bar = self._begin(name, func, items, params, return_as, options)
-        try:
-            for values in run.chunks():
-                yield from values
-        finally:
-            run.drop()
-            if bar is not None:
-                bar.close()
-
-    def _begin(
-        self,
-        name: str,
-        func: Callable[..., Any],
-        items: Any,
-        params: MapParams,
-        return_as: ReturnAs,
-        options: dict[str, Any],
-    ) -> tuple[Run, Any]:
-        """Return a map that is ready to run, and its progress bar."""
-        params.check()
-        check_options(f"WorkerPool.{name}", options)
-        bar_options = check_style(params.progress_bar_style, params.progress_bar_options)
-        _check_call(func, items, name)
-        pool = self._params
-        pieces = cut(items, pool.n_jobs, params.iterable_len, params.chunk_size, params.n_splits)
-        self._applies.drain()
-        run = Run(self._workers, name, pool.keep_alive)
-        self._workers.take(run, name)
-        try:
-            insights = self._insights_now()
-            wanted = wanted_of(pool, self._backend, params, options, pieces, insights)
-            bar = None
-            if params.progress_bar:
-                bar = open_bar(params.progress_bar_style, bar_options, pieces.total)
-            tasks = self._tasks(func, pieces)
-            run.prepare(tasks, wanted, return_as, [] if bar is None else [bar])
-        except BaseException:
-            self._workers.give_back(run)
-            raise
-        return run, bar
-
-    def _submit(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: dict[str, Any] | None,
-        callback: Callable[[Any], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
-        params: MapParams,
-        options: dict[str, Any],
-    ) -> AsyncResult:
-        if params is not _PLAIN:
-            params.check()
-        if options:
-            check_options("WorkerPool.apply", options, of_maps=False)
-        if callback is not None or error_callback is not None:
-            for function in (callback, error_callback):
-                if function is not None and not callable(function):
-                    raise TypeError(f"a callback must be a function or None, not {function!r}")
-        if not callable(func):
-            raise TypeError(f"WorkerPool.apply takes a function and its arguments, not {func!r}")
-        result = AsyncResult(callback, error_callback)
-        if self._of_applies is None:
-            self._of_applies = params._replace(task_timeout=None), options
-        first = self._of_applies
-        task: Any = (func, *arguments_of(args, kwargs))
-        if self._params.use_dill:
-            [task] = by_dill([(DillFunction(func), *task[1:])])
-
-        def wanted() -> Wanted:
-            insights = self._insights_now()
-            return wanted_of(self._params, self._backend, *first, insights=insights)
-
-        self._applies.submit(wanted, task, result, params.task_timeout)
-        return result
-
-    def _tasks(self, func: Callable[..., Any], pieces: Cut) -> Iterable[Any]:
-        """Return the delayed calls of a map."""
-        if self._params.use_dill:
-            return by_dill(delayed_calls(DillFunction(func), pieces.items))
-        return delayed_calls(func, pieces.items)
-
-    def _insights_now(self) -> Insights | None:
-        """Return what observes calls that begin now; another one where workers start anew."""
-        if not self._params.enable_insights:
-            return None
-        if self._insights is None or not self._workers.are_kept:
-            self._insights = Insights(self._params.n_jobs)
-            self._workers.take_exits = self._insights.take_exits
-        return self._insights
-
-    def _end_map_of_this_thread(self) -> None:
-        """End a map whose results this thread has not taken, and cannot take any more."""
-        holder = self._workers.holder
-        if isinstance(holder, Run) and holder.thread == threading.get_ident():
-            holder.end()
 
 
 def _map_params(given: dict[str, Any]) -> MapParams:
     """Return the parameters of a map that are among `given`."""
     return MapParams(**{name: given[name] for name in MapParams._fields if name in given})
-
-
-def _check_call(func: Any, items: Any, name: str) -> None:
-    if not callable(func):
-        raise TypeError(f"WorkerPool.{name} takes a function and its items, not {func!r}")
-    if not hasattr(type(items), "__iter__") and not hasattr(type(items), "__getitem__"):
-        raise TypeError(
-            f"WorkerPool.{name} takes an iterable of arguments, not {items!r} of type "
-            f"{type(items).__name__!r}"
-        )
