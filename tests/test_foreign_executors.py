@@ -67,6 +67,20 @@ def test_futures_that_refuse_to_be_cancelled() -> None:
         assert results == list(range(5))
 
 
+class OwnThreads(Uncancellable):
+    """Has an attribute of the name that the standard library's have, and something else in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads = self._inner
+
+
+def test_an_executor_with_a_pool_of_threads_in_it() -> None:
+    with OwnThreads() as executor:
+        results = Parallel(n_jobs=2, backend=executor)(delayed(fail_at)(x, 9) for x in range(5))
+        assert results == list(range(5))
+
+
 class Remembering(Uncancellable):
     """Runs equal calls once, as dask's."""
 

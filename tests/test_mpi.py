@@ -293,3 +293,27 @@ def test_without_mpi4py_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
         Parallel(backend="mpi")(delayed(abs)(x) for x in range(2))
     with pytest.raises(ImportError, match=r"parallel-core\[mpi\]"):
         WorkerPool(start_method="mpi")
+
+
+def test_an_executor_of_mpi4py(folder: Path) -> None:
+    name = program(
+        folder,
+        """
+        from mpi4py.futures import MPIPoolExecutor
+        from parallel_core import Parallel, delayed, effective_n_jobs, parallel_config
+
+        def area(radius):
+            return 3 * radius * radius
+
+        if __name__ == "__main__":
+            with MPIPoolExecutor() as executor:
+                with parallel_config(backend=executor):
+                    print(effective_n_jobs(-1))
+                parallel = Parallel(n_jobs=-1, backend=executor, on_error="return")
+                print(parallel(delayed(area)(radius) for radius in [1, 2, None, 4])[::3])
+                print(type(parallel(delayed(area)(radius) for radius in [None])[0]).__name__)
+        """,
+    )
+    done = mpiexec(folder, "-m", "mpi4py.futures", name)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split("\n")[:3] == ["2", "[3, 48]", "TypeError"]

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any
 
@@ -452,7 +452,9 @@ def _is_forked_copy(executor: Executor) -> bool:
     for name in ("_broken", "_shutdown", "_shutdown_thread"):
         if getattr(executor, name, False):
             return False  # and says so itself
-    threads = getattr(executor, "_threads", None) or ()
+    threads = getattr(executor, "_threads", None)
+    if not isinstance(threads, Collection):  # somebody else's use of that name
+        threads = ()
     manager = getattr(executor, "_executor_manager_thread", None)
     found = [thread for thread in (*threads, manager) if isinstance(thread, threading.Thread)]
     return bool(found) and not any(thread.is_alive() for thread in found)
