@@ -31,7 +31,7 @@ collect_ignore_glob = ["typing/*", "*_program.py"]  # for type checkers, and to 
 SHARED_MEMORY = Path("/dev/shm")
 PATIENCE = 5.0
 #: Words in the names of processes that outlive a test; a browser's fixture sees to its end.
-OF_MANY_TESTS = ("resource_tracker", "forkserver", "chrom")
+OF_MANY_TESTS = ("resource_tracker", "forkserver", "chrom", "ray::")
 
 
 def descriptors() -> dict[int, str]:

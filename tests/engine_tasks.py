@@ -123,5 +123,13 @@ def nested_in_dask(x: int) -> list[int]:
         shutdown_workers()
 
 
+def nested_in_ray(x: int) -> list[int]:
+    """Run in a task of ray's own, which has a processor; keep no workers there."""
+    try:
+        return Parallel(n_jobs=2, backend="ray")(delayed(pow)(x, y) for y in range(3))
+    finally:
+        shutdown_workers()
+
+
 def environment(name: str) -> str | None:
     return os.environ.get(name)

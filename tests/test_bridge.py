@@ -451,7 +451,10 @@ def test_who_was_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"backend": "multiprocessing", "maxtasksperchild": 3}, "write worker_lifespan"),
         ({"backend": "multiprocessing", "context": None}, "pass the context as backend="),
         ({"backend": "multiprocessing", "forward_reducers": {}}, "copyreg"),
-        ({"backend": "ray"}, "'ray'.* registered first, with register_parallel_backend or with"),
+        (
+            {"backend": "spark"},
+            "'spark'.* registered first, with register_parallel_backend or with",
+        ),
         ({"pre_dispatch": "n_jobs**2"}, r"'n_jobs \*\* 2' is not understood; use numbers, n_jobs"),
     ],
 )

@@ -49,6 +49,12 @@ def _dask(**params: Any) -> Backend:
     return DaskBackend(**params)
 
 
+def _ray(**params: Any) -> Backend:
+    from parallel_core.backends.cluster.ray import RayBackend
+
+    return RayBackend(**params)
+
+
 _factories: dict[str, Factory] = {
     "processes": _processes,
     "threading": ThreadingBackend,
@@ -59,7 +65,7 @@ _factories: dict[str, Factory] = {
 }
 _default = "processes"
 _BUILT_IN = dict(_factories)
-_ENGINES: dict[str, Factory] = {"dask": _dask}  # built in as well, and with parameters
+_ENGINES: dict[str, Factory] = {"dask": _dask, "ray": _ray}  # built in as well, and with parameters
 _factories.update(_ENGINES)
 #: Modules whose backends ours of the same name stand for.
 _REPLACED = ("joblib._parallel_backends", "joblib._dask", "ray.util.joblib.ray_backend")

@@ -37,6 +37,9 @@ def shutdown_workers() -> int:
     dask = loaded("parallel_core.backends.cluster.dask")
     if dask is not None:
         dask.close_dask()
+    ray = loaded("parallel_core.backends.cluster.ray")
+    if ray is not None:
+        ray.close_ray()
     store = loaded("memmapping.store")
     if store is not None:
         store.free_kept_memory()

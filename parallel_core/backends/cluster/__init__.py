@@ -21,8 +21,8 @@
 
 Of the engines (dask, ray):
 
-- `engine`: what an engine has to do: say where there is room, and start an agent there. `dask`:
-  clusters of dask; `backend`: what their backends have in common.
+- `engine`: what an engine has to do: say where there is room, and start an agent there. `dask`,
+  `ray`: their clusters; `backend`: what their backends have in common.
 - `listener`, `greeting`: how agents and workers call back, and prove who they are.
 - `agent`: starts workers in the engine's process, and watches them; `control`: what it and the
   caller say to each other; `agent_handle`: the caller's end of that.
