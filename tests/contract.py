@@ -14,6 +14,7 @@ first. What it can do is said in words below; what a `Backend` says of itself (`
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 import pytest
 from simple_tasks import slow_pid
 
-from parallel_core import FuturesBackend, WorkerOptions
+from parallel_core import FuturesBackend, WorkerOptions, shutdown_workers
 from parallel_core.backends.base import Backend
 from parallel_core.backends.registry import find_backend
 
@@ -40,6 +41,8 @@ DROPS = "drops the rest of a batch"
 INITIALIZES = "initializers"
 #: It goes on without a worker that has died.
 SURVIVES = "goes on when workers die"
+#: Its workers may be on other hosts, which have folders and paths of their own.
+ELSEWHERE = "other hosts"
 
 OWN = frozenset({PARALLEL, AWAY, STOPS, DROPS, INITIALIZES, SURVIVES})
 
@@ -84,6 +87,29 @@ def dask_executor() -> Iterator[Executor]:
     )
     with cluster, distributed.Client(cluster) as client:
         yield client.get_executor()
+
+
+@contextlib.contextmanager
+def dask_cluster() -> Iterator[Backend]:
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        yield find_backend("dask", {"client": client})
+        shutdown_workers()
+
+
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[Backend]:
+    ray = pytest.importorskip("ray")
+    before = dict(os.environ)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=50)
+    yield find_backend("ray")
+    shutdown_workers()
+    ray.shutdown()
+    os.environ.clear()  # ray sets variables that workers of later tests would get
+    os.environ.update(before)
 
 
 class Custom(FuturesBackend):
@@ -135,7 +161,7 @@ class JoblibStyle:
             self.pool.shutdown(wait=False)
 
 
-# What else runs tasks joins here: "mpi", "dask" and "ray", each with what starts it.
+# What else runs tasks joins here. MPI has tests of its own: its ranks are those of one program.
 BACKENDS: dict[str, Engine] = {
     "sequential": Engine(as_is("sequential"), frozenset({DROPS, INITIALIZES}), is_core=True),
     "threading": Engine(
@@ -149,6 +175,8 @@ BACKENDS: dict[str, Engine] = {
     "thread executor": Engine(thread_executor, frozenset({PARALLEL})),
     "process executor": Engine(process_executor, frozenset({PARALLEL, AWAY})),
     "dask executor": Engine(dask_executor, frozenset({PARALLEL})),
+    "dask": Engine(dask_cluster, OWN | {ELSEWHERE}),
+    "ray": Engine(ray_cluster, OWN | {ELSEWHERE}),
     "custom": Engine(as_is(Custom()), frozenset({PARALLEL, INITIALIZES})),
     "joblib's conventions": Engine(as_is(JoblibStyle()), frozenset({PARALLEL})),
 }
