@@ -21,7 +21,7 @@ import pytest
 from parallel_core import JournalError, SerializationError, delayed
 from parallel_core.journal import file, store
 from parallel_core.journal.store import Journal
-from parallel_core.tasks.known import KnownResult
+from parallel_core.tasks.placeholders import KnownResult
 from watching import HOME, LIMIT
 
 core = pytest.mark.core
@@ -947,7 +947,7 @@ def test_it_is_imported_when_a_journal_is_opened(program: Program) -> None:
         import sys
         from math import sqrt
         from parallel_core import Parallel, delayed
-        from parallel_core.tasks.known import KnownResult
+        from parallel_core.tasks.placeholders import KnownResult
         Parallel(n_jobs=2)(delayed(sqrt)(i) for i in range(4))
         print([name for name in ("sqlite3", "hashlib", "parallel_core.journal")
                if name in sys.modules])

@@ -27,7 +27,7 @@ from parallel_core import (
 from parallel_core.backends import cores
 from parallel_core.backends.local import ThreadingBackend
 from parallel_core.backends.registry import find_backend
-from parallel_core.calls.nesting import settings_of_tasks
+from parallel_core.calls.choice import settings_of_tasks
 from parallel_core.config import current_settings, task_settings
 
 pytestmark = pytest.mark.warm_workers

@@ -27,8 +27,8 @@
   `local_worker`: the same for threads.
 - `channel_session`: batches to worker processes of ours; `worker_handle`: what it needs of them;
   `watching`: what it does by their boards; `leased_workers`: those of the local pool.
-- `placement`: who gets a batch, and who gives what it has not begun; `initializer`: that of a call;
-  `shutdown`: ending idle workers.
+- `placement`: who gets a batch, and who gives what it has not begun; `shutdown`: ending idle
+  workers.
 - `registry`: names, and what else may be passed as ``backend=``.
 - `cores`: how many cores there are for us, what ``n_jobs=-2`` means, and each worker's share.
 

@@ -18,8 +18,7 @@ from parallel_core.backends.base import BackendUnavailable
 from parallel_core.backends.cores import threads_per_worker
 from parallel_core.backends.executor_worker import begin_worker
 from parallel_core.backends.futures import FuturesBackend, FuturesSession
-from parallel_core.backends.initializer import pickle_initializer
-from parallel_core.backends.options import WorkerOptions
+from parallel_core.backends.options import WorkerOptions, pickle_initializer
 from parallel_core.workers.lifeline import own_lifeline
 from parallel_core.workers.system import block_interrupts, check_descriptors, restore_interrupts
 from parallel_core.workers.threads import ThreadLimit, thread_limit

@@ -8,9 +8,8 @@ from parallel_core import config
 from parallel_core.backends.base import OF_PROCESSES, Backend, BackendUnavailable, Session, Style
 from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.cores import threads_per_worker
-from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.backends.leased_workers import LeasedWorkers
-from parallel_core.backends.options import WorkerOptions
+from parallel_core.backends.options import WorkerOptions, pickle_initializer
 from parallel_core.backends.session_setup import SessionSetup
 from parallel_core.workers.pool import worker_pool
 from parallel_core.workers.setup import WorkerKey, process_state

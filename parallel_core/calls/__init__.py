@@ -13,7 +13,8 @@
 
 - `spec`: the checked parameters, in groups; `parameters`: their names and types.
 - `checks`: the checks of all parameters; `pre_dispatch`: arithmetic with ``n_jobs``.
-- `choice`: the choice of a backend, from hints, constraints, context and nesting.
-- `call`: one call, from its start to its end; `nesting`: settings of calls within its tasks.
+- `choice`: the choice of a backend, from hints, constraints, context and nesting; and what calls
+  within the tasks choose from.
+- `call`: one call, from its start to its end.
 - `resources`: what it runs on, shared by the calls of a ``with`` block.
 """

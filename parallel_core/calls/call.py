@@ -15,7 +15,7 @@ from parallel_core.backends.base import Backend, BackendUnavailable, Session, St
 from parallel_core.backends.cores import cpu_count, threads_per_worker
 from parallel_core.backends.options import WorkerOptions
 from parallel_core.backends.registry import find_backend
-from parallel_core.calls.nesting import settings_of_tasks
+from parallel_core.calls.choice import settings_of_tasks
 from parallel_core.calls.pre_dispatch import resolve_pre_dispatch
 from parallel_core.calls.resources import CallResources, globals_set_by
 from parallel_core.context.capturing import context_items_of_call

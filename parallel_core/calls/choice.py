@@ -1,4 +1,7 @@
-"""The choice of a backend, by parameters, context, hints, constraints and nesting."""
+"""The choice of a backend, by parameters, context, hints, constraints and nesting.
+
+And what the tasks are told for the choices of calls that they make themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import Any, NamedTuple
 
 from parallel_core import config
 from parallel_core.backends.base import Backend
+from parallel_core.backends.cores import cores_here
 from parallel_core.backends.registry import default_backend_name, find_backend
 from parallel_core.calls.checks import check_hints
 
@@ -111,3 +115,15 @@ def _overridden(prefer: str | None, backend: Backend, by: str) -> str | None:
     if prefer is None or (prefer == "threads") == backend.supports_sharedmem:
         return None
     return f"prefer={prefer!r} is overridden by {by}."
+
+
+def settings_of_tasks(backend: Backend, n_jobs: int, threads: int | None = None) -> config.Settings:
+    """Return the settings that apply in the tasks of a call that begins here."""
+    outer = config.current_settings()
+    if threads is None:  # workers other than threads, which may have been told themselves
+        said = (outer.threads, outer.backend_params.get("inner_max_num_threads"))
+        threads = min((number for number in said if number is not None), default=None)
+    nested = None
+    if outer.values.get("nested") is None:
+        nested = backend.nested(config.nesting_level() + 1)
+    return config.task_settings(cores_here() // n_jobs or 1, threads, nested)

@@ -24,7 +24,7 @@ from parallel_core.serialization.failure import named
 from parallel_core.serialization.handles import to_call
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task
-from parallel_core.tasks.known import KnownResult
+from parallel_core.tasks.placeholders import KnownResult
 from parallel_core.workers.recorder import MARK_SECONDS, Recorder
 
 

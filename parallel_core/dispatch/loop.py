@@ -46,7 +46,7 @@ from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.definitions import Definitions
 from parallel_core.serialization.encoding import BatchBuilder
 from parallel_core.serialization.held import HeldBuilder
-from parallel_core.tasks.known import KnownResult
+from parallel_core.tasks.placeholders import KnownResult
 
 _LIVE_AIM = 0.001  # seconds: what is behind others in a batch cannot be cancelled any more
 _LOOK_SECONDS = 0.01  # an engine that nobody can wake is asked so often

@@ -17,7 +17,7 @@ from parallel_core.serialization.batch import HELD, Batch
 from parallel_core.serialization.encoding import SMALL, BatchBuilder
 from parallel_core.serialization.held import HeldBuilder
 from parallel_core.tasks.delayed import check_task
-from parallel_core.tasks.known import KnownResult
+from parallel_core.tasks.placeholders import KnownResult
 
 
 class ResolvedTask(NamedTuple):

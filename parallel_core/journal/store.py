@@ -32,7 +32,7 @@ from parallel_core.journal.rows import APPEND, DESCRIBE, Row, Rows, checksum_of,
 from parallel_core.serialization.pickling import explain
 from parallel_core.tasks.delayed import check_task
 from parallel_core.tasks.description import describe_call, describe_task, function_name
-from parallel_core.tasks.known import KnownResult
+from parallel_core.tasks.placeholders import KnownResult
 
 #: Bytes of a pickled result that SQLite still takes; its limit is for a whole row.
 LARGEST = 1_000_000_000 - 1000

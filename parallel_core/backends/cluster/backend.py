@@ -11,8 +11,7 @@ from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.cluster.engine import Engine, total
 from parallel_core.backends.cluster.remote_workers import state_of_caller
 from parallel_core.backends.cluster.teams import lease
-from parallel_core.backends.initializer import pickle_initializer
-from parallel_core.backends.options import WorkerOptions
+from parallel_core.backends.options import WorkerOptions, pickle_initializer
 from parallel_core.backends.session_setup import SessionSetup
 from parallel_core.errors import EngineError
 from parallel_core.workers.setup import WorkerKey

@@ -17,9 +17,8 @@ from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.backends.cluster.mpi_meeting import START, Lent, load_mpi
 from parallel_core.backends.cluster.mpi_ranks import START_METHOD, Ranks, known_ranks
 from parallel_core.backends.cores import threads_per_worker
-from parallel_core.backends.initializer import pickle_initializer
 from parallel_core.backends.leased_workers import LeasedWorkers
-from parallel_core.backends.options import WorkerOptions
+from parallel_core.backends.options import WorkerOptions, pickle_initializer
 from parallel_core.backends.session_setup import SessionSetup
 from parallel_core.workers.pool import worker_pool
 from parallel_core.workers.setup import Exclusive, WorkerKey, process_state
