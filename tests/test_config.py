@@ -490,7 +490,7 @@ def test_the_start_method(method: str, variable: str, tmp_path: Path) -> None:
 def test_an_unknown_start_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBLIB_START_METHOD", "teleport")
     with pytest.raises(ValueError, match=r"JOBLIB_START_METHOD.*teleport.*forkserver"):
-        Parallel(n_jobs=2, backend="multiprocessing")
+        Parallel(n_jobs=2, backend="multiprocessing", timeout=4321.0)  # which no test has made
     with pytest.raises(ValueError, match="teleport"):
         parallel_config("multiprocessing")
     assert Parallel(n_jobs=2)([delayed(abs)(-1)]) == [1]

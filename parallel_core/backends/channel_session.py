@@ -18,7 +18,7 @@ from parallel_core.backends.control import ProcessControl
 from parallel_core.backends.losses import FailedStarts, died, lost_batches, note_timed_out
 from parallel_core.backends.options import WorkerSetup
 from parallel_core.backends.session_setup import SessionSetup, answer_request, lost_requests
-from parallel_core.backends.watching import load_of, steal_from, stop_late_tasks, view_of
+from parallel_core.backends.watching import load_of, steal_from_busiest, stop_late_tasks, view_of
 from parallel_core.backends.worker_handle import W, Workers
 from parallel_core.observe.events import WorkerEnded, WorkerStarted, WorkerView
 from parallel_core.serialization.batch import Batch
@@ -190,7 +190,7 @@ class ChannelSession(Session, Generic[W]):
         """Take from the worker that has the most, in time, of what it has not started."""
         if self._setup is not None and self._setup.keeps_order:
             return [], NEVER
-        return steal_from(self._workers.all, task_seconds, self._workers.is_short)
+        return steal_from_busiest(self._workers.all, task_seconds, self._workers.is_short)
 
     def wait(self, seconds: float | None) -> list[Completion]:
         """Wait for answers and deaths."""

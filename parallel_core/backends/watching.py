@@ -25,7 +25,7 @@ def load_of(worker: WorkerHandle) -> int:
     return load(queued, worker.has_answered, takes_no_more)
 
 
-def steal_from(
+def steal_from_busiest(
     workers: Sequence[WorkerHandle], task_seconds: float, is_short: bool
 ) -> tuple[list[Batch], float]:
     """Take tasks back from one of `workers`; return them, and when to look again.

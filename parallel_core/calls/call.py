@@ -148,29 +148,13 @@ class Call:
         if self._trace is not None:
             self._trace.open()
         n_jobs = spec.effective_n_jobs()
-        self._began = began = monotonic()
+        self._began = monotonic()
         backend, session = self._place(n_jobs)
-        record = self._record = CallRecord(backend.name, n_jobs, self._label, began)
-        record.is_stream = not self.is_list
-        record.is_local = backend.opens_files or backend.runs_here
-        record.starting = monotonic() - began
-        if session is not None and session.runs_here:
-            record.begin_here()
+        record = self._record = self._begin_record(backend, session, n_jobs)
         if self._emit is not None:
             total = expected_length(self._tasks)
             self._emit(CallStarted(self._number, backend.name, n_jobs, self._label, total))
-        bounds = spec.bounds
-        limits = Limits(
-            resolve_pre_dispatch(bounds.pre_dispatch, n_jobs),
-            bounds.pre_dispatch_nbytes,
-            bounds.batch_size,
-            spec.workers.lifespan,
-            bounds.timeout,
-            bounds.call_timeout,
-            self._gate or bounds.gate(),
-            self._interruption,
-            bounds.order_tasks,
-        )
+        limits = self._limits(n_jobs)
         seeded = seed_of_call(spec.seed)
         settings = _settings_for(backend, n_jobs, spec.workers)
         outcomes = Outcomes(
@@ -192,22 +176,57 @@ class Call:
             )
         elif session is not None:
             self._reporter.control = session.control()
+        self._dispatch = self._dispatch_on(backend, session, outcomes, limits, settings)
+        backend.start_call()
+        self._dispatch.start()
+
+    def _begin_record(self, backend: Backend, session: Session | None, n_jobs: int) -> CallRecord:
+        """Return the record of a call that has its workers now."""
+        record = CallRecord(backend.name, n_jobs, self._label, self._began)
+        record.is_stream = not self.is_list
+        record.is_local = backend.opens_files or backend.runs_here
+        record.starting = monotonic() - self._began
+        if session is not None and session.runs_here:
+            record.begin_here()
+        return record
+
+    def _limits(self, n_jobs: int) -> Limits:
+        """Return the bounds of the call on so many workers."""
+        bounds = self._spec.bounds
+        return Limits(
+            resolve_pre_dispatch(bounds.pre_dispatch, n_jobs),
+            bounds.pre_dispatch_nbytes,
+            bounds.batch_size,
+            self._spec.workers.lifespan,
+            bounds.timeout,
+            bounds.call_timeout,
+            self._gate or bounds.gate(),
+            self._interruption,
+            bounds.order_tasks,
+        )
+
+    def _dispatch_on(
+        self,
+        backend: Backend,
+        session: Session | None,
+        outcomes: Outcomes,
+        limits: Limits,
+        settings: config.Settings | None,
+    ) -> Dispatch:
+        """Return what runs the tasks: on the session, or in this thread where there is none."""
+        spec = self._spec
         tasks, self._tasks = self._tasks, ()
         if session is None:
             _initialize_here(spec.workers)
-            worker = self._resources.worker_here()
-            self._dispatch = InlineLoop(tasks, outcomes, limits, worker.known)
-        else:
-            arrays = functools.partial(self._resources.array_reducer, spec.arrays)
-            definitions = Definitions(
-                globals_set_by(spec.workers),
-                arrays if backend.opens_files else None,
-                backend.passes_descriptors,
-            )
-            aim = backend.aim_seconds
-            self._dispatch = BatchLoop(tasks, session, outcomes, limits, aim, definitions, settings)
-        backend.start_call()
-        self._dispatch.start()
+            return InlineLoop(tasks, outcomes, limits, self._resources.worker_here().known)
+        arrays = functools.partial(self._resources.array_reducer, spec.arrays)
+        definitions = Definitions(
+            globals_set_by(spec.workers),
+            arrays if backend.opens_files else None,
+            backend.passes_descriptors,
+        )
+        aim = backend.aim_seconds
+        return BatchLoop(tasks, session, outcomes, limits, aim, definitions, settings)
 
     # It finds the outcomes by way of the call, which lets go of them when it ends: held by what
     # they hold, the results would stay until the garbage collector comes.

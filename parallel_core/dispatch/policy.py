@@ -69,7 +69,6 @@ class TaskFailure(NamedTuple):
 
 Handler = Callable[[TaskFailure], Any]
 _RAISE = Verdict(Action.RAISE)
-_WORDS = ("raise", "return", "skip")
 
 
 class Policy:

@@ -26,9 +26,7 @@ from parallel_core.workers.setup import WorkerKey
 from parallel_core.workers.stealing import steal_from
 from parallel_core.workers.system import STACK_SIGNAL, open_pidfd, pin, signal_name
 
-_ASKED_SECONDS = (
-    0.5  # for a task that is to stop; `subprocess.run` takes half of it to end its child
-)
+_ASKED_SECONDS = 0.5  # for a task that is to stop; `subprocess.run` takes half to end its child
 #: For a worker that is to be killed, to write its stack.
 STACK_SECONDS = 0.02
 
