@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from parallel_core.context.item import ContextItem, Part, Place
-
-
-def invert(x: int) -> float:
-    """Fail for 0."""
-    return 1 / x
-
-
-def die_once(folder: str, x: int) -> int:
-    """Have the worker of task 2 killed, at its first attempt."""
-    if x == 2:
-        try:
-            Path(folder, "died").touch(exist_ok=False)
-        except FileExistsError:
-            return x
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
 
 
 def wait_for(path: str, x: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -30,20 +28,6 @@ def say(x: int) -> int:
 def slow_upper(line: str) -> str:
     time.sleep(0.02)
     return line.upper()
-
-
-def invert(x: int) -> float:
-    return 1 / x
-
-
-def die_once(folder: str, x: int) -> int:
-    if x == 2:
-        try:
-            Path(folder, "died").touch(exist_ok=False)
-        except FileExistsError:
-            return x
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
 
 
 def call_within(style: Any, x: int) -> int:

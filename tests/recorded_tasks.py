@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -109,14 +107,3 @@ def fail_once(folder: str, x: int) -> int:
     except FileExistsError:
         return x
     raise OSError("not yet")
-
-
-def die_once(folder: str, x: int) -> int:
-    """Have the worker of task 2 killed, at its first attempt."""
-    if x == 2:
-        try:
-            Path(folder, "died").touch(exist_ok=False)
-        except FileExistsError:
-            return x
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x

@@ -27,6 +27,11 @@ def square(x: Any) -> Any:
     return x * x
 
 
+def invert(x: int) -> float:
+    """Fail for 0."""
+    return 1 / x
+
+
 def slow_square(x: Any) -> Any:
     time.sleep(0.003)
     return x * x

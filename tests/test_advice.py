@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deadly_tasks import die_once
 from recorded_tasks import (
     SlowToLoad,
     count,
-    die_once,
     fail_once,
     length,
     multiply,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from contract import every, of
 from contract_tasks import filled, nested
-from observed_tasks import Counting, Log, invert
+from observed_tasks import Counting, Log
 from progress_tasks import pause
+from simple_tasks import invert
 
 from parallel_core import (
     BatchAnswered,

@@ -1084,6 +1084,34 @@ INTERRUPTED = """
 """
 
 
+def interrupted(tmp_path: Path, text: str, options: str = "{}") -> tuple[int, str, str, list[int]]:
+    """Run a program, and press Ctrl-C while two tasks run.
+
+    Return its exit code, what it has printed to both streams, and the numbers of its workers.
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(text))
+    child = subprocess.Popen(
+        [sys.executable, "script.py", options],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until(
+            lambda: len([p for p in tmp_path.glob("pid-*") if p.read_text()]) == 2, "both run"
+        )
+        pids = [int(path.read_text()) for path in tmp_path.glob("pid-*")]
+        os.killpg(child.pid, signal.SIGINT)
+        out, err = child.communicate(timeout=LIMIT)
+    finally:
+        child.kill()
+        child.wait()
+    return child.returncode, out, err, pids
+
+
 @pytest.mark.core
 @pytest.mark.parametrize(
     "options",
@@ -1100,58 +1128,20 @@ def test_ctrl_c(tmp_path: Path, options: dict[str, Any]) -> None:
     text = INTERRUPTED
     if "batch_size" in options:
         text = text.replace("batch_size=1, ", "")
-    (tmp_path / "script.py").write_text(textwrap.dedent(text))
-    child = subprocess.Popen(
-        [sys.executable, "script.py", repr(options)],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        wait_until(
-            lambda: len([p for p in tmp_path.glob("pid-*") if p.read_text()]) == 2, "both run"
-        )
-        pids = [int(path.read_text()) for path in tmp_path.glob("pid-*")]
-        os.killpg(child.pid, signal.SIGINT)
-        out, err = child.communicate(timeout=LIMIT)
-    finally:
-        child.kill()
-        child.wait()
+    code, out, err, pids = interrupted(tmp_path, text, repr(options))
     assert err == ""
     assert out == "interrupted\nworks\n"
-    assert child.returncode == 0
+    assert code == 0
     assert not any(map(running, pids))
 
 
 def test_ctrl_c_without_a_handler_shows_one_traceback(tmp_path: Path) -> None:
     text = INTERRUPTED.replace("except KeyboardInterrupt", "except ZeroDivisionError")
-    (tmp_path / "script.py").write_text(textwrap.dedent(text))
-    child = subprocess.Popen(
-        [sys.executable, "script.py", "{}"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        wait_until(
-            lambda: len([p for p in tmp_path.glob("pid-*") if p.read_text()]) == 2, "both run"
-        )
-        pids = [int(path.read_text()) for path in tmp_path.glob("pid-*")]
-        os.killpg(child.pid, signal.SIGINT)
-        out, err = child.communicate(timeout=LIMIT)
-    finally:
-        child.kill()
-        child.wait()
+    code, out, err, pids = interrupted(tmp_path, text)
     assert out == ""
     assert err.count("Traceback") == 1
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert child.returncode == -signal.SIGINT
+    assert code == -signal.SIGINT
     for pid in pids:
         wait_until(lambda pid=pid: not running(pid), "the worker is gone")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from observed_tasks import Log, die_once, wait_for
+from deadly_tasks import die_once
+from observed_tasks import Log, wait_for
 
 from parallel_core import (
     BatchAnswered,

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from progress_tasks import die_once, invert, pause, wait_for
+from deadly_tasks import die_once
+from progress_tasks import pause, wait_for
+from simple_tasks import invert
 
 from parallel_core import (
     BatchAnswered,

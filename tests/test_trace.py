@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deadly_tasks import die_once
+from simple_tasks import invert
 from trace_format import Trace
-from traced_tasks import call_within, die_once, invert, pause, trace_within
+from traced_tasks import call_within, pause, trace_within
 
 from parallel_core import (
     Parallel,

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 from browsing import browser
+from deadly_tasks import die_once
+from simple_tasks import invert
 from trace_format import Trace
-from traced_tasks import die_once, invert, pause
+from traced_tasks import pause
 
 from parallel_core import Parallel, delayed, parallel_config
 from watching import wait_until

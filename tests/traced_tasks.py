@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from pathlib import Path
 
 
 def pause(seconds: float, x: int) -> int:
     time.sleep(seconds)
-    return x
-
-
-def invert(x: int) -> float:
-    """Fail for 0."""
-    return 1 / x
-
-
-def die_once(folder: str, x: int) -> int:
-    """Have the worker of task 2 killed, at its first attempt."""
-    if x == 2:
-        try:
-            Path(folder, "died").touch(exist_ok=False)
-        except FileExistsError:
-            return x
-        os.kill(os.getpid(), signal.SIGKILL)
     return x
 
 
