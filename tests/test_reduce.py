@@ -503,17 +503,17 @@ def test_few_values_at_a_time(backend: str) -> None:
 
 
 def test_few_values_cross(monkeypatch: pytest.MonkeyPatch) -> None:
-    from parallel_core.backends import channel_session
+    from parallel_core.backends import answers
 
     crossed: list[tuple[int, int]] = []
-    read = channel_session.read_answer
+    read = answers.read_answer
 
     def spy(batch: Any, answer: Any) -> Any:
         completion = read(batch, answer)
         crossed.append((completion.folded, len(completion.values)))
         return completion
 
-    monkeypatch.setattr(channel_session, "read_answer", spy)
+    monkeypatch.setattr(answers, "read_answer", spy)
     assert Parallel(2, reduce=operator.add)(delayed(abs)(x) for x in range(100_000)) == 4999950000
     assert sum(tasks for tasks, _ in crossed) == 100_000
     assert sum(values for _, values in crossed) < 2500

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from parallel_core.backends.completion import Completion, Failure
+from parallel_core.backends.losses import note_timed_out
+from parallel_core.backends.worker_handle import WorkerHandle
 from parallel_core.errors import SerializationError, add_note
 from parallel_core.observe.events import TaskTimes
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.failure import unpack
 from parallel_core.serialization.results import unpack as unpack_parcel
-from parallel_core.workers.messages import Answer, FailureKind, TaskFailure, Unusable
+from parallel_core.workers.messages import AfterFailure, Answer, FailureKind, TaskFailure, Unusable
 from parallel_core.workers.preload import NotPreloaded
 
 
@@ -46,6 +48,30 @@ def read_answer(batch: Batch, answer: Answer) -> Completion:
         failures.append(Failure(batch.start + failure.task, _task_error(batch, failure)))
         if folded is None:
             values.append(None)
+    return completion
+
+
+def take_answer(worker: WorkerHandle, answer: Answer, after_failure: AfterFailure) -> Completion:
+    """Read an answer to the first of the batches that `worker` has; note how far it is with it.
+
+    A finished batch is the worker's no longer. What it was to run of that and has not is left over.
+    """
+    sent = worker.sent[0]
+    batch = sent.batch
+    assert sent.number == answer.number, "answers come in the order of the batches"
+    completion = read_answer(batch, answer)
+    completion.worker = worker.slot
+    sent.answered = completion.first - batch.start + completion.tasks
+    if worker.timed_out is not None:
+        note_timed_out(completion, worker.timed_out, sent)
+    if completion.finished:
+        carries_on = after_failure is AfterFailure.CARRY_ON or not completion.failures
+        if carries_on and sent.answered < batch.size:
+            completion.unrun = [batch.part(sent.answered, batch.size)]
+        worker.sent.popleft()
+        worker.has_answered = True
+        if worker.is_limited:
+            worker.taken_back += batch.size - sent.answered
     return completion
 
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic
 
-from parallel_core.backends.answers import initializer_error, read_answer
+from parallel_core.backends.answers import initializer_error, take_answer
 from parallel_core.backends.base import LONGEST_WAIT, NEVER, CallTerms, Session, SessionFailed
 from parallel_core.backends.completion import Completion
 from parallel_core.backends.control import ProcessControl
-from parallel_core.backends.losses import FailedStarts, died, lost_batches, note_timed_out
+from parallel_core.backends.losses import FailedStarts, died, lost_batches
 from parallel_core.backends.options import WorkerSetup
 from parallel_core.backends.session_setup import SessionSetup, answer_request, lost_requests
 from parallel_core.backends.watching import load_of, steal_from_busiest, stop_late_tasks, view_of
@@ -26,7 +26,6 @@ from parallel_core.tasks.description import function_name
 from parallel_core.workers.board import Phase
 from parallel_core.workers.channel import ChannelClosed
 from parallel_core.workers.messages import (
-    AfterFailure,
     Answer,
     Born,
     Expecting,
@@ -422,37 +421,19 @@ class ChannelSession(Session, Generic[W]):
                 return
 
     def _take_answer(self, worker: W, answer: Answer) -> None:
-        sent = worker.sent[0]
-        batch = sent.batch
-        assert sent.number == answer.number, "answers come in the order of the batches"
-        completion = read_answer(batch, answer)
-        completion.worker = worker.slot
-        sent.answered = completion.first - batch.start + completion.tasks
-        if worker.timed_out is not None:
-            note_timed_out(completion, worker.timed_out, sent)
+        completion = take_answer(worker, answer, self._terms.after_failure)
         self._news.append(completion)
-        if not completion.finished:
-            return
-        if sent.answered < batch.size and (
-            self._terms.after_failure is AfterFailure.CARRY_ON or not completion.failures
-        ):
-            completion.unrun = [batch.part(sent.answered, batch.size)]
-        worker.sent.popleft()
-        worker.has_answered = True
-        if worker.is_limited:
-            worker.taken_back += batch.size - sent.answered
-            if not worker.sent:
+        if completion.finished:
+            if worker.is_limited and not worker.sent:
                 worker.allow(self._lifespan)
-        self._retire_if_due(worker)
+            self._retire_if_due(worker)
 
     def _retire_if_due(self, worker: W) -> None:
         """Replace a worker that is at the end of its lifespan, too big, or was stopped."""
         lifespan, max_memory = self._lifespan, self._workers.max_memory
-        worker.leaving = (
-            worker.leaving
-            or (lifespan is not None and worker.tasks >= lifespan)
-            or (max_memory is not None and worker.memory > max_memory)
-        )
+        is_old = lifespan is not None and worker.tasks >= lifespan
+        is_big = max_memory is not None and worker.memory > max_memory
+        worker.leaving = worker.leaving or is_old or is_big
         if worker.leaving and not worker.is_busy:
             self._retire(worker)
 
