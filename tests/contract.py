@@ -14,7 +14,6 @@ first. What it can do is said in words below; what a `Backend` says of itself (`
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import pytest
+from ray_clusters import ray_cluster
 from simple_tasks import slow_pid
 
 from parallel_core import FuturesBackend, WorkerOptions, shutdown_workers
@@ -101,15 +101,9 @@ def dask_cluster() -> Iterator[Backend]:
 
 
 @contextlib.contextmanager
-def ray_cluster() -> Iterator[Backend]:
-    ray = pytest.importorskip("ray")
-    before = dict(os.environ)
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=50)
-    yield find_backend("ray")
-    shutdown_workers()
-    ray.shutdown()
-    os.environ.clear()  # ray sets variables that workers of later tests would get
-    os.environ.update(before)
+def ray_backend() -> Iterator[Backend]:
+    with ray_cluster():
+        yield find_backend("ray")
 
 
 class Custom(FuturesBackend):
@@ -176,7 +170,7 @@ BACKENDS: dict[str, Engine] = {
     "process executor": Engine(process_executor, frozenset({PARALLEL, AWAY})),
     "dask executor": Engine(dask_executor, frozenset({PARALLEL})),
     "dask": Engine(dask_cluster, OWN | {ELSEWHERE}),
-    "ray": Engine(ray_cluster, OWN | {ELSEWHERE}),
+    "ray": Engine(ray_backend, OWN | {ELSEWHERE}),
     "custom": Engine(as_is(Custom()), frozenset({PARALLEL, INITIALIZES})),
     "joblib's conventions": Engine(as_is(JoblibStyle()), frozenset({PARALLEL})),
 }

@@ -19,7 +19,7 @@ from parallel_core import CallTimeoutError, Parallel, TaskTimeoutError, delayed
 pytestmark = pytest.mark.warm_workers
 
 #: Seconds; loky's count from when a task is handed over, and its workers take a while to start.
-LIMITS = {"loky": 3.0}
+LIMITS = {"loky": 3.0, "dask": 2.0, "ray": 2.0}
 
 
 @pytest.fixture

@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 from programs import environment
 
+pytest.importorskip("starlette", reason="starlette is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+
 import parallel_core
 from dashboard_tasks import fail_at, pause, sleep_soundly, wait_for
 from dashboards import PORTS, Client, commanded, own_name, started

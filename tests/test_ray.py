@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from engine_tasks import (
     touch,
     wait_for,
 )
+from ray_clusters import ray_cluster
 
 from memmapping import share
 from parallel_core import (
@@ -49,24 +49,10 @@ pytestmark = pytest.mark.warm_workers
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Start a node with two processors and what a test asks for."""
-    before = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for tasks of ray's own
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(
-            address="local",
-            num_cpus=2,
-            resources={"widget": 2},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=100 << 20,
-        )
-        yield
-        shutdown_workers()
-        ray.shutdown()
-    os.environ.clear()  # ray sets variables that later tests' workers would get
-    os.environ.update(before)
+        with ray_cluster(resources={"widget": 2}):
+            yield
 
 
 @pytest.fixture
@@ -212,6 +198,11 @@ def test_a_placement_group(cluster: None) -> None:
 
 
 class TestBadInput:
+    def test_another_cluster(self, cluster: None) -> None:
+        with pytest.raises(EngineError, match=r"connected to the ray cluster at .*:\d+, so it"):
+            with parallel_config(backend="ray", address="127.0.0.1:9"):
+                Parallel(n_jobs=2)(delayed(abs)(x) for x in range(3))
+
     def test_no_room(self, cluster: None) -> None:
         with parallel_config(backend="ray", resources={"no_such": 1}, wait_for_workers_timeout=0.2):
             with pytest.raises(EngineError, match=r"has room for none.*wait_for_workers_timeout"):
@@ -241,8 +232,8 @@ class TestBadInput:
 def test_a_cluster_that_is_not_there() -> None:
     shutdown_workers()
     ray.shutdown()
-    with parallel_config(backend="ray", address="127.0.0.1:9"):
-        with pytest.raises(EngineError, match=r"no ray cluster answers at 127\.0\.0\.1:9"):
+    with parallel_config(backend="ray", address="127.0.0.1:9", wait_for_workers_timeout=2):
+        with pytest.raises(EngineError, match=r"no ray cluster answers at 127\.0\.0\.1:9: tried f"):
             Parallel(n_jobs=2)(delayed(abs)(x) for x in range(3))
 
 

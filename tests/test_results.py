@@ -868,13 +868,14 @@ LIMITED = """
             room(None)
             told = f"{{error}} {{getattr(error, '__notes__', '')}}"
             assert "memory of this process" in told and "task 3" in told, told
-            assert {return_as!r} == "list" or got == 3, got
+            assert {return_as!r} == "list" or got == 3 or ({batch_size} == 1 and got < 3), got
         got = Parallel(2)(delayed(make)(kind, 1000) for _ in range(4))
         assert len(got) == 4
     print("survived")
 """
 
 
+# In batches of one task, results before the large one may come after it.
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("return_as", ["list", "generator"])
 def test_a_result_for_which_the_parent_has_no_memory(

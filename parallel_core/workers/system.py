@@ -122,6 +122,7 @@ def write_stacks(descriptor: int) -> None:
     """
     import faulthandler
 
+    faulthandler.disable()  # where it is enabled already, handlers that others set would stay
     faulthandler.enable(descriptor)
     if STACK_SIGNAL and hasattr(faulthandler, "register"):
         faulthandler.register(STACK_SIGNAL, descriptor)

@@ -44,7 +44,8 @@ class RayNeeds(NamedTuple):
         resources = {name: need * n_workers for name, need in self.resources}
         return {
             "num_cpus": (self.num_cpus or 0.0) * n_workers,
-            "num_gpus": self.num_gpus * n_workers,
+            # Ray hides all GPUs from a task that says that it needs none.
+            **({"num_gpus": self.num_gpus * n_workers} if self.num_gpus else {}),
             **({"resources": resources} if resources else {}),
         }
 
@@ -118,9 +119,7 @@ class RayEngine(Engine):
         self._runtime_env = runtime_env
         self._group = group
         self._expected = 1
-        # A client by ray:// does not know it; the number of its job has to do.
-        context = _ray().get_runtime_context()
-        self._address = str(getattr(context, "gcs_address", "") or context.get_job_id())
+        self._address = _address_of(_ray().get_runtime_context())
         group_id = None if group is None else group.id.hex()
         self.identity: Hashable = (self.name, self._address, needs, repr(runtime_env), group_id)
 
@@ -235,27 +234,37 @@ def _connect(address: str | None, seconds: float) -> None:
     global _own_address
     ray = _ray()
     if ray.is_initialized():
-        if address is not None and address != (_own_address or address):
+        at = _address_of(ray.get_runtime_context())
+        if address not in (None, "auto", "local", at, _own_address):
             raise EngineError(
-                f"this program is connected to the ray cluster at {_own_address}, so it cannot use "
-                f"the one at {address}: call ray.shutdown() first"
+                f"this program is connected to the ray cluster at {at}, so it cannot use the one "
+                f"at {address}: call ray.shutdown() first"
             )
         return
+    if address is not None:
+        _knock(address, seconds)
     try:
-        if address is not None:
-            _knock(address, seconds)
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
-        where = "" if address is None else f" at {address}"
-        raise EngineError(f"no ray cluster answers{where}: {error}") from error
+        to = "a ray cluster" if address is None else f"the ray cluster at {address}"
+        raise EngineError(f"cannot connect to {to}: {type(error).__name__}: {error}") from error
     _own_address = address or ""
 
 
 def _knock(address: str, seconds: float) -> None:
-    """Raise OSError where nobody listens: ray itself would try for longer than a minute."""
+    """Raise EngineError where nobody listens: ray itself would try for longer than a minute."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+        except OSError as error:
+            words = f"no ray cluster answers at {address}: tried for {seconds:g} s ({error})"
+            raise EngineError(words) from error
+
+
+def _address_of(context: Any) -> str:
+    """Return the address of the cluster, or the number of the job: clients do not know more."""
+    return str(getattr(context, "gcs_address", "") or context.get_job_id())
 
 
 def close_ray() -> None:
