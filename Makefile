@@ -1,4 +1,4 @@
-# All that is needed is make and a Python of 3.10 or newer: each target makes the environment that it runs in,
+# All that is needed is make and a Python of 3.11 or newer: each target makes the environment that it runs in,
 # .venv, and installs into it what that target needs and no more, again whenever pyproject.toml has changed.
 #
 #   make test                          the whole suite
@@ -54,9 +54,9 @@ clean: ## remove the environment and everything that was built
 	done
 
 $(VENV)/.made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo >&2; \
-	    echo >&2 'Python 3.10 or newer is needed, and "$(PYTHON)" is not one that runs.'; \
+	    echo >&2 'Python 3.11 or newer is needed, and "$(PYTHON)" is not one that runs.'; \
 	    echo >&2 'Name one: make ... PYTHON=python3.12'; \
 	    exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' && $(PYTHON) -m venv $(VENV) || { \

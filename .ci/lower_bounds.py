@@ -1,6 +1,6 @@
 """Print the oldest release of each required dependency that a wheel accepts, as pins for pip.
 
-    $ .venv/bin/python .ci/lower_bounds.py dist/parallel_core-0.1.0-py3-none-any.whl 3.10
+    $ .venv/bin/python .ci/lower_bounds.py dist/parallel_core-0.1.0-py3-none-any.whl 3.11
     loky==3.5
     cloudpickle==3.1
     ...

@@ -90,7 +90,7 @@ def check_tree(version: str) -> None:
 def release(version: str) -> None:
     """Do all steps."""
     check_tree(version)
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
     files = [HOME / "parallel_core" / "_version.py", HOME / "CHANGELOG.md"]
     texts = [file.read_text(encoding="utf-8") for file in files]
     changed = [with_version(texts[0], version), with_heading(texts[1], version, date)]

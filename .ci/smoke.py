@@ -99,16 +99,23 @@ def command_line_works():
     assert "cores" in run("info")
 
 
-for step in (
-    environment_is_empty,
-    names_are_there,
-    calls_work,
-    other_doors_work,
-    command_line_works,
-):
-    try:
-        step()
-    except BaseException:
-        print(f"smoke test: {step.__name__} FAILED, with Python {sys.version}", file=sys.stderr)
-        raise
-parallel_core.shutdown_workers()
+def main():
+    """Take each step."""
+    for step in (
+        environment_is_empty,
+        names_are_there,
+        calls_work,
+        other_doors_work,
+        command_line_works,
+    ):
+        try:
+            step()
+        except BaseException:
+            print(f"smoke test: {step.__name__} FAILED, with Python {sys.version}", file=sys.stderr)
+            raise
+    parallel_core.shutdown_workers()
+
+
+# From Python 3.14 on, workers of "multiprocessing" import this file.
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from benchmarks import machine
 from benchmarks.conditions import Conditions
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\ninterrupted; what was measured until now:", file=sys.stderr)
     _announce("")
     complete = len(outcomes) == len(discover()) and not options.quick
-    report = Report(outcomes, conditions, facts, datetime.now(timezone.utc), complete)
+    report = Report(outcomes, conditions, facts, datetime.now(UTC), complete)
     print(report.as_text())
     for path in report.write():
         print(f"wrote {path.relative_to(RESULTS.parents[1])}", file=sys.stderr)

@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Report:
     def write(self, folder: Path = RESULTS) -> list[Path]:
         """Write the JSON files and the Markdown table, and return where they are."""
         folder.mkdir(exist_ok=True)
-        dated = self.moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+        dated = self.moment.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
         content = json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n"
         files = {
             folder / f"{self.stem}.json": content,
@@ -67,7 +67,7 @@ class Report:
         """Return everything that was measured, for ``json``."""
         return {
             "schema": 1,
-            "moment": self.moment.astimezone(timezone.utc).isoformat(timespec="seconds"),
+            "moment": self.moment.astimezone(UTC).isoformat(timespec="seconds"),
             "complete": self.complete,
             "conditions": asdict(self.conditions),
             "machine": self.machine,

@@ -79,11 +79,10 @@ class Trial(ABC):
 
 
 def _timeouts() -> tuple[type[BaseException], ...]:
-    """Return what is called a time-out; in Python 3.10 these are three classes."""
-    import concurrent.futures
+    """Return what is called a time-out."""
     import multiprocessing
 
-    return TimeoutError, concurrent.futures.TimeoutError, multiprocessing.TimeoutError
+    return TimeoutError, multiprocessing.TimeoutError
 
 
 def main(arguments: list[str]) -> None:

@@ -136,21 +136,6 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-def add_note(error: BaseException, note: str) -> None:
-    """Attach `note` to `error` as PEP 678 does; Python 3.10 keeps notes and does not show them."""
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-        return
-    notes = getattr(error, "__notes__", None)
-    if notes is None:
-        notes = []
-        try:
-            error.__notes__ = notes  # type: ignore[attr-defined]  # born in Python 3.11
-        except AttributeError:
-            return
-    notes.append(note)
-
-
 def is_worker_death(error: BaseException) -> bool:
     """Whether `error` says that a worker died in its task."""
     made = globals().get("WorkerDiedError")  # while there is no class, there is no instance

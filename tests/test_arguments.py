@@ -316,7 +316,7 @@ VALUES = [
     ((), [()], {(): []}),
     decimal.Decimal("-0.10"),
     fractions.Fraction(1, 3),
-    datetime.datetime(2020, 2, 29, 1, 2, 3, 4, datetime.timezone.utc),
+    datetime.datetime(2020, 2, 29, 1, 2, 3, 4, datetime.UTC),
     uuid.UUID(int=5),
     collections.OrderedDict([("b", 1), ("a", 2)]),
     collections.Counter("aab"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -60,7 +60,7 @@ def test_the_table() -> None:
         "kernel": "",
         "python": "",
     }
-    moment = datetime.now(timezone.utc)
+    moment = datetime.now(UTC)
     report = Report(outcomes, conditions, facts, moment, complete=True)
     table = [line for line in report.as_markdown().splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1

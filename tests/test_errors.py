@@ -230,7 +230,6 @@ def test_exceptions_arrive_as_they_were(
         assert getattr(caught.value, name) == value, name
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with Python 3.11")
 def test_a_group_of_exceptions_arrives_with_its_members() -> None:
     group: Any = getattr(builtins, "ExceptionGroup", None)
 
@@ -305,7 +304,6 @@ def test_an_exception_that_pickles_to_something_else() -> None:
     works()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
 def test_notes_of_a_task_are_kept() -> None:
     def fail() -> None:
         error = ValueError("noted")

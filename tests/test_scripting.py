@@ -192,7 +192,7 @@ def exit_at(ends: bool) -> int:
 def test_the_first_error_is_raised_as_itself() -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         parallelize(tasks.invert, [1, 0, 2], ncpus=2)
-    assert "task 1" in "".join(getattr(raised.value, "__notes__", [])) or sys.version_info < (3, 11)
+    assert "task 1" in "".join(getattr(raised.value, "__notes__", []))
 
 
 def test_what_jobs_print(capsys: pytest.CaptureFixture[str]) -> None:

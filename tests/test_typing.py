@@ -36,7 +36,7 @@ def expected(checker: str) -> Errors:
 def mypy(folder: Path) -> list[str]:
     pytest.importorskip("mypy")
     config = folder / "mypy.ini"
-    config.write_text("[mypy]\nstrict = True\nwarn_unreachable = True\npython_version = 3.10\n")
+    config.write_text("[mypy]\nstrict = True\nwarn_unreachable = True\npython_version = 3.11\n")
     where = INSTALLED / ".mypy_cache"
     cache = where / "samples" if os.access(where, os.W_OK) else folder / "cache"
     options = ["--follow-imports=silent", "--output=json", "--no-error-summary"]
@@ -52,7 +52,7 @@ def pyright(folder: Path) -> list[str]:
     settings = {
         "include": [file.name for file in FILES],
         "extraPaths": [str(INSTALLED)],
-        "pythonVersion": "3.10",
+        "pythonVersion": "3.11",
         "typeCheckingMode": "standard",
         "enableTypeIgnoreComments": False,
     }

@@ -680,8 +680,6 @@ def test_a_module_in_the_folder_named_as_one_of_the_library(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("flags", [["-I"], ["-S"], ["-O"], ["-X", "utf8"], ["-u"], ["-B"], ["-P"]])
 def test_flags_of_the_interpreter(tmp_path: Path, flags: list[str]) -> None:
-    if flags == ["-P"] and sys.version_info < (3, 11):
-        pytest.skip("-P came with Python 3.11")
     (tmp_path / "script.py").write_text(
         textwrap.dedent(f"""
             import sys

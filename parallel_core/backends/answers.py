@@ -9,7 +9,7 @@ from typing import Any
 from parallel_core.backends.completion import Completion, Failure
 from parallel_core.backends.losses import note_timed_out
 from parallel_core.backends.worker_handle import WorkerHandle
-from parallel_core.errors import SerializationError, add_note
+from parallel_core.errors import SerializationError
 from parallel_core.observe.events import TaskTimes
 from parallel_core.serialization.batch import Batch
 from parallel_core.serialization.failure import unpack
@@ -33,11 +33,11 @@ def read_answer(batch: Batch, answer: Answer) -> Completion:
         for index, error in decode(answer):
             values[index] = None
             if folded is None:
-                add_note(error, batch.describe(answer.first + index))
+                error.add_note(batch.describe(answer.first + index))
                 failures.append(Failure(start + index, error))
             else:
                 last = start + folded - 1
-                add_note(error, f"it is what reduce made of tasks {start} to {last} of the call")
+                error.add_note(f"it is what reduce made of tasks {start} to {last} of the call")
                 completion.fatal = error
     failure = answer.failure
     if failure is None:

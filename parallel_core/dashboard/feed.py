@@ -124,7 +124,7 @@ class Feed:
                     bell = self._bell
                     try:
                         await asyncio.wait_for(bell.wait(), _ALIVE_SECONDS)
-                    except asyncio.TimeoutError:
+                    except TimeoutError:
                         yield b": alive\n\n"
                     continue
                 if seen < 0 or self._ring[0].number > seen + 1:

@@ -179,7 +179,7 @@ class Programs:
         try:
             found[0].socket.send(json.dumps(message).encode())
             return await asyncio.wait_for(asked, _ANSWER_SECONDS)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return Answer(
                 False,
                 "the program has not answered: it acts on this when it next waits for results",

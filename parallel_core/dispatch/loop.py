@@ -34,7 +34,6 @@ from parallel_core.dispatch.source import ResolvedTask, TaskSource, known_length
 from parallel_core.dispatch.tally import Tally
 from parallel_core.dispatch.task_queue import TaskQueue
 from parallel_core.dispatch.window import Window
-from parallel_core.errors import add_note
 from parallel_core.observe.events import (
     BatchSubmitted,
     CallerWaited,
@@ -170,7 +169,7 @@ class BatchLoop:
         error, failure = self._source.close(), self.outcomes.failure
         if error is not None and failure is not None:
             words = f"{type(error).__name__}: {error}"
-            add_note(failure, f"the iterable of tasks raised as it was closed: {words}")
+            failure.add_note(f"the iterable of tasks raised as it was closed: {words}")
 
     def sum_up(self) -> None:
         """Put into the record what has been counted elsewhere."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 
 class CallStarted(NamedTuple):
@@ -443,19 +443,19 @@ class CallEnded(NamedTuple):
     error: BaseException | None
 
 
-Event = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these makes no alias
-    CallStarted,
-    TasksPulled,
-    BatchSubmitted,
-    TasksStolen,
-    BatchAnswered,
-    ResultsResumed,
-    TaskFailed,
-    TaskRetried,
-    WorkerStarted,
-    WorkerEnded,
-    WorkersSeen,
-    CallerWaited,
-    CallEnded,
-]
+Event = (
+    CallStarted
+    | TasksPulled
+    | BatchSubmitted
+    | TasksStolen
+    | BatchAnswered
+    | ResultsResumed
+    | TaskFailed
+    | TaskRetried
+    | WorkerStarted
+    | WorkerEnded
+    | WorkersSeen
+    | CallerWaited
+    | CallEnded
+)
 Emit = Callable[[Event], None]

@@ -17,7 +17,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, Union
+from typing import Any, NamedTuple, Protocol
 
 from parallel_core import config
 from parallel_core.observe.events import (
@@ -32,9 +32,7 @@ from parallel_core.observe.events import (
 )
 
 #: What may be passed as `progress`.
-ProgressLike = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these makes no alias
-    bool, str, Callable[["Progress"], object], Mapping[str, Any], None
-]
+ProgressLike = bool | str | Callable[["Progress"], object] | Mapping[str, Any] | None
 VARIABLE = "PARALLEL_CORE_PROGRESS"
 STYLES = ("tqdm", "rich", "notebook", "log")
 LOOK_SECONDS = 0.1

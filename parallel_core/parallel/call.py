@@ -14,9 +14,9 @@ from parallel_core.parallel.runner import Runner
 
 if TYPE_CHECKING:
     import os
-    from typing import Literal
+    from typing import Literal, Never
 
-    from typing_extensions import Never, TypeVar, Unpack
+    from typing_extensions import TypeVar, Unpack
 
     from parallel_core.calls.parameters import KeywordParams, ParallelParams
     from parallel_core.dispatch.policy import TaskFailure

@@ -27,9 +27,7 @@ from parallel_core.tasks.placeholders import NO_RESULT
 
 if TYPE_CHECKING:
     import os
-    from typing import Literal
-
-    from typing_extensions import Self
+    from typing import Literal, Self
 
     from parallel_core.dispatch.ending import Interruption
     from parallel_core.dispatch.policy import TaskFailure

@@ -9,7 +9,7 @@ from typing import Any
 
 from parallel_core import errors
 from parallel_core.dispatch.ending import CallInterrupted
-from parallel_core.errors import TaskExitError, WorkerExitError, add_note, without_our_frames
+from parallel_core.errors import TaskExitError, WorkerExitError, without_our_frames
 
 TERMINATED = "Pool was terminated"
 #: A time of `Lock.acquire` that does not end.
@@ -158,6 +158,6 @@ def as_raised(error: BaseException) -> BaseException:
         return exited
     cause = error.__cause__
     if cause is not None and isinstance(error, (WorkerExitError, errors.InitializerError)):
-        add_note(cause, str(error))
+        cause.add_note(str(error))
         return as_raised(cause)
     return error

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallel_core.backends.processes import start_method_of
 from parallel_core.backends.registry import find_backend
-from parallel_core.errors import RemoteTraceback, SerializationError, add_note
+from parallel_core.errors import RemoteTraceback, SerializationError
 from parallel_core.executor.chunks import run_calls
 from parallel_core.pool.applying import Applies
 from parallel_core.pool.async_result import AsyncResult
@@ -30,7 +30,7 @@ from parallel_core.pool.lease import PoolWorkers
 from parallel_core.pool.parameters import MapParams, PoolParams, wanted_of
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
 _CHUNKS = 4  # for each worker, of a map whose chunk size is not given
@@ -489,6 +489,6 @@ def _as_theirs(error: BaseException) -> BaseException:
         private: Any = pool
         error.__cause__ = private.RemoteTraceback(error.__cause__.text)
     if isinstance(error, SerializationError) and isinstance(error.__cause__, Exception):
-        add_note(error.__cause__, str(error))
+        error.__cause__.add_note(str(error))
         return error.__cause__
     return error

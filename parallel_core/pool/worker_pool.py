@@ -15,9 +15,7 @@ from parallel_core.pool.parameters import MapParams, PoolParams, check_pool, con
 from parallel_core.pool.running import as_shown
 
 if TYPE_CHECKING:
-    from typing import Literal
-
-    from typing_extensions import Self
+    from typing import Literal, Self
 
     from parallel_core.insights.report import Report
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from parallel_core.errors import add_note
 from parallel_core.reduction.tree import (
     EMPTY,
     Fold,
@@ -116,5 +115,5 @@ class FoldedResults:
             return self._function(self._initial, value)
         except Exception as error:
             what = f"reduce={function_name(self._function)} was being applied"
-            add_note(error, f"{what} to reduce_initial and what all results had come to")
+            error.add_note(f"{what} to reduce_initial and what all results had come to")
             raise

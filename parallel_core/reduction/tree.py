@@ -23,7 +23,6 @@ from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from parallel_core.errors import add_note
 from parallel_core.serialization.encoding import SMALL
 from parallel_core.serialization.failure import exited
 from parallel_core.tasks.description import function_name
@@ -62,7 +61,7 @@ class FoldFailed(Exception):
         if isinstance(self.error, SystemExit):
             return exited(self.error, self.words)
         if isinstance(self.error, Exception):
-            add_note(self.error, self.words)
+            self.error.add_note(self.words)
         return self.error
 
 

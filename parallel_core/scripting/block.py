@@ -6,8 +6,6 @@ import functools
 from types import CodeType
 from typing import Any
 
-from parallel_core.errors import add_note
-
 #: The name of the file in tracebacks.
 FILE = "<cmd of parallelcmd>"
 
@@ -39,4 +37,4 @@ def _note_line(error: Exception, text: str) -> None:
             line = trace.tb_lineno
         trace = trace.tb_next
     if line is not None:
-        add_note(error, f"in line {line} of cmd: {text.splitlines()[line - 1].strip()}")
+        error.add_note(f"in line {line} of cmd: {text.splitlines()[line - 1].strip()}")

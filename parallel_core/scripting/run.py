@@ -46,7 +46,7 @@ from parallel_core.scripting.loads import gate_maker, with_former_name
 from parallel_core.scripting.methods import find_method
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from parallel_core.context.item import ContextItem
     from parallel_core.dispatch.policy import TaskFailure

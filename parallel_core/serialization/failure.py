@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
 
-from parallel_core.errors import RemoteError, RemoteTraceback, TaskExitError, add_note
+from parallel_core.errors import RemoteError, RemoteTraceback, TaskExitError
 
 NoneType = type(None)
 _MEMBERS = (MemberDescriptorType, GetSetDescriptorType)
@@ -143,7 +143,7 @@ def unpack(data: bytes, text: str, note: str) -> BaseException:
     if not isinstance(rebuilt, BaseException):
         rebuilt = RemoteError(f"a task raised something that unpickles to {rebuilt!r}")
     rebuilt.__cause__ = RemoteTraceback(text)
-    add_note(rebuilt, note)
+    rebuilt.add_note(note)
     return rebuilt
 
 
@@ -160,7 +160,7 @@ def named(error: BaseException, what: str) -> BaseException:
     if isinstance(error, SystemExit):
         return exited(error, what)
     if isinstance(error, Exception):
-        add_note(error, what)
+        error.add_note(what)
     return error
 
 

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 
 from memmapping.modules import loaded
-from parallel_core.errors import add_note
 from parallel_core.serialization.pickling import parts_of
 from parallel_core.tasks.description import function_name
 
@@ -24,8 +23,7 @@ def note_read_only(error: BaseException, function: object, args: Any, kwargs: An
     except Exception:  # of an argument that does not like to be looked at
         return
     if where:
-        add_note(
-            error,
+        error.add_note(
             f"{where} of {function_name(function)} is, or holds, a memory map that tasks share "
             "and may only read. If it is an array that Parallel put there (see max_nbytes): "
             "mmap_mode='c' gives each task a private copy of what it writes, mmap_mode='r+' lets "

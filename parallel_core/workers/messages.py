@@ -22,7 +22,7 @@ by their names would take three times as long, and make a warm call slower by a 
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple, Union, get_args
+from typing import Any, NamedTuple, get_args
 
 from parallel_core.serialization.batch import Run
 from parallel_core.serialization.definitions import SentDefinition
@@ -194,28 +194,28 @@ class Answer(NamedTuple):
     times: tuple[Any, ...]
 
 
-Message = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these makes no alias
-    SetUp,
-    RunBatch,
-    Release,
-    Expect,
-    Descriptors,
-    Leave,
-    Ask,
-    Born,
-    Ready,
-    Unusable,
-    Reply,
-    Expecting,
-    Output,
-    Answer,
-    Offer,
-    Accept,
-    Placed,
-    Taken,
-    Printed,
-    Relocate,
-]
+Message = (
+    SetUp
+    | RunBatch
+    | Release
+    | Expect
+    | Descriptors
+    | Leave
+    | Ask
+    | Born
+    | Ready
+    | Unusable
+    | Reply
+    | Expecting
+    | Output
+    | Answer
+    | Offer
+    | Accept
+    | Placed
+    | Taken
+    | Printed
+    | Relocate
+)
 
 _KINDS: tuple[type[Message], ...] = get_args(Message)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}

@@ -4,10 +4,9 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, assert_type
 
 from subjects import Model, add, by_list, half, twice
-from typing_extensions import assert_type
 
 from parallel_core import Parallel, TaskFailure, delayed, get_executor, parallel_config
 from parallel_core.compat import joblib

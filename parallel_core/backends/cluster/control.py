@@ -19,7 +19,7 @@ Frames are those of `workers.channel`, with the number of a message's kind in fr
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union, get_args
+from typing import Any, NamedTuple, get_args
 
 from parallel_core.output.pieces import Piece as OutputPiece
 
@@ -194,31 +194,31 @@ class Drop(NamedTuple):
     """Let go of all files that were stored."""
 
 
-Control = Union[  # noqa: UP007 - it is evaluated, and Python 3.10's `|` of these makes no alias
-    Start,
-    Started,
-    NotStarted,
-    Allow,
-    Assign,
-    Done,
-    Rob,
-    Robbed,
-    Stop,
-    Stopping,
-    Look,
-    Seen,
-    Trace,
-    Traced,
-    Cancel,
-    Kill,
-    Leave,
-    Said,
-    Ended,
-    Store,
-    Piece,
-    Stored,
-    Drop,
-]
+Control = (
+    Start
+    | Started
+    | NotStarted
+    | Allow
+    | Assign
+    | Done
+    | Rob
+    | Robbed
+    | Stop
+    | Stopping
+    | Look
+    | Seen
+    | Trace
+    | Traced
+    | Cancel
+    | Kill
+    | Leave
+    | Said
+    | Ended
+    | Store
+    | Piece
+    | Stored
+    | Drop
+)
 
 _KINDS: tuple[type[Control], ...] = get_args(Control)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
