@@ -21,7 +21,12 @@ from benchmarks.contestants import CONTESTANTS, JOBLIB, LOOP, OURS
 from benchmarks.report import NOTHING, RESULTS, number
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-PEERS = tuple(who for who in CONTESTANTS.values() if who not in (OURS, LOOP))
+#: Those that have the works of `HEADLINES`; sciris and scinexus have works of their own.
+PEERS = tuple(
+    who
+    for who in CONTESTANTS.values()
+    if who not in (OURS, LOOP) and who.key not in ("sciris", "scinexus")
+)
 
 
 @dataclass(frozen=True)
