@@ -62,6 +62,11 @@ def part(array: Any, index: int) -> float:
     return float(array[index * 1000 : (index + 1) * 1000].sum())
 
 
+def apply(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function."""
+    return function(*args)
+
+
 @contextlib.contextmanager
 def started(engine: str) -> Iterator[Any]:
     """Start an engine with two processors; yield dask's client, or ray."""
@@ -99,7 +104,8 @@ def calls(engine: str, contestant: str, at: Any) -> Iterator[Call]:
     elif contestant == "engine" and engine == "dask":
         yield lambda f, items: at.gather([at.submit(f, *item, pure=False) for item in items])
     elif contestant == "engine":
-        yield lambda f, items: at.get([at.remote(f).remote(*item) for item in items])
+        task = at.remote(apply)  # which may be any function, unlike what `remote` takes
+        yield lambda f, items: at.get([task.remote(f, *item) for item in items])
     else:
         from parallel_core import Parallel, delayed
 
