@@ -26,6 +26,8 @@ from parallel_core.backends.channel_session import ChannelSession
 from parallel_core.workers.pool import worker_pool
 from watching import descendants
 
+pytest.register_assert_rewrite("engine_promises")
+
 collect_ignore_glob = ["typing/*", "*_program.py"]  # for type checkers, and to be run
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_promises import (  # noqa: F401 - pytest finds them here
+    test_a_long_batch_is_shared,
+    test_a_task_that_raises,
+    test_arrays_are_not_copied_on_this_host,
+    test_large_results,
+    test_results_in_order,
+)
 from engine_tasks import (
-    Odd,
     end_engine,
     end_engine_once,
     end_process,
@@ -24,7 +30,6 @@ from engine_tasks import (
     nested_in_dask,
     nested_threads,
     process_of,
-    refuse_odd,
     say,
     say_much,
     touch,
@@ -32,7 +37,6 @@ from engine_tasks import (
 )
 from simple_tasks import wait_until
 
-from memmapping import share
 from parallel_core import (
     EngineError,
     Observer,
@@ -40,7 +44,6 @@ from parallel_core import (
     TaskTimeoutError,
     WorkerDiedError,
     delayed,
-    effective_n_jobs,
     parallel_config,
     rng,
     shutdown_workers,
@@ -81,21 +84,6 @@ def on_scheduler(dask_scheduler: Any) -> list[str]:
     return [str(name) for name in dask_scheduler.tasks]
 
 
-def test_results_in_order(parallel: Parallel, cluster: Any) -> None:
-    shift = 7
-    add = lambda x: x + shift  # noqa: E731 - it goes by value
-    assert parallel(delayed(add)(x) for x in range(20_000)) == [*range(7, 20_007)]
-    assert parallel([]) == []
-    ordered = Parallel(return_as="generator")(delayed(pow)(x, 2) for x in range(30))
-    assert list(ordered) == [x * x for x in range(30)]
-    unordered = Parallel(return_as="generator_unordered")(delayed(pow)(x, 2) for x in range(30))
-    assert sorted(unordered) == [x * x for x in range(30)]
-    assert Parallel(reduce=max)(delayed(pow)(x, 2) for x in range(30)) == 29**2
-    with Parallel() as twice:
-        assert [twice([delayed(abs)(-i)]) for i in range(2)] == [[0], [1]]
-    assert [effective_n_jobs(n) for n in (-1, -2, 5)] == [2, 1, 5]
-
-
 def test_the_scheduler_has_nothing_of_a_call(parallel: Parallel, cluster: Any) -> None:
     parallel(delayed(pow)(x, 2) for x in range(100))
     assert wait_until(lambda: cluster.run_on_scheduler(on_scheduler) == [])
@@ -116,14 +104,6 @@ def test_no_slot_is_held(parallel: Parallel, cluster: Any, tmp_path: Path) -> No
     )
     assert cluster.submit(touch, marker, pure=False).result(20)
     assert list(waiting) == [True, True]
-
-
-def test_a_task_that_raises(parallel: Parallel) -> None:
-    with pytest.raises(Odd, match=r"\d is odd: not even") as caught:
-        parallel(delayed(refuse_odd)(x) for x in range(10**6))
-    assert "in refuse_odd" in str(caught.value.__cause__)
-    kept = Parallel(on_error="skip")(delayed(refuse_odd)(x) for x in range(20))
-    assert kept == [*range(0, 20, 2)]
 
 
 def test_output_comes_before_results(
@@ -158,13 +138,6 @@ def test_time_limits_hold_for_tasks_in_c_code(parallel: Parallel) -> None:
     ]
 
 
-def test_a_long_batch_is_shared(parallel: Parallel, tmp_path: Path) -> None:
-    marker = str(tmp_path / "done")
-    tasks = [delayed(wait_for)(marker), *[delayed(touch)(str(tmp_path / str(i))) for i in range(8)]]
-    tasks.append(delayed(touch)(marker))  # it is behind the task that waits for it
-    assert all(Parallel(batch_size=len(tasks))(tasks))
-
-
 class Seen(Observer):
     """Keeps the names of events."""
 
@@ -184,15 +157,6 @@ def test_seeds_and_context(parallel: Parallel, monkeypatch: pytest.MonkeyPatch) 
     here = Parallel(n_jobs=1, backend="sequential", seed=5)(delayed(draw)() for _ in range(6))
     assert Parallel(seed=5)(delayed(draw)() for _ in range(6)) == here
     assert parallel([delayed(environment)("OF_THE_CALLER")]) == [None]
-
-
-def test_arrays_are_not_copied_on_this_host(parallel: Parallel) -> None:
-    array = np.ones(500_000)
-    found = parallel(delayed(memory_file_of)(array) for _ in range(8))
-    assert [(total, is_mapped) for total, is_mapped, _ in found] == [(500_000.0, True)] * 8
-    with share({"array": array}) as shared:
-        got = parallel(delayed(lambda words: float(words["array"].sum()))(shared) for _ in range(4))
-    assert got == [500_000.0] * 4
 
 
 def test_arrays_go_once_to_each_other_host(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,13 +183,6 @@ def test_arrays_go_once_to_each_other_host(cluster: Any, monkeypatch: pytest.Mon
         assert [(one.shape, one[-1]) for one in results] == [((700_000,), i) for i in range(4)]
     assert len(sent) == 3  # once a call
     shutdown_workers()
-
-
-def test_large_results(parallel: Parallel) -> None:
-    results = parallel(delayed(make_array)(700_000, i) for i in range(6))
-    assert [(one.shape, one[0], one[-1]) for one in results] == [
-        ((700_000,), i, i) for i in range(6)
-    ]
 
 
 def test_calls_within_tasks(parallel: Parallel, cluster: Any) -> None:

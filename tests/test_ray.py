@@ -7,28 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from engine_promises import (  # noqa: F401 - pytest finds them here
+    test_a_long_batch_is_shared,
+    test_a_task_that_raises,
+    test_arrays_are_not_copied_on_this_host,
+    test_large_results,
+    test_results_in_order,
+)
 from engine_tasks import (
-    Odd,
     end_engine,
     end_engine_once,
     end_process,
     environment,
     hold_lock,
-    make_array,
-    memory_file_of,
     nested_in_ray,
     nested_threads,
     process_of,
-    refuse_odd,
     say,
     touch,
     wait_for,
 )
 from ray_clusters import ray_cluster
 
-from memmapping import share
 from parallel_core import (
     EngineError,
     Parallel,
@@ -62,26 +63,11 @@ def parallel(cluster: None) -> Iterator[Parallel]:
         yield Parallel()
 
 
-def test_results_in_order(parallel: Parallel) -> None:
-    shift = 7
-    add = lambda x: x + shift  # noqa: E731 - it goes by value
-    assert parallel(delayed(add)(x) for x in range(20_000)) == [*range(7, 20_007)]
-    assert parallel([]) == []
-    ordered = Parallel(return_as="generator")(delayed(pow)(x, 2) for x in range(30))
-    assert list(ordered) == [x * x for x in range(30)]
-    unordered = Parallel(return_as="generator_unordered")(delayed(pow)(x, 2) for x in range(30))
-    assert sorted(unordered) == [x * x for x in range(30)]
-    assert Parallel(reduce=max)(delayed(pow)(x, 2) for x in range(30)) == 29**2
-    with Parallel() as twice:
-        assert [twice([delayed(abs)(-i)]) for i in range(2)] == [[0], [1]]
-    assert [effective_n_jobs(n) for n in (-1, -2, 5)] == [2, 1, 5]
-
-
 def test_workers_are_processes_of_ray(parallel: Parallel) -> None:
     found = parallel(delayed(process_of)(x) for x in range(20))
     agents = {parent for parent, _ in found}
     assert len(agents) == 1 and len({worker for _, worker in found}) == 2
-    assert f"ray::{'parallel-core-agent'}" in Path(f"/proc/{agents.pop()}/cmdline").read_text()
+    assert "ray::parallel-core-agent" in Path(f"/proc/{agents.pop()}/cmdline").read_text()
     again = parallel(delayed(process_of)(x) for x in range(20))
     assert {worker for _, worker in again} <= {worker for _, worker in found}
 
@@ -92,14 +78,6 @@ def test_no_slot_is_held(parallel: Parallel, tmp_path: Path) -> None:
     touching = ray.remote(touch)
     assert ray.get([touching.remote(marker), touching.remote(marker)], timeout=30) == [True] * 2
     assert list(waiting) == [True, True]
-
-
-def test_a_task_that_raises(parallel: Parallel) -> None:
-    with pytest.raises(Odd, match=r"\d is odd: not even") as caught:
-        parallel(delayed(refuse_odd)(x) for x in range(10**6))
-    assert "in refuse_odd" in str(caught.value.__cause__)
-    kept = Parallel(on_error="skip")(delayed(refuse_odd)(x) for x in range(20))
-    assert kept == [*range(0, 20, 2)]
 
 
 def test_output_comes_before_results(
@@ -126,35 +104,12 @@ def test_time_limits_hold_for_tasks_in_c_code(parallel: Parallel) -> None:
         Parallel(timeout=1)(delayed(hold_lock)(x) for x in range(5))
 
 
-def test_a_long_batch_is_shared(parallel: Parallel, tmp_path: Path) -> None:
-    marker = str(tmp_path / "done")
-    tasks = [delayed(wait_for)(marker), *[delayed(touch)(str(tmp_path / str(i))) for i in range(8)]]
-    tasks.append(delayed(touch)(marker))  # it is behind the task that waits for it
-    assert all(Parallel(batch_size=len(tasks))(tasks))
-
-
 def test_seeds_and_context(parallel: Parallel) -> None:
     def draw() -> float:
         return float(rng().random())
 
     here = Parallel(n_jobs=1, backend="sequential", seed=5)(delayed(draw)() for _ in range(6))
     assert Parallel(seed=5)(delayed(draw)() for _ in range(6)) == here
-
-
-def test_arrays_are_not_copied_on_this_host(parallel: Parallel) -> None:
-    array = np.ones(500_000)
-    found = parallel(delayed(memory_file_of)(array) for _ in range(8))
-    assert [(total, is_mapped) for total, is_mapped, _ in found] == [(500_000.0, True)] * 8
-    with share({"array": array}) as shared:
-        got = parallel(delayed(lambda words: float(words["array"].sum()))(shared) for _ in range(4))
-    assert got == [500_000.0] * 4
-
-
-def test_large_results(parallel: Parallel) -> None:
-    results = parallel(delayed(make_array)(700_000, i) for i in range(6))
-    assert [(one.shape, one[0], one[-1]) for one in results] == [
-        ((700_000,), i, i) for i in range(6)
-    ]
 
 
 def test_calls_within_tasks(parallel: Parallel) -> None:
